@@ -1,0 +1,183 @@
+"""Registries of everything that has a name in a spec: methods, drop and growth rules, allocations, models, data sets.
+
+A catalogue is light: its declaring modules import neither torch nor each other at module level, so the CLI can
+check, expand, list and complete names at once. The function behind a name is called only when a run needs it.
+
+A new entry is one decorated function:
+
+    @GROWTHS.add("mine", source="this paper")
+    def mine(layer):
+        "One line that `itopctl list` shows."
+        ...
+
+A user's own function is named `package.module:function` in a spec and needs no entry.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from itopctl.errors import UserError, unknown
+
+_USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One name: what it is, where it comes from, and what may be said about it without running it."""
+
+    name: str
+    summary: str
+    source: str
+    function: Callable[..., Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Names of one kind, filled by importing `modules` at the first look-up.
+
+    Args:
+        kind: what an entry is called in messages, such as `growth rule`.
+        modules: light modules whose import declares the entries.
+        user_functions: whether `package.module:function` is accepted as a name.
+    """
+
+    def __init__(self, kind: str, modules: tuple[str, ...], user_functions: bool = False) -> None:
+        self.kind = kind
+        self._modules = modules
+        self._user_functions = user_functions
+        self._entries: dict[str, Entry] = {}
+        self._loaded = False
+
+    def declare(self, name: str, *, summary: str, source: str, **options: Any) -> None:
+        """Add an entry that has no function of its own, only options."""
+        self._put(Entry(name, summary, source, None, options))
+
+    def add(self, name: str, *, source: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Decorator: add a function; the first line of its docstring is the summary."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            summary = (function.__doc__ or "").strip().split("\n")[0]
+            self._put(Entry(name, summary, source, function, options))
+            return function
+
+        return register
+
+    def names(self) -> list[str]:
+        """All names, in the order of declaration."""
+        self._load()
+        return list(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._load()
+        return iter(self._entries.values())
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._entries
+
+    def get(self, name: str) -> Entry:
+        """The entry of this name. Raises UserError with the nearest valid word."""
+        self._load()
+        if name in self._entries:
+            return self._entries[name]
+        if self._user_functions and is_user_function(name):
+            check_user_function(name)
+            return Entry(name, "a function of your own", name.split(":")[0])
+        allowed = self.names() + (["package.module:function"] if self._user_functions else [])
+        raise UserError(unknown(self.kind, name, allowed))
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The function behind a name; imports the user's module for `package.module:function`."""
+        entry = self.get(name)
+        if entry.function is not None:
+            return entry.function
+        if is_user_function(name):
+            return import_user_function(name)
+        raise TypeError(f"{self.kind} {name!r} has no function")
+
+    def _put(self, entry: Entry) -> None:
+        if entry.name in self._entries:
+            raise ValueError(f"{self.kind} {entry.name!r} is declared twice")
+        self._entries[entry.name] = entry
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._loaded = True
+            for module in self._modules:
+                importlib.import_module(module)
+
+
+def is_user_function(name: str) -> bool:
+    """Whether a name has the form `package.module:function`."""
+    return bool(_USER_FUNCTION.fullmatch(name))
+
+
+def check_user_function(name: str) -> None:
+    """Raise UserError unless the module can be found and its source defines the function.
+
+    The module itself is not imported (it may import torch, or take long); packages above it are.
+    """
+    module_name, function_name = name.split(":")
+    _see_working_directory()
+    try:
+        found = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
+    if found is None:
+        raise UserError(
+            f"{name!r}: there is no module {module_name!r} on Python's path or in {Path.cwd()}."
+        )
+    if not found.origin or not found.origin.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(found.origin).read_bytes())
+    except SyntaxError as error:
+        raise UserError(f"{name!r}: {found.origin}, line {error.lineno}: {error.msg}.") from error
+    defined, open_ended = _top_level_names(tree)
+    if function_name not in defined and not open_ended:
+        raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
+
+
+def import_user_function(name: str) -> Callable[..., Any]:
+    """Import and return the user's function `package.module:function`. Runs the user's code."""
+    check_user_function(name)
+    module_name, function_name = name.split(":")
+    return getattr(importlib.import_module(module_name), function_name)  # type: ignore[no-any-return]
+
+
+def _see_working_directory() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
+    """Names a module binds at its top level, and whether it may bind more than its source shows."""
+    names: set[str] = set()
+    open_ended = False
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            open_ended |= any(alias.name == "*" for alias in node.names)
+    return names, open_ended
+
+
+METHODS = Catalogue("method", ("itopctl.dst.methods",))
+ALLOCATIONS = Catalogue("allocation", ("itopctl.dst.allocation",))
+DROPS = Catalogue("drop rule", ("itopctl.dst.drop",), user_functions=True)
+GROWTHS = Catalogue("growth rule", ("itopctl.dst.growth",), user_functions=True)
+MODELS = Catalogue("model", ("itopctl.train.models.catalogue",), user_functions=True)
+DATASETS = Catalogue("data set", ("itopctl.train.data.catalogue",))

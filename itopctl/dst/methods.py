@@ -1,0 +1,94 @@
+"""The named methods: each a preset of rules, and the list of settings that mean nothing for it.
+
+Light: data only. A preset's keys are the fields of `itopctl.dst.rules.Rules`; every one can be overridden.
+"""
+
+from __future__ import annotations
+
+from itopctl.catalogue import METHODS
+
+DYNAMIC = (
+    "drop",
+    "growth",
+    "drop_fraction",
+    "drop_schedule",
+    "update_interval",
+    "update_replaces_step",
+    "replace_rounding",
+)
+"""Settings of the topology update: they mean nothing where the topology never changes."""
+
+SPARSE = ("sparsity", "allocation", "allocation_power", "keep_dense", *DYNAMIC)
+"""Settings of a sparse network: they mean nothing for a dense one."""
+
+_ERK = {"allocation": "erk", "allocation_power": 1.0, "keep_dense": ()}
+
+METHODS.declare(
+    "dense",
+    summary="every weight is trained; the baseline",
+    source="-",
+    preset={},
+    ignores=SPARSE,
+)
+METHODS.declare(
+    "static",
+    summary="a random sparse network whose topology never changes",
+    source="Mocanu et al. 2018; Evci et al. 2020 (arXiv 1911.11134), 'Static'",
+    preset=_ERK,
+    ignores=DYNAMIC,
+)
+METHODS.declare(
+    "set",
+    summary="SET: drop the smallest weights, grow at random, once an epoch",
+    source="Mocanu et al., Nature Communications 2018 (arXiv 1707.04780)",
+    preset={
+        **_ERK,
+        "drop": "magnitude",
+        "growth": "random",
+        "drop_fraction": 0.3,
+        "drop_schedule": {"name": "constant", "final": 0.0, "stop": 1.0},
+        "update_interval": "1 epoch",
+        "update_replaces_step": False,
+        "replace_rounding": "ceil",
+    },
+    ignores=(),
+)
+METHODS.declare(
+    "rigl",
+    summary="RigL: drop the smallest weights, grow where the dense gradient is largest",
+    source="Evci et al., ICML 2020 (arXiv 1911.11134)",
+    preset={
+        **_ERK,
+        "drop": "magnitude",
+        "growth": "gradient",
+        "drop_fraction": 0.3,
+        "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
+        "update_interval": 100,
+        "update_replaces_step": True,
+        "replace_rounding": "floor",
+    },
+    ignores=(),
+)
+
+_ITOP = {
+    **_ERK,
+    "drop": "magnitude",
+    "drop_fraction": 0.5,
+    "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
+    "update_replaces_step": False,
+    "replace_rounding": "ceil",
+}
+METHODS.declare(
+    "set-itop",
+    summary="SET with ITOP's longer update interval: random growth, reliably explored",
+    source="Liu et al., ICML 2021 (arXiv 2102.02887)",
+    preset={**_ITOP, "growth": "random", "update_interval": 1500},
+    ignores=(),
+)
+METHODS.declare(
+    "rigl-itop",
+    summary="RigL with ITOP's longer update interval: gradient growth, reliably explored",
+    source="Liu et al., ICML 2021 (arXiv 2102.02887)",
+    preset={**_ITOP, "growth": "gradient", "update_interval": 4000},
+    ignores=(),
+)

@@ -1,0 +1,57 @@
+"""The one small family of errors that a person sees, each with its exit code; and the wording they share.
+
+Raised where the cause is known, printed in one place (`itopctl.cli.app`). Not for programming errors: those
+stay ordinary exceptions and show a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ItopctlError(Exception):
+    """Base of the family. `exit_code` is what the process ends with: 1, some run failed."""
+
+    exit_code = 1
+
+
+class UserError(ItopctlError):
+    """What the user typed or wrote is wrong: exit code 2.
+
+    The message says where (file, line or key path), what was found, what is allowed.
+    """
+
+    exit_code = 2
+
+
+class EnvironmentUnfitError(ItopctlError):
+    """The machine is not fit for what was asked (data set missing, store locked, no SLURM): exit code 3."""
+
+    exit_code = 3
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str | None:
+    """The allowed word that `word` most looks like, or None where nothing comes close."""
+    candidates = list(allowed)
+    matches = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
+    if not matches:
+        lowered = {candidate.lower(): candidate for candidate in candidates}
+        matches = [
+            lowered[match]
+            for match in difflib.get_close_matches(word.lower().replace("_", "-"), lowered, n=1, cutoff=0.6)
+        ]
+    return matches[0] if matches else None
+
+
+def unknown(kind: str, found: object, allowed: Iterable[str]) -> str:
+    """One sentence on an unknown word: what was found, what is allowed, the nearest valid one."""
+    words = list(allowed)
+    guess = nearest(str(found), words)
+    meant = f" Did you mean {guess!r}?" if guess else ""
+    return f"unknown {kind} {found!r}.{meant} Allowed: {', '.join(words)}."
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`1 run`, `2 runs`, `1 match`, `2 matches`."""
+    return f"{count:,} {noun if count == 1 else (nouns or noun + 's')}"

@@ -1,0 +1,161 @@
+"""One resolved run: every setting explicit, plain data, frozen. Everything a run does follows from it.
+
+A field declared with `identity: False` does not change the experiment (where and how fast it runs): it is
+recorded, not hashed. A field added in a later version is null by default or declares `as_before`, the value that
+means "as before it existed" (`itopctl.spec.identity`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from itopctl.catalogue import DATASETS
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class OptimizerConfig(_Part):
+    """The optimizer and its settings; those that another optimizer has are null."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field(description="sgd, adam or adamw")
+    lr: float = Field(gt=0.0, description="peak learning rate")
+    weight_decay: float = Field(ge=0.0, description="L2 penalty (sgd, adam) or decoupled decay (adamw)")
+    momentum: float | None = Field(default=None, ge=0.0, lt=1.0, description="sgd: momentum")
+    nesterov: bool | None = Field(default=None, description="sgd: Nesterov's momentum")
+    betas: Annotated[tuple[float, float] | None, Field(strict=False)] = Field(
+        default=None, description="adam, adamw: decay of the two moments"
+    )
+    eps: float | None = Field(default=None, gt=0.0, description="adam, adamw: added to the denominator")
+
+
+class LrScheduleConfig(_Part):
+    """How the learning rate changes; positions are fractions of training, so a multiplier stretches them."""
+
+    name: Literal["milestones", "cosine", "one-cycle", "constant"] = Field(
+        description="milestones (multiplied by gamma at each), cosine (to zero), one-cycle (up to lr, then to zero), constant"
+    )
+    milestones: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
+        default=None,
+        description="milestones: positions in epochs (whole numbers) or as fractions of training (below 1)",
+    )
+    gamma: float | None = Field(default=None, gt=0.0, le=1.0, description="milestones: factor at each")
+    warmup: float | None = Field(
+        default=None, ge=0.0, lt=1.0, description="fraction of training over which lr rises linearly from zero"
+    )
+    peak: float | None = Field(
+        default=None, gt=0.0, lt=1.0, description="one-cycle: fraction of training at which lr is reached"
+    )
+
+
+class DropScheduleConfig(_Part):
+    """How the drop fraction ζ changes over training."""
+
+    name: Literal["cosine", "linear", "constant"] = Field(
+        description="cosine or linear from drop_fraction to `final`, or constant"
+    )
+    final: float = Field(ge=0.0, le=1.0, description="drop fraction at the end of the schedule")
+    stop: float = Field(
+        gt=0.0, le=1.0, description="fraction of training at which the schedule ends; no topology updates from there on"
+    )
+
+
+class RunConfig(_Part):
+    """One run. Settings that mean nothing for its method are null."""
+
+    dataset: str = Field(description="name of a data set (`itopctl list datasets`)")
+    model: str = Field(description="name of a model (`itopctl list models`) or package.module:function")
+    method: str = Field(description="sparse-training method (`itopctl list methods`); sets the fields below it")
+    sparsity: float = Field(ge=0.0, lt=1.0, description="fraction of zero weights over all maskable layers, in [0, 1)")
+    allocation: str | None = Field(default=None, description="how density is shared over layers (`itopctl list allocations`)")
+    allocation_power: float | None = Field(default=None, ge=0.0, description="exponent of the allocation's raw share; 0 is uniform")
+    keep_dense: Annotated[tuple[str, ...] | None, Field(strict=False)] = Field(
+        default=None, description="globs over layer names that stay dense; the other layers pay for them"
+    )
+    drop: str | None = Field(default=None, description="drop rule (`itopctl list drop`) or package.module:function")
+    growth: str | None = Field(default=None, description="growth rule (`itopctl list growth`) or package.module:function")
+    drop_fraction: float | None = Field(
+        default=None, gt=0.0, le=1.0, description="fraction of active weights replaced by the first topology update"
+    )
+    drop_schedule: DropScheduleConfig | None = Field(default=None, description="how drop_fraction changes over training")
+    update_interval: int | None = Field(
+        default=None, ge=1, description="optimizer steps between topology updates, or epochs: \"1 epoch\""
+    )
+    update_replaces_step: bool | None = Field(
+        default=None, description="whether a topology update takes the place of the optimizer's step (RigL) or follows it"
+    )
+    replace_rounding: Literal["floor", "ceil"] | None = Field(
+        default=None, description="how the number of replaced weights is rounded"
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of initial weights, masks, batch order and growth")
+    epochs: int = Field(ge=1, description="passes over the training set, before training_multiplier")
+    training_multiplier: float = Field(
+        default=1.0, gt=0.0, description="stretches training and every schedule (not update_interval)"
+    )
+    batch_size: int = Field(default=128, ge=1, description="samples a step")
+    optimizer: OptimizerConfig = Field(description="optimizer and its settings")
+    lr_schedule: LrScheduleConfig = Field(description="learning-rate schedule")
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="of the cross-entropy")
+    validation: float = Field(
+        default=0.1, ge=0.0, le=0.5, description="fraction of the training set held out to choose the best epoch; 0 trains on all"
+    )
+    augment: Literal["none", "crop-flip"] = Field(
+        description="crop-flip: random crop after padding by 4 and horizontal flip; training images only"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="arithmetic of forward and backward")
+    channels_last: bool = Field(
+        default=False, description="memory layout of convolutions", json_schema_extra={"identity": False}
+    )
+    compile: bool = Field(default=False, description="use torch.compile", json_schema_extra={"identity": False})
+    device: str = Field(
+        default="auto", description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        json_schema_extra={"identity": False},
+    )
+    evaluate_updates: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="measure accuracy at topology updates too; auto: as often as costs at most a quarter of training",
+        json_schema_extra={"identity": False},
+    )
+
+    @property
+    def density(self) -> float:
+        """1 − sparsity, without float dust."""
+        return round(1.0 - self.sparsity, 12)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs actually trained, at least 1."""
+        return max(1, round(self.epochs * self.training_multiplier))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return steps_per_epoch(self.dataset, self.validation, self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.total_epochs * self.steps_per_epoch
+
+
+def steps_per_epoch(dataset: str, validation: float, batch_size: int) -> int:
+    """Optimizer steps of one epoch over the training part of a catalogued data set.
+
+    The last batch may be smaller than the others; one of a single sample is left out, since batch
+    normalisation has no variance to work with there.
+    """
+    samples = int(DATASETS.get(dataset).options["train"])
+    return batches_of(samples - round(samples * validation), batch_size)
+
+
+def batches_of(samples: int, batch_size: int) -> int:
+    """How many batches one pass over `samples` takes; see `steps_per_epoch`."""
+    lone = batch_size > 1 and samples > 1 and samples % batch_size == 1
+    return max(1, math.ceil(samples / batch_size) - int(lone))
+

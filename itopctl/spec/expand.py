@@ -1,0 +1,138 @@
+"""A spec and its `--set` overrides → the runs it asks for, each once."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from itopctl.errors import UserError, plural
+from itopctl.spec.config import RunConfig
+from itopctl.spec.identity import run_id
+from itopctl.spec.reading import Document, read_value
+from itopctl.spec.resolve import resolve
+from itopctl.spec.sweep import Block, Settings, SweepSpec, overlay, settings_of
+
+DEFAULT_LIMIT = 10_000
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The runs of one spec.
+
+    Attributes:
+        runs: run id → config, in the order of the spec, each once.
+        points: combinations before duplicates collapsed, those left out not counted.
+        excluded: combinations left out by `exclude`.
+        ignored: (method, settings that mean nothing for it) → how many points had them.
+        warnings: sentences for a person.
+    """
+
+    runs: dict[str, RunConfig]
+    points: int
+    excluded: int
+    ignored: Mapping[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duplicates(self) -> int:
+        """Points that turned out to be a run already there."""
+        return self.points - len(self.runs)
+
+
+def parse_overrides(pairs: Sequence[str]) -> Settings:
+    """`--set key=value` arguments as settings; the value is YAML. The last of a key wins."""
+    settings: Settings = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        source = f"--set {pair}"
+        if not equals or not key.strip():
+            raise UserError(f"{source}: key=value expected, such as --set epochs=1.")
+        document = Document(source, read_value(text, source))
+        settings = overlay(settings, settings_of(document, (), {key.strip(): document.data}))
+    return settings
+
+
+def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFAULT_LIMIT) -> Expansion:
+    """All runs of a spec.
+
+    Args:
+        spec: a parsed spec.
+        overrides: settings that win over everything in the file.
+        limit: the most points a spec may have.
+
+    Raises:
+        UserError: a setting is wrong, there is nothing to run, or more than `limit` points.
+    """
+    total = sum(block.size for block in spec.blocks)
+    if total > limit:
+        raise spec.document.error(
+            (), f"expands to {total:,} runs, more than the limit of {limit:,}; raise it with --max-runs {total}."
+        )
+    runs: dict[str, RunConfig] = {}
+    ignored: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    points = excluded = 0
+    warnings: list[str] = []
+    for block in spec.blocks:
+        matched = [0] * len(block.exclude)
+        for written in _points(block, overrides or {}):
+            resolved = resolve(written, spec.document)
+            hit = next((i for i, entry in enumerate(block.exclude) if _matches(resolved.config, written, entry)), None)
+            if hit is not None:
+                matched[hit] += 1
+                excluded += 1
+                continue
+            points += 1
+            runs.setdefault(run_id(resolved.config), resolved.config)
+            if resolved.ignored:
+                ignored[resolved.config.method, resolved.ignored] += 1
+        warnings += _idle_excludes(spec, block, matched)
+    if not runs:
+        left_out = f": all {plural(excluded, 'point')} left out by exclude" if excluded else ""
+        raise spec.document.error((), f"expands to no run at all{left_out}.")
+    return Expansion(runs, points, excluded, dict(ignored), tuple(warnings))
+
+
+def _points(block: Block, overrides: Settings) -> Iterable[Settings]:
+    for combination in itertools.product(*block.axes):
+        written = block.base
+        for point in combination:
+            written = overlay(written, point)
+        yield overlay(written, overrides)
+
+
+def _matches(config: RunConfig, written: Settings, entry: Settings) -> bool:
+    """Whether a run has every value of an exclude entry; a list stands for any of its values."""
+    for name, wanted in entry.items():
+        found = _setting(config, name)
+        values = wanted.value if isinstance(wanted.value, list) and not isinstance(found, tuple) else [wanted.value]
+        as_typed = written[name].value if name in written else None
+        if not any(_equal(found, value) or (as_typed is not None and _equal(as_typed, value) and found is not None)
+                   for value in values):
+            return False
+    return True
+
+
+def _setting(config: RunConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if isinstance(found, bool) or isinstance(wanted, bool):
+        return found is wanted
+    if isinstance(found, (int, float)) and isinstance(wanted, (int, float)):
+        return abs(found - wanted) < 1e-12
+    return bool((list(found) if isinstance(found, tuple) else found) == wanted)
+
+
+def _idle_excludes(spec: SweepSpec, block: Block, matched: list[int]) -> Iterable[str]:
+    for entry, count in zip(block.exclude, matched, strict=True):
+        if not count:
+            first = next(iter(entry.values()))
+            said = ", ".join(f"{name}: {written.value}" for name, written in entry.items())
+            yield str(spec.document.error(first.path[:-1], f"{{{said}}} matches no run."))

@@ -1,0 +1,56 @@
+"""The identity of a run: what makes two run configs the same experiment."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from itopctl.spec.config import RunConfig
+
+SCHEMA_VERSION = 1
+"""Raised only when a config means something else than before. A new field does not: see `identity_fields`."""
+
+ID_LENGTH = 12
+
+
+def run_id(config: RunConfig) -> str:
+    """12 hex digits of SHA-256 over the canonical JSON of what defines the experiment."""
+    canonical = json.dumps(
+        {"schema": SCHEMA_VERSION, **identity_fields(config)},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]
+
+
+def identity_fields(part: BaseModel) -> dict[str, Any]:
+    """The resolved fields that define the experiment; floats are floats, whatever was typed.
+
+    Left out: fields declared with `identity: False`; null, which says "means nothing here"; and the declared
+    `as_before` of a field, the value that says what was the case before the field existed. So old runs keep
+    their identity when a version adds fields.
+    """
+    fields: dict[str, Any] = {}
+    for name, as_before in _hashed_fields(type(part)):
+        value = getattr(part, name)
+        if value is None or (as_before is not None and value == as_before):
+            continue
+        fields[name] = identity_fields(value) if isinstance(value, BaseModel) else value
+    return fields
+
+
+@functools.cache
+def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
+    """(name, as_before) of every field that counts."""
+    hashed = []
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if extra.get("identity") is not False:
+            hashed.append((name, extra.get("as_before")))
+    return tuple(hashed)

@@ -1,0 +1,197 @@
+"""YAML text to plain data, safely, with the line of every key; every complaint names file and line.
+
+Nothing but plain mappings, lists, strings, numbers, booleans and null can come out. Duplicate keys, aliases
+that multiply, deep nesting and oversized files are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from itopctl.errors import UserError
+
+MAX_BYTES = 1_000_000
+MAX_NODES = 200_000
+MAX_DEPTH = 20
+
+KeyPath = tuple[str | int, ...]
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _PlainLoader(_Loader):  # type: ignore[misc]
+    """A safe loader that also reads `1e-3` as the number it is (YAML 1.1 asks for `1.0e-3`)."""
+
+
+_PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file said, and where: `lines[path]` is the 1-based line of the key or item at `path`."""
+
+    source: str
+    data: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def error(self, path: KeyPath, message: str) -> UserError:
+        """A UserError that starts with file, line and key path; the nearest written ancestor gives the line."""
+        line = next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
+        where = f"{self.source}:{line}" if line else self.source
+        key = dotted(path)
+        return UserError(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+
+
+def dotted(path: KeyPath) -> str:
+    """`('grid', 'sparsity', 1)` as `grid.sparsity[1]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+    return text
+
+
+def read_file(path: Path) -> Document:
+    """Read a YAML file. Raises UserError for whatever is wrong with the path, the bytes or the YAML."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; a spec is a YAML file.")
+        if size > MAX_BYTES:
+            raise UserError(f"{path}: {size:,} bytes; a spec has at most {MAX_BYTES:,}.")
+        raw = path.read_bytes()[: MAX_BYTES + 1]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file.{_neighbour(path)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}); "
+            "save the file as UTF-8."
+        ) from None
+    return read_text(text, str(path))
+
+
+def read_text(text: str, source: str) -> Document:
+    """Parse YAML text. `source` is what messages call it."""
+    try:
+        _check_events(text, source)
+        loader = _PlainLoader(text)
+        try:
+            node = loader.get_single_node()
+            reader = _Reader(source, loader)
+            data = reader.read(node, (), 0) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{source}:{mark.line + 1}" if mark else source
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise UserError(f"{where}: not valid YAML: {problem}.") from None
+    except yaml.YAMLError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{source}: not valid YAML: {first}.") from None
+    return Document(source, data, reader.lines)
+
+
+def read_value(text: str, source: str) -> Any:
+    """One YAML value from a command line, such as the right side of `--set key=value`."""
+    return read_text(text, source).data
+
+
+def _check_events(text: str, source: str) -> None:
+    """Refuse deep nesting and endless input before anything recursive sees it."""
+    depth = count = 0
+    for event in yaml.parse(text, Loader=_PlainLoader):
+        count += 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH or count > MAX_NODES:
+            line = event.start_mark.line + 1
+            limit = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_NODES:,} values"
+            raise UserError(f"{source}:{line}: {limit}.")
+
+
+class _Reader:
+    """Turns composed nodes into plain data, once for each place an alias stands in."""
+
+    def __init__(self, source: str, loader: Any) -> None:
+        self.source = source
+        self.loader = loader
+        self.lines: dict[KeyPath, int] = {}
+        self.nodes = 0
+
+    def read(self, node: yaml.Node, path: KeyPath, depth: int) -> Any:
+        self.nodes += 1
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise UserError(
+                f"{self.source}:{line}: its aliases unfold to more than {MAX_NODES:,} values "
+                f"or refer to themselves; write the values out."
+            )
+        if isinstance(node, yaml.MappingNode):
+            return self._read_mapping(node, path, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+        if node.tag not in _PLAIN_TAGS:
+            # Dates and the like stay the text they are; a tag that asks for an object is refused.
+            if node.tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"):
+                return node.value
+            raise UserError(f"{self.source}:{line}: the tag {node.tag!r} is not allowed here; plain values only.")
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{self.source}:{line}: {node.value!r} cannot be read as a number ({error}).") from None
+
+    def _read_mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                    values = self.read(source, path, depth + 1)
+                    if not isinstance(values, dict):
+                        raise UserError(f"{self.source}:{line}: '<<' merges a mapping, not {values!r}.")
+                    merged = {**values, **merged}
+                continue
+            key = self.read(key_node, (*path, "<key>"), depth + 1)
+            self.lines.pop((*path, "<key>"), None)
+            if not isinstance(key, str):
+                raise UserError(f"{self.source}:{line}: the key {key!r} is not text.")
+            if key in result:
+                first = self.lines[(*path, key)]
+                raise UserError(
+                    f"{self.source}:{line}: {dotted((*path, key))}: the same key twice; it is already on line {first}."
+                )
+            self.lines[(*path, key)] = line
+            result[key] = self.read(value_node, (*path, key), depth + 1)
+        return {**merged, **result}
+
+
+def _neighbour(path: Path) -> str:
+    """A hint at the file that was probably meant."""
+    from itopctl.errors import nearest
+
+    try:
+        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+    except OSError:
+        return ""
+    guess = nearest(path.name, names)
+    return f" Did you mean {path.parent / guess}?" if guess else ""

@@ -1,0 +1,241 @@
+"""What was written for one run, plus the presets of its method, optimizer and schedule: a full run config.
+
+Order, later wins: defaults of the fields · the method's preset · base · grid and zip · `--set`. Settings that
+mean nothing for the run (an update interval for `dense`, betas for `sgd`) are dropped and reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, Catalogue
+from itopctl.errors import UserError, nearest
+from itopctl.spec.config import RunConfig, steps_per_epoch
+from itopctl.spec.reading import Document
+from itopctl.spec.sweep import PARTS, Settings
+
+_NAMED: dict[str, Catalogue] = {
+    "dataset": DATASETS,
+    "model": MODELS,
+    "method": METHODS,
+    "allocation": ALLOCATIONS,
+    "drop": DROPS,
+    "growth": GROWTHS,
+}
+_EPOCHS = re.compile(r"(\d+(?:\.\d+)?)\s*epochs?")
+
+_OPTIMIZER_PRESETS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    "adam": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+    "adamw": {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
+}
+_OPTIMIZER_FIELDS = {"sgd": ("momentum", "nesterov"), "adam": ("betas", "eps"), "adamw": ("betas", "eps")}
+
+_LR_PRESETS: dict[str, dict[str, Any]] = {
+    "milestones": {"milestones": (0.5, 0.75), "gamma": 0.1, "warmup": 0.0},
+    "cosine": {"warmup": 0.0},
+    "one-cycle": {"peak": 0.3},
+    "constant": {"warmup": 0.0},
+}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run config, and the written settings that mean nothing for it."""
+
+    config: RunConfig
+    ignored: tuple[str, ...]
+
+
+def resolve(written: Settings, document: Document) -> Resolved:
+    """Resolve one run.
+
+    Args:
+        written: flat settings with where they stand.
+        document: the file to name where a setting is missing altogether.
+
+    Raises:
+        UserError: with file, line and key path of the setting at fault.
+    """
+    for name, catalogue in _NAMED.items():
+        if name in written and not (written[name].value is None and name not in ("dataset", "model", "method")):
+            _check_name(written, name, catalogue)
+    for name in ("dataset", "model", "method"):
+        if name not in written:
+            raise document.error((), f"a run needs {name}; it is set nowhere.")
+    flat = {name: entry.value for name, entry in written.items()}
+    if "sparsity" in flat and "density" in flat:
+        entry = written["density"]
+        raise entry.document.error(entry.path, "sparsity and density both given; they say the same thing: keep one.")
+    method = METHODS.get(flat["method"])
+    flat, ignored = _fill_method(flat, written, method.options, document)
+    ignored += _fill_part(flat, "optimizer", "sgd", _OPTIMIZER_PRESETS, _optimizer_relevant)
+    ignored += _fill_part(flat, "lr_schedule", "milestones", _LR_PRESETS, _lr_relevant)
+    if flat["optimizer.name"] == "sgd":
+        flat.setdefault("optimizer.nesterov", bool(flat.get("optimizer.momentum")))
+    flat.setdefault("augment", DATASETS.get(flat["dataset"]).options["augment"])
+    _settle_positions(flat, written)
+    _settle_interval(flat, written)
+    if flat.get("drop_schedule.name") == "constant":
+        flat["drop_schedule.final"] = 0.0
+    config = _validate(flat, written, document)
+    return Resolved(config, tuple(sorted({*ignored} & set(written))))
+
+
+def _check_name(written: Settings, name: str, catalogue: Catalogue) -> None:
+    entry = written[name]
+    if not isinstance(entry.value, str):
+        raise entry.document.error(entry.path, f"the name of a {catalogue.kind} expected; found {entry.value!r}.")
+    if entry.value not in catalogue:
+        try:
+            catalogue.get(entry.value)
+        except UserError as error:
+            raise entry.document.error(entry.path, str(error)) from None
+
+
+def _fill_method(
+    flat: dict[str, Any], written: Settings, options: Mapping[str, Any], document: Document
+) -> tuple[dict[str, Any], list[str]]:
+    """Put the method's preset underneath, and take out what means nothing for it."""
+    ignores = options["ignores"]
+    preset: dict[str, Any] = {}
+    for name, value in options["preset"].items():
+        if name in PARTS:
+            preset.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            preset[name] = value
+    ignored = [
+        name for name in flat if name.split(".")[0] in ignores or (name == "density" and "sparsity" in ignores)
+    ]
+    merged = {**preset, **{name: value for name, value in flat.items() if name not in ignored}}
+    if "sparsity" in ignores:
+        merged["sparsity"] = 0.0
+    elif "density" in merged:
+        entry, density = written["density"], merged.pop("density")
+        if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0.0 < density <= 1.0:
+            raise entry.document.error(entry.path, f"found {density!r}; a density is a number in (0, 1].")
+        merged["sparsity"] = round(1.0 - density, 12)
+    elif "sparsity" not in merged:
+        entry = written["method"]
+        raise entry.document.error(entry.path, f"{entry.value} needs a sparsity (or density); it is set nowhere.")
+    elif isinstance(merged["sparsity"], float):
+        merged["sparsity"] = round(merged["sparsity"], 12)
+    return merged, ignored
+
+
+def _fill_part(
+    flat: dict[str, Any], part: str, default: str, presets: dict[str, dict[str, Any]], relevant: Any
+) -> list[str]:
+    """Fill a part's preset by its `name`; returns (and removes) the settings another name would need."""
+    name = flat.setdefault(f"{part}.name", default)
+    if not isinstance(name, str) or name not in presets:
+        return []
+    ignored = [
+        f"{part}.{inner}"
+        for inner in PARTS[part].model_fields
+        if f"{part}.{inner}" in flat and inner != "name" and not relevant(name, inner)
+    ]
+    for setting in ignored:
+        del flat[setting]
+    for inner, value in presets[name].items():
+        flat.setdefault(f"{part}.{inner}", value)
+    return ignored
+
+
+def _optimizer_relevant(name: str, inner: str) -> bool:
+    return inner in ("lr", "weight_decay") or inner in _OPTIMIZER_FIELDS[name]
+
+
+def _lr_relevant(name: str, inner: str) -> bool:
+    return inner in _LR_PRESETS[name]
+
+
+def _settle_positions(flat: dict[str, Any], written: Settings) -> None:
+    """Milestones in epochs become fractions of training; they must rise."""
+    name = "lr_schedule.milestones"
+    positions, epochs = flat.get(name), flat.get("epochs")
+    if not isinstance(positions, (list, tuple)) or not isinstance(epochs, int):
+        return
+    numbers = [p for p in positions if isinstance(p, (int, float)) and not isinstance(p, bool)]
+    if len(numbers) != len(positions):
+        return  # the schema says what is wrong
+    fractions = [p / epochs if p >= 1 else float(p) for p in numbers]
+    rising = all(a < b for a, b in zip([0.0, *fractions], fractions, strict=False))
+    if not rising or (fractions and fractions[-1] >= 1.0):
+        entry = written[name]
+        raise entry.document.error(
+            entry.path, f"found {list(numbers)}; rising positions inside training expected: epochs from 1 to "
+            f"{epochs - 1}, or fractions between 0 and 1."
+        )
+    flat[name] = tuple(round(fraction, 12) for fraction in fractions)
+
+
+def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
+    """An update interval in epochs becomes steps."""
+    value = flat.get("update_interval")
+    if not isinstance(value, str):
+        return
+    match = _EPOCHS.fullmatch(value.strip())
+    steps = 0
+    if match:
+        validation, batch_size = flat.get("validation", 0.1), flat.get("batch_size", 128)
+        try:
+            steps = round(float(match[1]) * steps_per_epoch(flat["dataset"], float(validation), int(batch_size)))
+        except (TypeError, ValueError, ZeroDivisionError):
+            steps = 1  # validation or batch_size is at fault, and the schema says so
+    if steps < 1:
+        entry = written["update_interval"]
+        raise entry.document.error(
+            entry.path, f"found {value!r}; whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'."
+        )
+    flat["update_interval"] = steps
+
+
+def _validate(flat: dict[str, Any], written: Settings, document: Document) -> RunConfig:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        part, _, inner = name.partition(".")
+        if inner:
+            nested.setdefault(part, {})[inner] = value
+        else:
+            nested[name] = value
+    try:
+        config = RunConfig.model_validate(nested)
+    except ValidationError as error:
+        raise _explain(error, written, document) from None
+    if config.optimizer.nesterov and not config.optimizer.momentum:
+        entry = written.get("optimizer.nesterov", written.get("optimizer.momentum"))
+        assert entry is not None
+        raise entry.document.error(entry.path, "nesterov needs a momentum above 0.")
+    return config
+
+
+def _explain(error: ValidationError, written: Settings, document: Document) -> UserError:
+    """The first complaint of the schema, as a sentence with a place."""
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    name = ".".join(parts[:2]) if parts and parts[0] in PARTS else parts[0]
+    if first["type"] == "missing":
+        return document.error((), f"a run needs {name}; it is set nowhere.")
+    allowed = first["msg"].replace("Input should be", "").strip()
+    found = first["input"]
+    message = f"found {found!r}; {allowed} expected" if "Input should be" in first["msg"] else f"found {found!r}: {allowed}"
+    if first["type"] == "literal_error" and isinstance(found, str):
+        guess = nearest(found, re.findall(r"'([^']+)'", allowed))
+        message += f". Did you mean {guess!r}?" if guess else "."
+    else:
+        message += f" ({describe(name)})."
+    entry = written.get(name)
+    return entry.document.error(entry.path, message) if entry else document.error((), f"{name}: {message}")
+
+
+def describe(name: str) -> str:
+    """The description of a setting, by its dotted name."""
+    part, _, inner = name.partition(".")
+    model = PARTS[part] if inner else RunConfig
+    return model.model_fields[inner or part].description or ""

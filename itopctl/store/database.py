@@ -1,0 +1,145 @@
+"""Opening the database and writing to it: one writer at a time, whole transactions, clear refusals.
+
+Only the process a person types into opens it; workers write run directories.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+
+from itopctl.errors import EnvironmentUnfitError, UserError
+from itopctl.store import tables
+
+_BUSY_SECONDS = 30
+_ROWS_AT_ONCE = 500
+
+
+class Store:
+    """An open database.
+
+    Args:
+        url: any SQLAlchemy URL; for SQLite the file is created where there is none.
+
+    Raises:
+        UserError: the URL makes no sense.
+        EnvironmentUnfitError: it cannot be opened, is no database, or was written by a newer itopctl.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.engine = _make_engine(url)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise UserError(
+                f"--store {url}: {error}. A URL such as postgresql+psycopg://host/name expected."
+            ) from error
+        self._prepare()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading."""
+        with _explained(self.url), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its start; committed on leaving without an error."""
+        with _explained(self.url), self.engine.connect() as connection:
+            connection = connection.execution_options(itopctl_writes=True)
+            with connection.begin():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _prepare(self) -> None:
+        with self.read() as connection:
+            version = _version(connection)
+        if version is None:
+            with self.write() as connection:
+                tables.metadata.create_all(connection)
+                if _version(connection) is None:
+                    row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}
+                    connection.execute(tables.meta.insert(), row)
+        elif version > tables.SCHEMA_VERSION:
+            raise EnvironmentUnfitError(
+                f"{self.url} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
+                "Update itopctl, or name another store."
+            )
+
+
+def open_store(database: Path, url: str | None = None) -> Store:
+    """The store of a results folder, or the one a URL names."""
+    return Store(url or f"sqlite:///{database}")
+
+
+def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows; where a key is there already, the columns given replace what was.
+
+    All rows have the same columns; of several with one key the last counts.
+    """
+    keys = [column.name for column in table.primary_key.columns]
+    unique = {tuple(row[key] for key in keys): row for row in rows}
+    rows = list(unique.values())
+    if not rows:
+        return
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    if changed:
+        final = statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    else:
+        final = statement.on_conflict_do_nothing(index_elements=keys)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        connection.execute(final, rows[start : start + _ROWS_AT_ONCE])
+
+
+def _make_engine(url: str) -> Engine:
+    engine = sa.create_engine(url)
+    if engine.dialect.name != "sqlite":
+        return engine
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions behind our back
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns into a writer is refused at once, whatever the time-out.
+        writes = connection.get_execution_options().get("itopctl_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _version(connection: Connection) -> int | None:
+    if not sa.inspect(connection).has_table("meta"):
+        return None
+    value = connection.execute(
+        sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
+    ).scalar_one_or_none()
+    return int(value) if value is not None else None
+
+
+@contextlib.contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig)
+        if "locked" in reason:
+            reason = f"another process has held it locked for {_BUSY_SECONDS} s; try again"
+        raise EnvironmentUnfitError(f"the store {url} cannot be used: {reason}.") from error
+    except DatabaseError as error:
+        raise EnvironmentUnfitError(
+            f"the store {url} cannot be used: {error.orig}. It can be deleted: it is rebuilt from the run directories."
+        ) from error

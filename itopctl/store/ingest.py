@@ -1,0 +1,197 @@
+"""Run directories and sweep manifests → database. Idempotent, and incremental by byte offset in each journal.
+
+A run that is `done` in the database is never looked at again; so a command over ten thousand finished runs costs
+one listing of a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from itopctl.store import tables
+from itopctl.store.database import Store, upsert
+from itopctl.store.journal import read_journal
+from itopctl.store.rundir import Results, RunDirectory, is_held, read_json
+
+_ATTEMPT_COLUMNS = (
+    "scheduler", "job_id", "host", "pid", "started_at", "ended_at", "state", "cause", "message", "resumed_from_step",
+)  # fmt: skip
+
+
+@dataclass
+class _Gathered:
+    """Rows to write, collected over many runs."""
+
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+
+
+def ingest(store: Store, results: Results) -> None:
+    """Bring the database up to date with the results folder."""
+    ingest_sweeps(store, results)
+    with store.read() as connection:
+        query = sa.select(tables.runs.c.run_id).where(tables.runs.c.state == "done")
+        done = set(connection.execute(query).scalars())
+    ingest_runs(store, results, [run_id for run_id in results.run_ids() if run_id not in done])
+
+
+def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
+    """Bring the rows of these runs up to date."""
+    ids = list(run_ids)
+    if not ids:
+        return
+    gathered = _Gathered()
+    with store.read() as connection:
+        earlier = _rows(connection, ids)
+        attempts = _attempt_rows(connection, ids)
+    for run_id in ids:
+        _gather(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {}), gathered)
+    with store.write() as connection:
+        upsert(connection, tables.runs, gathered.runs)
+        upsert(connection, tables.attempts, gathered.attempts)
+        upsert(connection, tables.evaluations, gathered.evaluations)
+        upsert(connection, tables.layers, gathered.layers)
+
+
+def ingest_sweeps(store: Store, results: Results) -> None:
+    """Take over the manifests that changed."""
+    stamps = {path.stem: _stamp(path) for path in sorted(results.sweeps.glob("*.json"))}
+    with store.read() as connection:
+        known = dict(connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.stamp)).tuples().all())
+    for name, stamp in stamps.items():
+        manifest = read_json(results.sweeps / f"{name}.json") if known.get(name) != stamp else None
+        if manifest is None:
+            continue
+        row = {key: manifest.get(key) for key in ("description", "specs", "slurm", "created_at", "updated_at")}
+        members = [
+            {"sweep": name, "run_id": run_id, "position": position}
+            for position, run_id in enumerate(manifest.get("runs", []))
+        ]
+        with store.write() as connection:
+            upsert(connection, tables.sweeps, [{"sweep": name, **row, "stamp": stamp}])
+            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == name))
+            upsert(connection, tables.sweep_runs, members)
+
+
+def _gather(
+    run: RunDirectory, earlier: dict[str, Any] | None, attempts: dict[int, dict[str, Any]], out: _Gathered
+) -> None:
+    row = dict(earlier) if earlier else _new_row(run)
+    if row is None:
+        return
+    part = read_journal(run.journal, row["journal_offset"])
+    row["journal_offset"] = part.offset
+    row["damaged_lines"] += part.damaged
+    touched: dict[int, dict[str, Any]] = {}
+    for event in part.events:
+        _apply(event, row, attempts, touched, out)
+    result = read_json(run.result)
+    if result is not None:
+        _apply_result(result, row, out)
+    elif row["state"] == "running" and not is_held(run) and not run.result.exists():
+        row.update(state="lost", cause="lost", message="its process is gone and left no result")
+    elif row["state"] == "lost" and is_held(run):
+        row.update(state="running", cause=None, message=None)
+    row["attempts"] = max(attempts, default=0)
+    if row != earlier:
+        out.runs.append(row)
+    out.attempts.extend(touched.values())
+
+
+def _new_row(run: RunDirectory) -> dict[str, Any] | None:
+    config = read_json(run.config)
+    if config is None or not isinstance(config.get("config"), dict):
+        return None
+    values = config["config"]
+    row: dict[str, Any] = {column.name: None for column in tables.runs.columns}
+    row.update({name: values.get(name) for name in tables.CONFIG_COLUMNS})
+    row.update(
+        run_id=run.run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0, config=values,
+        density=round(1.0 - values["sparsity"], 12) if isinstance(values.get("sparsity"), (int, float)) else None,
+    )  # fmt: skip
+    return row
+
+
+def _apply(
+    event: dict[str, Any], row: dict[str, Any], attempts: dict[int, dict[str, Any]],
+    touched: dict[int, dict[str, Any]], out: _Gathered,
+) -> None:  # fmt: skip
+    kind, number = event["event"], event.get("attempt")
+    for name in ("step", "epoch"):
+        row[name] = event.get(name, row[name])
+    if not isinstance(number, int):
+        return
+    if kind == "started":
+        row.update(state="running", cause=None, message=None, **_pick(event, ("total_steps", "total_epochs")))
+        attempt = dict.fromkeys(_ATTEMPT_COLUMNS) | {"run_id": row["run_id"], "attempt": number}
+        attempt |= {"state": "running", "started_at": event.get("at"), "resumed_from_step": event.get("step")}
+        attempt |= _pick(event, ("scheduler", "job_id", "host", "pid"))
+        attempts[number] = touched[number] = attempt
+    elif kind in ("evaluated", "topology"):
+        row["current_exploration_rate"] = event.get("exploration_rate")
+        if event.get("test_accuracy") is not None:
+            row["current_test_accuracy"] = event["test_accuracy"]
+        out.evaluations.append({
+            "run_id": row["run_id"], "kind": "epoch" if kind == "evaluated" else "update", "attempt": number,
+            **{name: event.get(name) for name in tables.EVALUATION_COLUMNS},
+        })  # fmt: skip
+    elif kind in ("failed", "finished"):
+        cause = event.get("cause", "finished" if kind == "finished" else None)
+        ended = {"done": kind == "finished", "cancelled": cause == "cancelled"}
+        state = next((name for name, yes in ended.items() if yes), "failed")
+        attempt = attempts.get(number) or dict.fromkeys(_ATTEMPT_COLUMNS) | {
+            "run_id": row["run_id"], "attempt": number, **_pick(event, ("scheduler", "job_id", "host", "pid")),
+        }  # fmt: skip
+        attempt |= {"state": state, "ended_at": event.get("at"), "cause": cause, "message": event.get("message")}
+        attempts[number] = touched[number] = attempt
+        if kind == "failed":
+            row.update(
+                state="queued" if cause == "cancelled" else "failed", cause=cause, message=event.get("message")
+            )
+
+
+def _apply_result(result: dict[str, Any], row: dict[str, Any], out: _Gathered) -> None:
+    """Success is our own result file, never another's word."""
+    row.update({name: result.get(name) for name in tables.RESULT_COLUMNS})
+    row.update(
+        state="done", cause="finished", message=None, final_density=result.get("density"),
+        step=result.get("steps"), epoch=result.get("epochs"), current_test_accuracy=result.get("test_accuracy"),
+        current_exploration_rate=result.get("exploration_rate"),
+    )  # fmt: skip
+    for position, layer in enumerate(result.get("layers", [])):
+        names = ("name", "shape", "size", "active", "density", "exploration_rate")
+        out.layers.append({"run_id": row["run_id"], "position": position, **{name: layer.get(name) for name in names}})
+
+
+def _pick(event: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: event.get(name) for name in names}
+
+
+def _rows(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for start in range(0, len(ids), 500):
+        query = sa.select(tables.runs).where(tables.runs.c.run_id.in_(ids[start : start + 500]))
+        found.update({row["run_id"]: dict(row) for row in connection.execute(query).mappings()})
+    return found
+
+
+def _attempt_rows(connection: Connection, ids: list[str]) -> dict[str, dict[int, dict[str, Any]]]:
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for start in range(0, len(ids), 500):
+        query = sa.select(tables.attempts).where(tables.attempts.c.run_id.in_(ids[start : start + 500]))
+        for row in connection.execute(query).mappings():
+            found.setdefault(row["run_id"], {})[row["attempt"]] = dict(row)
+    return found
+
+
+def _stamp(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"

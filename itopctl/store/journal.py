@@ -1,0 +1,102 @@
+"""The journal of one run: one JSON object a line, appended whole.
+
+Fields of every line, in this order first: `event`, `seq` (1, 2, … over the run's whole life), `attempt`, `at` (UTC),
+then `step`, `epoch` and what the event is about. Events: started, progress, evaluated, topology, checkpoint,
+finished, failed. A torn last line (a crash while it was written) is passed over by readers and closed by the next
+writer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+_DURABLE = frozenset({"started", "checkpoint", "finished", "failed"})
+
+
+@dataclass(frozen=True)
+class JournalPart:
+    """What a reader got.
+
+    Attributes:
+        events: whole events, in order.
+        offset: where to go on reading.
+        damaged: lines that are no JSON object (passed over).
+        torn: whether bytes without a line end follow `offset`.
+    """
+
+    events: list[dict[str, Any]]
+    offset: int
+    damaged: int
+    torn: bool
+
+
+def read_journal(path: Path, offset: int = 0) -> JournalPart:
+    """Events from byte `offset` on; an absent file has none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            raw = file.read()
+    except FileNotFoundError:
+        return JournalPart([], offset, 0, False)
+    whole, _, rest = raw.rpartition(b"\n")
+    events, damaged = [], 0
+    for line in whole.split(b"\n") if whole else []:
+        event = _parse(line)
+        if event is not None:
+            events.append(event)
+        elif line.strip():
+            damaged += 1
+    consumed = len(raw) - len(rest)
+    return JournalPart(events, offset + consumed, damaged, bool(rest))
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+class JournalWriter:
+    """Appends events of one attempt.
+
+    Args:
+        path: the journal; created where there is none.
+        attempt: number of this attempt; by default one more than the last in the journal.
+    """
+
+    def __init__(self, path: Path, attempt: int | None = None) -> None:
+        earlier = read_journal(path)
+        self.attempt = attempt or 1 + max((_number(e.get("attempt")) for e in earlier.events), default=0)
+        self._seq = max((_number(e.get("seq")) for e in earlier.events), default=0)
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if earlier.torn:
+            os.write(self._file, b"\n")
+
+    def write(self, event: str, fields: dict[str, Any]) -> None:
+        """Append one event in a single write; those a later step depends on reach the disk before this returns."""
+        self._seq += 1
+        line = {"event": event, "seq": self._seq, "attempt": self.attempt, "at": utc_now(), **fields}
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        while data:
+            data = data[os.write(self._file, data) :]
+        if event in _DURABLE:
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def utc_now() -> str:
+    """Now, as ISO 8601 in UTC with milliseconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0

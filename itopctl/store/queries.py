@@ -1,0 +1,178 @@
+"""What people ask of the database; every answer is plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from itopctl.errors import UserError, unknown
+from itopctl.store import tables
+from itopctl.store.database import Store
+
+STATES = ("queued", "running", "done", "failed", "lost")
+
+RUN_COLUMNS = (
+    "run_id", "sweep", "state", "cause", "dataset", "model", "method", "growth", "drop", "allocation", "sparsity",
+    "density", "update_interval", "drop_fraction", "seed", "epochs", "test_accuracy",
+    "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy", "best_epoch",
+    "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
+    "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
+    "attempts", "message",
+)  # fmt: skip
+"""Fields of a run in machine-readable output, in order. `sweep` names every sweep of the run, comma-separated."""
+
+Record = dict[str, Any]
+
+
+def sweep_names(store: Store) -> list[str]:
+    """Every recorded sweep, by name."""
+    with store.read() as connection:
+        return list(connection.execute(sa.select(tables.sweeps.c.sweep).order_by(tables.sweeps.c.sweep)).scalars())
+
+
+def check_sweeps(store: Store, names: Sequence[str]) -> None:
+    """Raise UserError for a name that is no recorded sweep."""
+    known = sweep_names(store)
+    for name in names:
+        if name not in known:
+            if not known:
+                raise UserError(f"there is no sweep {name!r}; nothing was run here yet.")
+            raise UserError(unknown("sweep", name, known))
+
+
+def sweep_summaries(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
+    """Per sweep: counts by state, and an estimate of the seconds left (None where nothing runs)."""
+    member = tables.sweep_runs.join(tables.runs, tables.sweep_runs.c.run_id == tables.runs.c.run_id, isouter=True)
+    state = sa.func.coalesce(tables.runs.c.state, "queued")
+    query = (
+        sa.select(
+            tables.sweep_runs.c.sweep, state, sa.func.count(), sa.func.avg(tables.runs.c.wall_seconds),
+            sa.func.sum(tables.runs.c.epoch / tables.runs.c.total_epochs),
+        )
+        .select_from(member)
+        .group_by(tables.sweep_runs.c.sweep, state)
+        .order_by(tables.sweep_runs.c.sweep)
+    )  # fmt: skip
+    if sweeps:
+        query = query.where(tables.sweep_runs.c.sweep.in_(list(sweeps)))
+    summaries: dict[str, Record] = {}
+    progress: dict[str, tuple[float | None, float]] = {}
+    with store.read() as connection:
+        for name, found_state, count, seconds, part_done in connection.execute(query):
+            row = summaries.setdefault(name, {"sweep": name, "total": 0, **dict.fromkeys(STATES, 0)})
+            row[found_state] += count
+            row["total"] += count
+            average, running_part = progress.get(name, (None, 0.0))
+            if found_state == "done":
+                average = seconds
+            elif found_state == "running":
+                running_part = part_done or 0.0
+            progress[name] = (average, running_part)
+    for name, row in summaries.items():
+        row["seconds_left"] = _seconds_left(row, *progress[name])
+    return list(summaries.values())
+
+
+def _seconds_left(row: Record, average: float | None, running_part: float) -> float | None:
+    """Mean time of the finished runs × what is left of the others ÷ how many run at once."""
+    if not row["running"] or average is None:
+        return None
+    remaining = row["queued"] + row["running"] - running_part
+    return float(average * remaining / row["running"])
+
+
+def select_runs(
+    store: Store,
+    sweeps: Sequence[str] = (),
+    states: Sequence[str] = (),
+    columns: Sequence[str] = RUN_COLUMNS,
+) -> list[Record]:
+    """Runs as records, in the order of their sweeps.
+
+    Args:
+        sweeps: only members of these; none given: every run.
+        states: only these states.
+        columns: names of `tables.runs`, or `sweep`.
+    """
+    chosen = [tables.runs.c[name] for name in columns if name != "sweep"]
+    query = sa.select(tables.runs.c.run_id.label("_id"), *chosen)
+    if states:
+        query = query.where(tables.runs.c.state.in_(list(states)))
+    with store.read() as connection:
+        membership = _membership(connection, sweeps)
+        rows = connection.execute(query).mappings().all()
+    order = {run_id: index for index, run_id in enumerate(membership)}
+    records = []
+    for row in rows:
+        run_id = row["_id"]
+        if sweeps and run_id not in membership:
+            continue
+        names = ",".join(membership.get(run_id, ()))
+        records.append((order.get(run_id, len(order)), {n: names if n == "sweep" else row[n] for n in columns}))
+    records.sort(key=lambda item: item[0])
+    return [record for _, record in records]
+
+
+def _membership(connection: Connection, sweeps: Sequence[str]) -> dict[str, list[str]]:
+    """Run id → names of its sweeps, in the order of the sweeps' points."""
+    query = sa.select(tables.sweep_runs.c.sweep, tables.sweep_runs.c.run_id).order_by(
+        tables.sweep_runs.c.sweep, tables.sweep_runs.c.position
+    )
+    if sweeps:
+        query = query.where(tables.sweep_runs.c.sweep.in_(list(sweeps)))
+    found: dict[str, list[str]] = {}
+    for sweep, run_id in connection.execute(query):
+        found.setdefault(run_id, []).append(sweep)
+    return found
+
+
+def run_states(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
+    """Run id → (state, cause) of those runs that the database knows."""
+    wanted = set(run_ids)
+    with store.read() as connection:
+        query = sa.select(tables.runs.c.run_id, tables.runs.c.state, tables.runs.c.cause)
+        return {run_id: (state, cause) for run_id, state, cause in connection.execute(query) if run_id in wanted}
+
+
+def find_run(store: Store, prefix: str) -> str:
+    """The id of the one run that starts with `prefix`. Raises UserError where there is none, or several."""
+    with store.read() as connection:
+        query = sa.select(tables.runs.c.run_id).where(tables.runs.c.run_id.startswith(prefix, autoescape=True))
+        found = list(connection.execute(query.limit(6)).scalars())
+    if len(found) == 1 or prefix in found:
+        return prefix if prefix in found else found[0]
+    if not found:
+        raise UserError(f"there is no run {prefix!r}; `itopctl status --runs` lists them.")
+    raise UserError(f"{prefix!r} is the start of several runs: {', '.join(found)}. Give more digits.")
+
+
+def run_details(store: Store, run_id: str) -> Record:
+    """Everything about one run: its record, config, attempts, evaluations and layers."""
+    with store.read() as connection:
+
+        def rows(table: sa.Table, *order: str) -> list[Record]:
+            query = sa.select(table).where(table.c.run_id == run_id).order_by(*(table.c[name] for name in order))
+            return [{k: v for k, v in row.items() if k != "run_id"} for row in connection.execute(query).mappings()]
+
+        run = dict(connection.execute(sa.select(tables.runs).where(tables.runs.c.run_id == run_id)).mappings().one())
+        membership = connection.execute(
+            sa.select(tables.sweep_runs.c.sweep).where(tables.sweep_runs.c.run_id == run_id)
+        ).scalars()
+        return {
+            "run_id": run_id,
+            "sweeps": sorted(membership),
+            **{name: value for name, value in run.items() if name not in ("run_id", "journal_offset")},
+            "attempt_history": rows(tables.attempts, "attempt"),
+            "evaluations": rows(tables.evaluations, "step", "kind"),
+            "layers": rows(tables.layers, "position"),
+        }
+
+
+def failures(store: Store, run_ids: Sequence[str]) -> list[Record]:
+    """Failed and lost runs among these: id, cause, message, and what they are."""
+    columns = ("run_id", "state", "cause", "message", "method", "sparsity", "update_interval", "seed")
+    wanted = set(run_ids)
+    return [row for row in select_runs(store, states=("failed", "lost"), columns=columns) if row["run_id"] in wanted]

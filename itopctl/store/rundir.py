@@ -1,0 +1,217 @@
+"""The files of one run, and of one sweep. Whatever replaces a file is written aside and renamed.
+
+    RESULTS/runs/<run_id>/  config.json · journal.jsonl · checkpoint.pt · result.json · environment.json · log.txt · lock
+    RESULTS/sweeps/<name>.json   the spec as it was, and the ids of its runs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from itopctl.errors import EnvironmentUnfitError
+
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of one run's files."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder."""
+
+    path: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.path / "sweeps"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "itop.db"
+
+    def run(self, run_id: str) -> RunDirectory:
+        return RunDirectory(self.runs / run_id)
+
+    def run_ids(self) -> list[str]:
+        """Ids of all runs that have a folder; whatever else lies there is passed over."""
+        try:
+            with os.scandir(self.runs) as entries:
+                return sorted(entry.name for entry in entries if _RUN_ID.fullmatch(entry.name))
+        except FileNotFoundError:
+            return []
+
+    def sweep_names(self) -> list[str]:
+        """Names of all recorded sweeps."""
+        return sorted(path.stem for path in self.sweeps.glob("*.json"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON to `path` so that a reader sees the old file or the new one, whole.
+
+    Raises:
+        EnvironmentUnfitError: the file cannot be written.
+    """
+    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_json`, for bytes."""
+    with replacing(path) as aside:
+        aside.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; on leaving without an error its content is flushed and takes the place of `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error
+    aside = Path(name)
+    try:
+        os.fchmod(handle, 0o644)
+        yield aside
+        os.fsync(handle)
+        aside.replace(path)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error
+    finally:
+        os.close(handle)
+        aside.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None where there is no file, or no whole object in it."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+class RunLockedError(EnvironmentUnfitError):
+    """Another process is at this run."""
+
+
+@contextlib.contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Be the only process at a run. A lock whose process is gone from this host is taken over.
+
+    Raises:
+        RunLockedError: a live process, or one of another host, holds it.
+    """
+    mine = json.dumps(_me()).encode()
+    for _ in range(2):
+        try:
+            handle = os.open(run.lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            holder = lock_holder(run)
+            if holder is not None and not _gone(holder):
+                raise RunLockedError(
+                    f"run {run.run_id} is being run by process {holder.get('pid')} on {holder.get('host')}."
+                ) from None
+            run.lock.unlink(missing_ok=True)
+            continue
+        try:
+            os.write(handle, mine)
+        finally:
+            os.close(handle)
+        break
+    else:
+        raise RunLockedError(f"run {run.run_id} was taken by another process just now.")
+    try:
+        yield
+    finally:
+        run.lock.unlink(missing_ok=True)
+
+
+def lock_holder(run: RunDirectory) -> dict[str, Any] | None:
+    """Who holds a run's lock: host, pid, start; None where nobody does."""
+    return read_json(run.lock)
+
+
+def is_held(run: RunDirectory) -> bool:
+    """Whether a process that may be alive holds the run's lock (one of another host may always be)."""
+    holder = lock_holder(run)
+    return holder is not None and not _gone(holder)
+
+
+def _gone(holder: dict[str, Any]) -> bool:
+    """Whether the lock's process is surely dead: same host, and no process of that pid and start time."""
+    pid = holder.get("pid")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return False
+    return process_start(pid) != holder.get("start")
+
+
+def process_start(pid: int) -> str | None:
+    """Something that tells this process from a later one of the same pid; None where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "alive"
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _me() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid())}

@@ -1,0 +1,149 @@
+"""The database's tables. Column names are the field names of every machine-readable output; they are stable."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("sweep", String, primary_key=True),
+    Column("description", String, nullable=False),
+    Column("specs", JSON, nullable=False),  # [{path, text}] of the last command, and its --set
+    Column("slurm", JSON, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("updated_at", String, nullable=False),
+    Column("stamp", String, nullable=False),  # of the manifest file, to see that it changed
+)
+
+sweep_runs = Table(
+    "sweep_runs",
+    metadata,
+    Column("sweep", String, primary_key=True),
+    Column("run_id", String, primary_key=True, index=True),
+    Column("position", Integer, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("state", String, nullable=False, index=True),  # queued, running, done, failed, lost
+    Column("cause", String),
+    Column("message", String),
+    Column("attempts", Integer, nullable=False, default=0),
+    # From the config.
+    Column("dataset", String),
+    Column("model", String),
+    Column("method", String),
+    Column("growth", String),
+    Column("drop", String),
+    Column("allocation", String),
+    Column("sparsity", Float),
+    Column("density", Float),
+    Column("update_interval", Integer),
+    Column("drop_fraction", Float),
+    Column("seed", Integer),
+    Column("epochs", Integer),
+    Column("config", JSON, nullable=False),
+    # How far it is.
+    Column("step", Integer),
+    Column("epoch", Float),
+    Column("total_steps", Integer),
+    Column("total_epochs", Integer),
+    Column("current_test_accuracy", Float),
+    Column("current_exploration_rate", Float),
+    # From the result; accuracies and rates are fractions.
+    Column("test_accuracy", Float),
+    Column("test_accuracy_at_best_validation", Float),
+    Column("validation_accuracy", Float),
+    Column("best_validation_accuracy", Float),
+    Column("best_epoch", Integer),
+    Column("exploration_rate", Float),
+    Column("exploration_rate_at_best_validation", Float),
+    Column("final_density", Float),
+    Column("train_loss", Float),
+    Column("train_flops_ratio", Float),
+    Column("inference_flops_ratio", Float),
+    Column("topology_updates", Integer),
+    Column("steps", Integer),
+    Column("steps_per_second", Float),
+    Column("wall_seconds", Float),
+    Column("peak_memory_bytes", Integer),
+    # Of the journal.
+    Column("journal_offset", Integer, nullable=False, default=0),
+    Column("damaged_lines", Integer, nullable=False, default=0),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("scheduler", String),
+    Column("job_id", String),
+    Column("host", String),
+    Column("pid", Integer),
+    Column("started_at", String),
+    Column("ended_at", String),
+    Column("state", String, nullable=False),  # running, done, failed, cancelled
+    Column("cause", String),
+    Column("message", String),
+    Column("resumed_from_step", Integer),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("kind", String, primary_key=True),  # epoch or update
+    Column("step", Integer, primary_key=True),
+    Column("epoch", Float),
+    Column("attempt", Integer),
+    Column("train_loss", Float),
+    Column("validation_accuracy", Float),
+    Column("test_accuracy", Float),
+    Column("exploration_rate", Float),
+    Column("density", Float),
+    Column("drop_fraction", Float),
+    Column("lr", Float),
+    Column("replaced", Integer),
+    Column("moved", Integer),
+    Column("new", Integer),
+    Column("skipped", Boolean),
+    Column("wall_seconds", Float),
+)
+
+layers = Table(
+    "layers",
+    metadata,
+    Column("run_id", String, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("shape", JSON, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("active", Integer, nullable=False),
+    Column("density", Float, nullable=False),
+    Column("exploration_rate", Float, nullable=False),
+)
+
+Index("sweep_runs_by_position", sweep_runs.c.sweep, sweep_runs.c.position)
+
+CONFIG_COLUMNS = (
+    "dataset", "model", "method", "growth", "drop", "allocation", "sparsity", "update_interval", "drop_fraction",
+    "seed", "epochs",
+)  # fmt: skip
+RESULT_COLUMNS = (
+    "test_accuracy", "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy",
+    "best_epoch", "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
+    "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
+)  # fmt: skip
+EVALUATION_COLUMNS = tuple(
+    column.name for column in evaluations.columns if column.name not in ("run_id", "kind", "attempt")
+)

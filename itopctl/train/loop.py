@@ -1,0 +1,397 @@
+"""The training of one run: a resolved run config goes in, events and a result come out.
+
+Nothing here depends on how many runs go on beside it: the order of batches, augmentation, masks and growth are
+each keyed by the run's seed, so the same config on the same machine with the same thread count gives the same
+result to the bit, interrupted and resumed or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from itopctl.catalogue import MODELS
+from itopctl.dst import FlopsMeter, Rules, SparseTraining, TopologyUpdate, forward_flops
+from itopctl.dst.rules import DropSchedule
+from itopctl.spec.config import RunConfig
+from itopctl.train.data.tensors import Part, load_images
+from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
+from itopctl.train.optim import lr_factor, make_optimizer
+
+Emit = Callable[[str, dict[str, Any]], None]
+"""Takes the name of an event and its fields; `step` and `epoch` are always among them."""
+
+_LOSS_WINDOW = 64  # losses checked at a time: one synchronisation with the device for so many steps
+_EVALUATION_SHARE = 0.25  # of the training cost, at most, for accuracies at topology updates
+_PROGRESS_SECONDS = 0.5
+
+
+class TrainingDivergedError(Exception):
+    """The loss became NaN or infinite.
+
+    Attributes:
+        step: the first step (from 1) whose loss was not finite.
+        last_good: the last finite loss, or None where there was none.
+    """
+
+    def __init__(self, step: int, loss: float, last_good: float | None) -> None:
+        self.step, self.last_good = step, last_good
+        before = f"the last good value was {last_good:.4g} at step {step - 1}" if last_good is not None else "from the start"
+        super().__init__(f"the loss became {loss} at step {step}; {before}. Try a smaller learning rate.")
+
+
+class TrainingStoppedError(Exception):
+    """Somebody asked the training to stop; `checkpoint` was called before this was raised."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies after `step` steps, fractions in [0, 1]; validation is None where nothing is held out."""
+
+    step: int
+    validation_accuracy: float | None
+    test_accuracy: float
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: the first GPU if there is one, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def be_deterministic(threads: int) -> None:
+    """Settings of the process under which the same run gives the same bits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+class Training:
+    """One run, ready to go; `run()` trains it to the end.
+
+    Args:
+        config: the resolved run.
+        data_dir: where data sets lie.
+        emit: receives every event.
+        should_stop: asked after each step; True makes `run` call `checkpoint` and raise TrainingStoppedError.
+        checkpoint: called with the state to save.
+
+    Raises:
+        EnvironmentUnfitError: data missing or damaged. UserError: the sparsity cannot be reached.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data_dir: Path,
+        emit: Emit,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint: Callable[[dict[str, Any]], None] = lambda state: None,
+    ) -> None:
+        self.config = config
+        self.emit = emit
+        self.should_stop = should_stop
+        self.checkpoint = checkpoint
+        self.started = time.perf_counter()
+        self.seconds_before = 0.0
+        self.device = choose_device(config.device)
+        reset_peak_memory(self.device)
+        self.data = load_images(config.dataset, config.validation, data_dir.resolve(), self.device)
+        torch.manual_seed(config.seed)
+        self.model = self._make_model()
+        self.optimizer = make_optimizer(config.optimizer, self.model)
+        self.sparse = SparseTraining(
+            self.model, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
+            total_steps=config.total_steps, seed=config.seed,
+        )  # fmt: skip
+        example = torch.zeros(1, *self.data.shape, device=self.device)
+        self.meter = FlopsMeter(forward_flops(self.model, example))
+        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
+        self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
+        self.loss_count = 0
+        self.step = 0
+        self.training_seconds = 0.0
+        self.last_loss: float | None = None
+        self.epoch_loss_sum = 0.0
+        self.epoch_loss_steps = 0
+        self.last_zeta = config.drop_fraction
+        self.last_progress = 0.0
+        self.last_evaluation: Evaluation | None = None
+        self.best: dict[str, Any] | None = None
+        self.evaluation_stride = self._choose_evaluation_stride()
+
+    # The training -----------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end; returns the result, as written to `result.json`."""
+        config = self.config
+        self.emit("started", {
+            **self._position(), "device": str(self.device), "total_steps": config.total_steps,
+            "total_epochs": config.total_epochs, "steps_per_epoch": config.steps_per_epoch,
+            "maskable": self.sparse.maskable, "density": self.sparse.density,
+            "exploration_rate": self.sparse.exploration_rate,
+        })  # fmt: skip
+        for epoch in range(self.step // config.steps_per_epoch, config.total_epochs):
+            self._train_epoch(epoch)
+            self._end_epoch(epoch + 1)
+        return self._result()
+
+    def _train_epoch(self, epoch: int) -> None:
+        config, start = self.config, self.step % self.config.steps_per_epoch
+        self.model.train()
+        for images, labels in self.data.train_batches(config.batch_size, config.augment, config.seed, epoch, start):
+            began = time.perf_counter()
+            update = self._train_step(images, labels)
+            self.training_seconds += time.perf_counter() - began
+            if update is not None:
+                self._record_update(update)
+            self._tick()
+            if self.should_stop():
+                self._check_losses()
+                self.checkpoint(self.state_dict())
+                raise TrainingStoppedError(f"stopped after step {self.step}")
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> TopologyUpdate | None:
+        config = self.config
+        factor = lr_factor(config.lr_schedule, self.step, config.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.optimizer.lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            loss = functional.cross_entropy(
+                self.forward(self._layout(images)), labels, label_smoothing=config.label_smoothing
+            )
+        if self.scaler is not None:
+            self.scaler.scale(loss).backward()
+        else:
+            loss.backward()
+        ratio = self.meter.inference_ratio(self.sparse.layers()) if self._ratio_stale else self._ratio
+        self._ratio, self._ratio_stale = ratio, False
+        self.meter.add_steps(1, ratio, self.sparse.dense_gradient_due())
+        self.losses[self.loss_count] = loss.detach()
+        self.loss_count += 1
+        self.step += 1
+        if self.loss_count == _LOSS_WINDOW or self.sparse.update_due():
+            self._check_losses()
+        update = self.sparse.step(self.scaler)
+        if self.scaler is not None:
+            self.scaler.update()
+        return update
+
+    def _end_epoch(self, epoch: int) -> None:
+        self._check_losses()
+        evaluation = self._evaluate()
+        fields = {
+            **self._position(), "train_loss": self.epoch_loss_sum / max(1, self.epoch_loss_steps),
+            **self._state_of_network(), "validation_accuracy": evaluation.validation_accuracy,
+            "test_accuracy": evaluation.test_accuracy, "lr": self.optimizer.param_groups[0]["lr"],
+            "wall_seconds": self.wall_seconds,
+        }  # fmt: skip
+        self.epoch_loss_sum, self.epoch_loss_steps = 0.0, 0
+        accuracy = evaluation.validation_accuracy
+        if accuracy is not None and (self.best is None or accuracy > self.best["validation_accuracy"]):
+            self.best = {
+                "epoch": epoch, "step": self.step, "validation_accuracy": accuracy,
+                "test_accuracy": evaluation.test_accuracy, "exploration_rate": self.sparse.exploration_rate,
+            }  # fmt: skip
+        self.emit("evaluated", fields)
+
+    def _record_update(self, update: TopologyUpdate) -> None:
+        self.last_zeta = update.drop_fraction
+        self._ratio_stale = True
+        stride = self.evaluation_stride
+        measured = stride is not None and update.step % stride == 0
+        evaluation = self._evaluate() if measured else None
+        self.emit("topology", {
+            **self._position(), "train_loss": self.last_loss, **self._state_of_network(),
+            "validation_accuracy": evaluation.validation_accuracy if evaluation else None,
+            "test_accuracy": evaluation.test_accuracy if evaluation else None,
+            "replaced": update.replaced, "moved": update.moved, "new": update.new, "skipped": update.skipped,
+            "wall_seconds": self.wall_seconds,
+        })  # fmt: skip
+
+    def _result(self) -> dict[str, Any]:
+        assert self.last_evaluation is not None
+        best, layers = self.best or {}, list(self.sparse.layers())
+        dense_steps = self.config.epochs * self.config.steps_per_epoch
+        return {
+            "test_accuracy": self.last_evaluation.test_accuracy,
+            "validation_accuracy": self.last_evaluation.validation_accuracy,
+            "exploration_rate": self.sparse.exploration_rate,
+            "best_epoch": best.get("epoch"),
+            "best_validation_accuracy": best.get("validation_accuracy"),
+            "test_accuracy_at_best_validation": best.get("test_accuracy"),
+            "exploration_rate_at_best_validation": best.get("exploration_rate"),
+            "density": self.sparse.density,
+            "maskable": self.sparse.maskable,
+            "active": self.sparse.active,
+            "train_loss": self.last_loss,
+            "train_flops_ratio": self.meter.training_ratio(dense_steps),
+            "inference_flops_ratio": self.meter.inference_ratio(layers),
+            "topology_updates": self.sparse.updates_done,
+            "epochs": self.config.total_epochs,
+            "steps": self.step,
+            "steps_per_second": self.step / self.training_seconds if self.training_seconds else None,
+            "wall_seconds": self.wall_seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "layers": [
+                {"name": layer.name, "shape": list(layer.shape), "size": layer.size, "active": layer.active,
+                 "density": layer.density, "exploration_rate": layer.exploration_rate}
+                for layer in layers
+            ],
+        }  # fmt: skip
+
+    # State ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on: tensors and plain values."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparse": self.sparse.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
+            "progress": {
+                "step": self.step, "last_loss": self.last_loss, "epoch_loss_sum": self.epoch_loss_sum,
+                "epoch_loss_steps": self.epoch_loss_steps, "last_zeta": self.last_zeta, "best": self.best,
+                "training_seconds": self.training_seconds, "seconds_before": self.wall_seconds,
+            },
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave for the same config."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sparse.load_state_dict(state["sparse"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        for name, value in state["meter"].items():
+            setattr(self.meter, name, value)
+        for name, value in state["progress"].items():
+            setattr(self, name, value)
+        self._ratio_stale = True
+
+    # Pieces -----------------------------------------------------------------------------------------------
+
+    _ratio = 1.0
+    _ratio_stale = True
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the start, those of earlier attempts that this one resumes included."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    def _make_model(self) -> nn.Module:
+        model: nn.Module = MODELS.function(self.config.model)(input_shape=self.data.shape, classes=self.data.classes)
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        return model.to(self.device, memory_format=layout)
+
+    def _layout(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "fp32":
+            return contextlib.nullcontext()
+        kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
+        return torch.autocast(self.device.type, dtype=kind)
+
+    def _check_losses(self) -> None:
+        """Read the losses since the last check from the device; raise where one is not finite."""
+        if not self.loss_count:
+            return
+        first = self.step - self.loss_count + 1
+        for offset, loss in enumerate(self.losses[: self.loss_count].tolist()):
+            if not math.isfinite(loss):
+                raise TrainingDivergedError(first + offset, loss, self.last_loss)
+            self.last_loss = loss
+            self.epoch_loss_sum += loss
+            self.epoch_loss_steps += 1
+        self.loss_count = 0
+
+    def _evaluate(self) -> Evaluation:
+        """Accuracies now; computed once a step, however often it is asked."""
+        if self.last_evaluation is None or self.last_evaluation.step != self.step:
+            validation = self._accuracy(self.data.validation) if len(self.data.validation) else None
+            self.last_evaluation = Evaluation(self.step, validation, self._accuracy(self.data.test))
+        return self.last_evaluation
+
+    @torch.no_grad()
+    def _accuracy(self, part: Part) -> float:
+        self.model.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for images, labels in self.data.evaluation_batches(part):
+            with self._precision():
+                logits = self.forward(self._layout(images))
+            correct += (logits.argmax(dim=1) == labels).sum()
+        self.model.train()
+        return int(correct) / len(part)
+
+    def _position(self) -> dict[str, Any]:
+        return {"step": self.step, "epoch": round(self.step / self.config.steps_per_epoch, 6)}
+
+    def _state_of_network(self) -> dict[str, Any]:
+        return {
+            "exploration_rate": self.sparse.exploration_rate,
+            "density": self.sparse.density,
+            "drop_fraction": self.last_zeta,
+        }
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        if now - self.last_progress >= _PROGRESS_SECONDS:
+            self.last_progress = now
+            self.emit("progress", {
+                **self._position(), "train_loss": self.last_loss, "exploration_rate": self.sparse.exploration_rate,
+                "wall_seconds": self.wall_seconds,
+            })  # fmt: skip
+
+    def _choose_evaluation_stride(self) -> int | None:
+        """Accuracy is measured at updates whose step is a multiple of this; None: at none.
+
+        A whole multiple of the update interval, so that evaluating costs at most `_EVALUATION_SHARE` of training
+        (a training sample costs three forward passes).
+        """
+        interval, choice = self.config.update_interval, self.config.evaluate_updates
+        if interval is None or choice == "never":
+            return None
+        if choice == "always":
+            return interval
+        samples = len(self.data.validation) + len(self.data.test)
+        affordable = _EVALUATION_SHARE * 3 * interval * self.config.batch_size
+        return interval * math.ceil(samples / affordable)
+
+
+def rules_of(config: RunConfig) -> Rules:
+    """The engine's rules, from a resolved run config."""
+    schedule = config.drop_schedule
+    return Rules(
+        allocation=config.allocation,
+        allocation_power=1.0 if config.allocation_power is None else config.allocation_power,
+        keep_dense=config.keep_dense or (),
+        drop=config.drop,
+        growth=config.growth,
+        drop_fraction=config.drop_fraction,
+        drop_schedule=DropSchedule(schedule.name, schedule.final, schedule.stop) if schedule else None,
+        update_interval=config.update_interval,
+        update_replaces_step=config.update_replaces_step,
+        replace_rounding=config.replace_rounding,
+    )
+

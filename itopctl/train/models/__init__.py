@@ -1,0 +1,1 @@
+"""Networks: `catalogue.py` names them (light); the other files build them."""
