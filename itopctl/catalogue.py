@@ -133,9 +133,7 @@ def check_user_function(name: str) -> None:
     except (ImportError, ValueError) as error:
         raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
     if found is None:
-        raise UserError(
-            f"{name!r}: there is no module {module_name!r} on Python's path or in {Path.cwd()}."
-        )
+        raise UserError(f"{name!r}: there is no module {module_name!r} on Python's path or in {Path.cwd()}.")
     if not found.origin or not found.origin.endswith(".py"):
         return
     try:
@@ -151,7 +149,8 @@ def import_user_function(name: str) -> Callable[..., Any]:
     """Import and return the user's function `package.module:function`. Runs the user's code."""
     check_user_function(name)
     module_name, function_name = name.split(":")
-    return getattr(importlib.import_module(module_name), function_name)  # type: ignore[no-any-return]
+    function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    return function
 
 
 def _see_working_directory() -> None:

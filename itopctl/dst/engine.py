@@ -265,9 +265,7 @@ class SparseTraining:
         weight = layer.weight.detach()
         generator = _generator(weight.device, self.seed, layer.index, self.updates_done)
         active = layer.active
-        view = LayerView(
-            layer.name, weight, active, self._dense_gradients.get(layer.name), self.steps_done, generator
-        )
+        view = LayerView(layer.name, weight, active, self._dense_gradients.get(layer.name), self.steps_done, generator)
         kept = active.reshape(-1).clone()
         kept[lowest(_scores(DROPS.function(self.rules.drop), view), count, active, generator)] = False
         grown = highest(_scores(GROWTHS.function(self.rules.growth), view), count, ~kept, generator)
@@ -320,7 +318,9 @@ class SparseTraining:
         """
         saved = state["layers"]
         if list(saved) != [layer.name for layer in self._layers]:
-            raise ValueError(f"the saved masks are for {list(saved)}, this model's for {[x.name for x in self._layers]}")
+            raise ValueError(
+                f"the saved masks are for {list(saved)}, this model's for {[x.name for x in self._layers]}"
+            )
         for key in ("total_steps", "seed"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")

@@ -75,12 +75,9 @@ def expected_exploration(density: float, drop_fractions: Iterable[float]) -> flo
     return 1.0 - unexplored
 
 
-def expected_total_exploration(
-    counts: Sequence[int], sizes: Sequence[int], drop_fractions: Sequence[float]
-) -> float:
+def expected_total_exploration(counts: Sequence[int], sizes: Sequence[int], drop_fractions: Sequence[float]) -> float:
     """Expected R_s of a network: the size-weighted mean of `expected_exploration` over its layers."""
     explored = math.fsum(
-        size * expected_exploration(count / size, drop_fractions)
-        for count, size in zip(counts, sizes, strict=True)
+        size * expected_exploration(count / size, drop_fractions) for count, size in zip(counts, sizes, strict=True)
     )
     return explored / sum(sizes)

@@ -29,7 +29,7 @@ def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     for module_name, module in model.named_modules():
         if not isinstance(module, MASKABLE):
             continue
-        weight = module.weight
+        weight = module.get_parameter("weight")
         if weight.requires_grad and id(weight) not in seen:
             seen.add(id(weight))
             found[f"{module_name}.weight" if module_name else "weight"] = weight

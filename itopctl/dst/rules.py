@@ -106,7 +106,9 @@ class Rules:
         if isinstance(schedule, Mapping):
             settings["drop_schedule"] = DropSchedule(**schedule)
         if isinstance(settings.get("update_interval"), str):
-            raise UserError(f"method {method!r} updates every {settings['update_interval']}: pass update_interval in steps.")
+            raise UserError(
+                f"method {method!r} updates every {settings['update_interval']}: pass update_interval in steps."
+            )
         return cls(**settings)
 
 

@@ -39,7 +39,7 @@ class LrScheduleConfig(_Part):
     """How the learning rate changes; positions are fractions of training, so a multiplier stretches them."""
 
     name: Literal["milestones", "cosine", "one-cycle", "constant"] = Field(
-        description="milestones (multiplied by gamma at each), cosine (to zero), one-cycle (up to lr, then to zero), constant"
+        description="milestones (times gamma at each), cosine (to zero), one-cycle (up to lr, then to zero), constant"
     )
     milestones: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
         default=None,
@@ -47,7 +47,10 @@ class LrScheduleConfig(_Part):
     )
     gamma: float | None = Field(default=None, gt=0.0, le=1.0, description="milestones: factor at each")
     warmup: float | None = Field(
-        default=None, ge=0.0, lt=1.0, description="fraction of training over which lr rises linearly from zero"
+        default=None,
+        ge=0.0,
+        lt=1.0,
+        description="fraction of training over which lr rises linearly from zero",
     )
     peak: float | None = Field(
         default=None, gt=0.0, lt=1.0, description="one-cycle: fraction of training at which lr is reached"
@@ -62,7 +65,9 @@ class DropScheduleConfig(_Part):
     )
     final: float = Field(ge=0.0, le=1.0, description="drop fraction at the end of the schedule")
     stop: float = Field(
-        gt=0.0, le=1.0, description="fraction of training at which the schedule ends; no topology updates from there on"
+        gt=0.0,
+        le=1.0,
+        description="fraction of training at which the schedule ends; no topology updates from there on",
     )
 
 
@@ -73,22 +78,34 @@ class RunConfig(_Part):
     model: str = Field(description="name of a model (`itopctl list models`) or package.module:function")
     method: str = Field(description="sparse-training method (`itopctl list methods`); sets the fields below it")
     sparsity: float = Field(ge=0.0, lt=1.0, description="fraction of zero weights over all maskable layers, in [0, 1)")
-    allocation: str | None = Field(default=None, description="how density is shared over layers (`itopctl list allocations`)")
-    allocation_power: float | None = Field(default=None, ge=0.0, description="exponent of the allocation's raw share; 0 is uniform")
+    allocation: str | None = Field(
+        default=None, description="how density is shared over layers (`itopctl list allocations`)"
+    )
+    allocation_power: float | None = Field(
+        default=None, ge=0.0, description="exponent of the allocation's raw share; 0 is uniform"
+    )
     keep_dense: Annotated[tuple[str, ...] | None, Field(strict=False)] = Field(
         default=None, description="globs over layer names that stay dense; the other layers pay for them"
     )
     drop: str | None = Field(default=None, description="drop rule (`itopctl list drop`) or package.module:function")
-    growth: str | None = Field(default=None, description="growth rule (`itopctl list growth`) or package.module:function")
-    drop_fraction: float | None = Field(
-        default=None, gt=0.0, le=1.0, description="fraction of active weights replaced by the first topology update"
+    growth: str | None = Field(
+        default=None, description="growth rule (`itopctl list growth`) or package.module:function"
     )
-    drop_schedule: DropScheduleConfig | None = Field(default=None, description="how drop_fraction changes over training")
+    drop_fraction: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        description="fraction of active weights replaced by the first topology update",
+    )
+    drop_schedule: DropScheduleConfig | None = Field(
+        default=None, description="how drop_fraction changes over training"
+    )
     update_interval: int | None = Field(
-        default=None, ge=1, description="optimizer steps between topology updates, or epochs: \"1 epoch\""
+        default=None, ge=1, description='optimizer steps between topology updates, or epochs: "1 epoch"'
     )
     update_replaces_step: bool | None = Field(
-        default=None, description="whether a topology update takes the place of the optimizer's step (RigL) or follows it"
+        default=None,
+        description="whether a topology update takes the place of the optimizer's step (RigL) or follows it",
     )
     replace_rounding: Literal["floor", "ceil"] | None = Field(
         default=None, description="how the number of replaced weights is rounded"
@@ -103,7 +120,10 @@ class RunConfig(_Part):
     lr_schedule: LrScheduleConfig = Field(description="learning-rate schedule")
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="of the cross-entropy")
     validation: float = Field(
-        default=0.1, ge=0.0, le=0.5, description="fraction of the training set held out to choose the best epoch; 0 trains on all"
+        default=0.1,
+        ge=0.0,
+        le=0.5,
+        description="fraction of the training set held out to choose the best epoch; 0 trains on all",
     )
     augment: Literal["none", "crop-flip"] = Field(
         description="crop-flip: random crop after padding by 4 and horizontal flip; training images only"
@@ -114,7 +134,9 @@ class RunConfig(_Part):
     )
     compile: bool = Field(default=False, description="use torch.compile", json_schema_extra={"identity": False})
     device: str = Field(
-        default="auto", description="auto, cpu, cuda or cuda:N", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        default="auto",
+        description="auto, cpu, cuda or cuda:N",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         json_schema_extra={"identity": False},
     )
     evaluate_updates: Literal["auto", "always", "never"] = Field(
@@ -159,3 +181,11 @@ def batches_of(samples: int, batch_size: int) -> int:
     lone = batch_size > 1 and samples > 1 and samples % batch_size == 1
     return max(1, math.ceil(samples / batch_size) - int(lone))
 
+
+def unhashed_settings() -> frozenset[str]:
+    """Names of the settings that do not change the experiment."""
+    return frozenset(
+        name
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from itopctl.errors import UserError, plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
-from itopctl.spec.reading import Document, read_value
+from itopctl.spec.reading import Document, read_text
 from itopctl.spec.resolve import resolve
 from itopctl.spec.sweep import Block, Settings, SweepSpec, overlay, settings_of
 
@@ -50,8 +50,8 @@ def parse_overrides(pairs: Sequence[str]) -> Settings:
         source = f"--set {pair}"
         if not equals or not key.strip():
             raise UserError(f"{source}: key=value expected, such as --set epochs=1.")
-        document = Document(source, read_value(text, source))
-        settings = overlay(settings, settings_of(document, (), {key.strip(): document.data}))
+        document = Document(source, text, {key.strip(): read_text(text, source).data})
+        settings = overlay(settings, settings_of(document, (), document.data))
     return settings
 
 
@@ -69,7 +69,8 @@ def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFA
     total = sum(block.size for block in spec.blocks)
     if total > limit:
         raise spec.document.error(
-            (), f"expands to {total:,} runs, more than the limit of {limit:,}; raise it with --max-runs {total}."
+            (),
+            f"expands to {total:,} runs, more than the limit of {limit:,}; raise it with --max-runs {total}.",
         )
     runs: dict[str, RunConfig] = {}
     ignored: Counter[tuple[str, tuple[str, ...]]] = Counter()
@@ -79,7 +80,10 @@ def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFA
         matched = [0] * len(block.exclude)
         for written in _points(block, overrides or {}):
             resolved = resolve(written, spec.document)
-            hit = next((i for i, entry in enumerate(block.exclude) if _matches(resolved.config, written, entry)), None)
+            hit = next(
+                (i for i, entry in enumerate(block.exclude) if _matches(resolved.config, written, entry)),
+                None,
+            )
             if hit is not None:
                 matched[hit] += 1
                 excluded += 1
@@ -109,8 +113,10 @@ def _matches(config: RunConfig, written: Settings, entry: Settings) -> bool:
         found = _setting(config, name)
         values = wanted.value if isinstance(wanted.value, list) and not isinstance(found, tuple) else [wanted.value]
         as_typed = written[name].value if name in written else None
-        if not any(_equal(found, value) or (as_typed is not None and _equal(as_typed, value) and found is not None)
-                   for value in values):
+        if not any(
+            _equal(found, value) or (as_typed is not None and _equal(as_typed, value) and found is not None)
+            for value in values
+        ):
             return False
     return True
 

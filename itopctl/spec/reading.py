@@ -24,7 +24,7 @@ KeyPath = tuple[str | int, ...]
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _PlainLoader(_Loader):  # type: ignore[misc]
+class _PlainLoader(_Loader):
     """A safe loader that also reads `1e-3` as the number it is (YAML 1.1 asks for `1.0e-3`)."""
 
 
@@ -42,6 +42,7 @@ class Document:
     """What a file said, and where: `lines[path]` is the 1-based line of the key or item at `path`."""
 
     source: str
+    text: str
     data: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
@@ -79,8 +80,7 @@ def read_file(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}); "
-            "save the file as UTF-8."
+            f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x} at offset {error.start}); save the file as UTF-8."
         ) from None
     return read_text(text, str(path))
 
@@ -104,25 +104,19 @@ def read_text(text: str, source: str) -> Document:
     except yaml.YAMLError as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{source}: not valid YAML: {first}.") from None
-    return Document(source, data, reader.lines)
-
-
-def read_value(text: str, source: str) -> Any:
-    """One YAML value from a command line, such as the right side of `--set key=value`."""
-    return read_text(text, source).data
+    return Document(source, text, data, reader.lines)
 
 
 def _check_events(text: str, source: str) -> None:
     """Refuse deep nesting and endless input before anything recursive sees it."""
-    depth = count = 0
-    for event in yaml.parse(text, Loader=_PlainLoader):
-        count += 1
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_PlainLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH or count > MAX_NODES:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 0
             limit = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_NODES:,} values"
             raise UserError(f"{source}:{line}: {limit}.")
 
@@ -151,7 +145,11 @@ class _Reader:
             return [self.read(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
         if node.tag not in _PLAIN_TAGS:
             # Dates and the like stay the text they are; a tag that asks for an object is refused.
-            if node.tag in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", "tag:yaml.org,2002:merge"):
+            if node.tag in (
+                "tag:yaml.org,2002:timestamp",
+                "tag:yaml.org,2002:value",
+                "tag:yaml.org,2002:merge",
+            ):
                 return node.value
             raise UserError(f"{self.source}:{line}: the tag {node.tag!r} is not allowed here; plain values only.")
         try:
@@ -171,17 +169,19 @@ class _Reader:
                         raise UserError(f"{self.source}:{line}: '<<' merges a mapping, not {values!r}.")
                     merged = {**values, **merged}
                 continue
-            key = self.read(key_node, (*path, "<key>"), depth + 1)
-            self.lines.pop((*path, "<key>"), None)
+            key_path = (*path, "<key>")
+            key = self.read(key_node, key_path, depth + 1)
+            self.lines.pop(key_path, None)
             if not isinstance(key, str):
                 raise UserError(f"{self.source}:{line}: the key {key!r} is not text.")
+            here = (*path, key)
             if key in result:
-                first = self.lines[(*path, key)]
+                first = self.lines[here]
                 raise UserError(
-                    f"{self.source}:{line}: {dotted((*path, key))}: the same key twice; it is already on line {first}."
+                    f"{self.source}:{line}: {dotted(here)}: the same key twice; it is already on line {first}."
                 )
-            self.lines[(*path, key)] = line
-            result[key] = self.read(value_node, (*path, key), depth + 1)
+            self.lines[here] = line
+            result[key] = self.read(value_node, here, depth + 1)
         return {**merged, **result}
 
 

@@ -109,9 +109,7 @@ def _fill_method(
             preset.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
         else:
             preset[name] = value
-    ignored = [
-        name for name in flat if name.split(".")[0] in ignores or (name == "density" and "sparsity" in ignores)
-    ]
+    ignored = [name for name in flat if name.split(".")[0] in ignores or (name == "density" and "sparsity" in ignores)]
     merged = {**preset, **{name: value for name, value in flat.items() if name not in ignored}}
     if "sparsity" in ignores:
         merged["sparsity"] = 0.0
@@ -169,8 +167,9 @@ def _settle_positions(flat: dict[str, Any], written: Settings) -> None:
     if not rising or (fractions and fractions[-1] >= 1.0):
         entry = written[name]
         raise entry.document.error(
-            entry.path, f"found {list(numbers)}; rising positions inside training expected: epochs from 1 to "
-            f"{epochs - 1}, or fractions between 0 and 1."
+            entry.path,
+            f"found {list(numbers)}; rising positions inside training expected: epochs from 1 to "
+            f"{epochs - 1}, or fractions between 0 and 1.",
         )
     flat[name] = tuple(round(fraction, 12) for fraction in fractions)
 
@@ -191,7 +190,8 @@ def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
     if steps < 1:
         entry = written["update_interval"]
         raise entry.document.error(
-            entry.path, f"found {value!r}; whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'."
+            entry.path,
+            f"found {value!r}; whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'.",
         )
     flat["update_interval"] = steps
 
@@ -224,7 +224,9 @@ def _explain(error: ValidationError, written: Settings, document: Document) -> U
         return document.error((), f"a run needs {name}; it is set nowhere.")
     allowed = first["msg"].replace("Input should be", "").strip()
     found = first["input"]
-    message = f"found {found!r}; {allowed} expected" if "Input should be" in first["msg"] else f"found {found!r}: {allowed}"
+    message = (
+        f"found {found!r}; {allowed} expected" if "Input should be" in first["msg"] else f"found {found!r}: {allowed}"
+    )
     if first["type"] == "literal_error" and isinstance(found, str):
         guess = nearest(found, re.findall(r"'([^']+)'", allowed))
         message += f". Did you mean {guess!r}?" if guess else "."

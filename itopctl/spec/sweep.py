@@ -92,6 +92,11 @@ class SweepSpec:
     slurm: SlurmOptions
     document: Document
 
+    @property
+    def text(self) -> str:
+        """The file as it was written."""
+        return self.document.text
+
 
 def parse_sweep(document: Document) -> SweepSpec:
     """Check the shape of a spec. Raises UserError with file, line and key path."""
@@ -125,7 +130,9 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
             for inner, inner_value in value.items():
                 _put(flat, document, (*here, inner), f"{key}.{inner}", inner_value)
         elif key in PARTS:
-            raise document.error(here, f"a mapping with {', '.join(PARTS[key].model_fields)} expected; found {value!r}.")
+            raise document.error(
+                here, f"a mapping with {', '.join(PARTS[key].model_fields)} expected; found {value!r}."
+            )
         else:
             _put(flat, document, here, key, value)
     if "sparsity" in flat and "density" in flat:
@@ -188,15 +195,23 @@ def _grid_axes(document: Document, path: KeyPath, data: Any) -> Iterator[list[Se
     for name, values, here in _axis_items(document, path, data):
         if name == "seed" and isinstance(values, int) and not isinstance(values, bool):
             if not 1 <= values <= MAX_SEEDS:
-                raise document.error(here, f"found {values}; a number of seeds from 1 to {MAX_SEEDS:,} expected, or a list.")
+                raise document.error(
+                    here, f"found {values}; a number of seeds from 1 to {MAX_SEEDS:,} expected, or a list."
+                )
             yield [{"seed": Written(seed, here, document)} for seed in range(values)]
             continue
-        yield [_point(document, name, value, (*here, index)) for index, value in enumerate(_axis_list(document, here, values))]
+        yield [
+            _point(document, name, value, (*here, index))
+            for index, value in enumerate(_axis_list(document, here, values))
+        ]
 
 
 def _zip_axis(document: Document, path: KeyPath, data: Any) -> Iterator[list[Settings]]:
     columns = [
-        [_point(document, name, value, (*here, index)) for index, value in enumerate(_axis_list(document, here, values))]
+        [
+            _point(document, name, value, (*here, index))
+            for index, value in enumerate(_axis_list(document, here, values))
+        ]
         for name, values, here in _axis_items(document, path, data)
     ]
     if not columns:
@@ -241,7 +256,9 @@ def _point(document: Document, name: str, value: Any, path: KeyPath) -> Settings
     """The settings one value of an axis sets: itself, or the fields of a part such as `optimizer`."""
     if name in PARTS:
         if not isinstance(value, dict):
-            raise document.error(path, f"a mapping with {', '.join(PARTS[name].model_fields)} expected; found {value!r}.")
+            raise document.error(
+                path, f"a mapping with {', '.join(PARTS[name].model_fields)} expected; found {value!r}."
+            )
         flat: Settings = {}
         for inner, inner_value in value.items():
             _put(flat, document, (*path, inner), f"{name}.{inner}", inner_value)

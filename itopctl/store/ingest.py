@@ -62,31 +62,35 @@ def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
 
 
 def ingest_sweeps(store: Store, results: Results) -> None:
-    """Take over the manifests that changed."""
-    stamps = {path.stem: _stamp(path) for path in sorted(results.sweeps.glob("*.json"))}
+    """Take over the manifests that changed; their runs are `queued` until something is known of them."""
     with store.read() as connection:
         known = dict(connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.stamp)).tuples().all())
-    for name, stamp in stamps.items():
-        manifest = read_json(results.sweeps / f"{name}.json") if known.get(name) != stamp else None
+    for path in results.manifests():
+        stamp = _stamp(path)
+        manifest = read_json(path) if known.get(path.stem) != stamp else None
         if manifest is None:
             continue
-        row = {key: manifest.get(key) for key in ("description", "specs", "slurm", "created_at", "updated_at")}
-        members = [
-            {"sweep": name, "run_id": run_id, "position": position}
-            for position, run_id in enumerate(manifest.get("runs", []))
-        ]
+        points = {point["run_id"]: point["config"] for point in manifest["runs"]}
+        row = {key: manifest[key] for key in ("description", "specs", "slurm", "created_at", "updated_at")}
         with store.write() as connection:
-            upsert(connection, tables.sweeps, [{"sweep": name, **row, "stamp": stamp}])
-            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == name))
+            upsert(connection, tables.sweeps, [{"sweep": path.stem, **row, "stamp": stamp}])
+            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == path.stem))
+            members = [{"sweep": path.stem, "run_id": id_, "position": n} for n, id_ in enumerate(points)]
             upsert(connection, tables.sweep_runs, members)
+            there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
+            upsert(connection, tables.runs, [_new_row(i, c) for i, c in points.items() if i not in there])
 
 
 def _gather(
     run: RunDirectory, earlier: dict[str, Any] | None, attempts: dict[int, dict[str, Any]], out: _Gathered
 ) -> None:
-    row = dict(earlier) if earlier else _new_row(run)
-    if row is None:
-        return
+    if earlier:
+        row = dict(earlier)
+    else:
+        config = (read_json(run.config) or {}).get("config")
+        if not isinstance(config, dict):
+            return
+        row = _new_row(run.run_id, config)
     part = read_journal(run.journal, row["journal_offset"])
     row["journal_offset"] = part.offset
     row["damaged_lines"] += part.damaged
@@ -106,16 +110,13 @@ def _gather(
     out.attempts.extend(touched.values())
 
 
-def _new_row(run: RunDirectory) -> dict[str, Any] | None:
-    config = read_json(run.config)
-    if config is None or not isinstance(config.get("config"), dict):
-        return None
-    values = config["config"]
+def _new_row(run_id: str, config: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {column.name: None for column in tables.runs.columns}
-    row.update({name: values.get(name) for name in tables.CONFIG_COLUMNS})
+    row.update({name: config.get(name) for name in tables.CONFIG_COLUMNS})
+    sparsity = config.get("sparsity")
     row.update(
-        run_id=run.run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0, config=values,
-        density=round(1.0 - values["sparsity"], 12) if isinstance(values.get("sparsity"), (int, float)) else None,
+        run_id=run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0, config=config,
+        density=round(1.0 - sparsity, 12) if isinstance(sparsity, (int, float)) else None,
     )  # fmt: skip
     return row
 
@@ -126,7 +127,8 @@ def _apply(
 ) -> None:  # fmt: skip
     kind, number = event["event"], event.get("attempt")
     for name in ("step", "epoch"):
-        row[name] = event.get(name, row[name])
+        if event.get(name) is not None:
+            row[name] = event[name]
     if not isinstance(number, int):
         return
     if kind == "started":
@@ -150,11 +152,18 @@ def _apply(
         attempt = attempts.get(number) or dict.fromkeys(_ATTEMPT_COLUMNS) | {
             "run_id": row["run_id"], "attempt": number, **_pick(event, ("scheduler", "job_id", "host", "pid")),
         }  # fmt: skip
-        attempt |= {"state": state, "ended_at": event.get("at"), "cause": cause, "message": event.get("message")}
+        attempt |= {
+            "state": state,
+            "ended_at": event.get("at"),
+            "cause": cause,
+            "message": event.get("message"),
+        }
         attempts[number] = touched[number] = attempt
         if kind == "failed":
             row.update(
-                state="queued" if cause == "cancelled" else "failed", cause=cause, message=event.get("message")
+                state="queued" if cause == "cancelled" else "failed",
+                cause=cause,
+                message=event.get("message"),
             )
 
 

@@ -68,12 +68,15 @@ class JournalWriter:
 
     Args:
         path: the journal; created where there is none.
-        attempt: number of this attempt; by default one more than the last in the journal.
+        continuing: write as the last attempt in the journal, if it has no end yet (for a process that cannot
+            write it any more), instead of beginning the next.
     """
 
-    def __init__(self, path: Path, attempt: int | None = None) -> None:
+    def __init__(self, path: Path, continuing: bool = False) -> None:
         earlier = read_journal(path)
-        self.attempt = attempt or 1 + max((_number(e.get("attempt")) for e in earlier.events), default=0)
+        last = max((_number(e.get("attempt")) for e in earlier.events), default=0)
+        ended = not earlier.events or earlier.events[-1]["event"] in ("finished", "failed")
+        self.attempt = last if continuing and not ended else last + 1
         self._seq = max((_number(e.get("seq")) for e in earlier.events), default=0)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if earlier.torn:

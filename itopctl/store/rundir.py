@@ -1,7 +1,7 @@
 """The files of one run, and of one sweep. Whatever replaces a file is written aside and renamed.
 
-    RESULTS/runs/<run_id>/  config.json · journal.jsonl · checkpoint.pt · result.json · environment.json · log.txt · lock
-    RESULTS/sweeps/<name>.json   the spec as it was, and the ids of its runs
+RESULTS/runs/<run_id>/  config.json · journal.jsonl · checkpoint.pt · result.json · environment.json · log.txt · lock
+RESULTS/sweeps/<name>.json   the spec as it was, and its runs: ids and configs
 """
 
 from __future__ import annotations
@@ -90,9 +90,12 @@ class Results:
         except FileNotFoundError:
             return []
 
-    def sweep_names(self) -> list[str]:
-        """Names of all recorded sweeps."""
-        return sorted(path.stem for path in self.sweeps.glob("*.json"))
+    def manifest(self, sweep: str) -> Path:
+        return self.sweeps / f"{sweep}.json"
+
+    def manifests(self) -> list[Path]:
+        """Manifests of all recorded sweeps, by name; their stems are the sweeps' names."""
+        return sorted(path for path in self.sweeps.glob("*.json") if not path.name.startswith("."))
 
 
 def write_json(path: Path, data: Any) -> None:

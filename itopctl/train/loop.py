@@ -46,7 +46,9 @@ class TrainingDivergedError(Exception):
 
     def __init__(self, step: int, loss: float, last_good: float | None) -> None:
         self.step, self.last_good = step, last_good
-        before = f"the last good value was {last_good:.4g} at step {step - 1}" if last_good is not None else "from the start"
+        before = (
+            f"the last good value was {last_good:.4g} at step {step - 1}" if last_good is not None else "from the start"
+        )
         super().__init__(f"the loss became {loss} at step {step}; {before}. Try a smaller learning rate.")
 
 
@@ -302,7 +304,7 @@ class Training:
     def _make_model(self) -> nn.Module:
         model: nn.Module = MODELS.function(self.config.model)(input_shape=self.data.shape, classes=self.data.classes)
         layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(self.device, memory_format=layout)
+        return model.to(device=self.device).to(memory_format=layout)
 
     def _layout(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
@@ -394,4 +396,3 @@ def rules_of(config: RunConfig) -> Rules:
         update_replaces_step=config.update_replaces_step,
         replace_rounding=config.replace_rounding,
     )
-

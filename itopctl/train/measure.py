@@ -58,6 +58,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def git_state(folder: Path) -> dict[str, Any]:
     """Commit and dirty flag of the repository around a folder; null where there is none."""
+
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(

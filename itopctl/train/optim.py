@@ -25,7 +25,12 @@ def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Opt
     assert config.betas is not None and config.eps is not None
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(
-        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
+        parameters,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
 
 

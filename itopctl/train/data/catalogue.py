@@ -21,13 +21,21 @@ from itopctl.errors import EnvironmentUnfitError
 if TYPE_CHECKING:
     from itopctl.train.data.files import RawImages
 
-_IDX = [(f"{name}-idx{n}-ubyte", f"{name}-idx{n}-ubyte.gz", f"{name}.idx{n}-ubyte")
-        for name, n in (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))]
+_IDX = [
+    (f"{name}-idx{n}-ubyte", f"{name}-idx{n}-ubyte.gz", f"{name}.idx{n}-ubyte")
+    for name, n in (("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1))
+]
 _CIFAR10_FILES = [(f"data_batch_{n}",) for n in range(1, 6)] + [("test_batch",)]
 
 
 @DATASETS.add(
-    "digits", source="UCI optical digits, in scikit-learn", train=1437, test=360, shape=(1, 8, 8), classes=10, augment="none"
+    "digits",
+    source="UCI optical digits, in scikit-learn",
+    train=1437,
+    test=360,
+    shape=(1, 8, 8),
+    classes=10,
+    augment="none",
 )
 def digits(folder: Path | None) -> RawImages:
     """handwritten digits, 8×8, built in: 1,437 + 360 images"""
@@ -37,8 +45,16 @@ def digits(folder: Path | None) -> RawImages:
 
 
 @DATASETS.add(
-    "mnist", source="LeCun et al. 1998", train=60_000, test=10_000, shape=(1, 28, 28), classes=10, augment="none",
-    folders=("MNIST/raw", "mnist", "."), files=_IDX, torchvision="MNIST",
+    "mnist",
+    source="LeCun et al. 1998",
+    train=60_000,
+    test=10_000,
+    shape=(1, 28, 28),
+    classes=10,
+    augment="none",
+    folders=("MNIST/raw", "mnist", "."),
+    files=_IDX,
+    torchvision="MNIST",
 )
 def mnist(folder: Path | None) -> RawImages:
     """handwritten digits, 28×28: 60,000 + 10,000 images"""
@@ -46,9 +62,17 @@ def mnist(folder: Path | None) -> RawImages:
 
 
 @DATASETS.add(
-    "fashion_mnist", source="Xiao et al. 2017 (arXiv 1708.07747)", train=60_000, test=10_000, shape=(1, 28, 28),
-    classes=10, augment="none", folders=("FashionMNIST/raw", "fashion_mnist", "fashion-mnist", "/usr/share/datasets/fashion-mnist"),
-    files=_IDX, torchvision="FashionMNIST", package="dataset-fashion-mnist",
+    "fashion_mnist",
+    source="Xiao et al. 2017 (arXiv 1708.07747)",
+    train=60_000,
+    test=10_000,
+    shape=(1, 28, 28),
+    classes=10,
+    augment="none",
+    folders=("FashionMNIST/raw", "fashion_mnist", "fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+    files=_IDX,
+    torchvision="FashionMNIST",
+    package="dataset-fashion-mnist",
 )
 def fashion_mnist(folder: Path | None) -> RawImages:
     """pieces of clothing, 28×28: 60,000 + 10,000 images"""
@@ -56,8 +80,16 @@ def fashion_mnist(folder: Path | None) -> RawImages:
 
 
 @DATASETS.add(
-    "cifar10", source="Krizhevsky 2009", train=50_000, test=10_000, shape=(3, 32, 32), classes=10, augment="crop-flip",
-    folders=("cifar-10-batches-py", "."), files=_CIFAR10_FILES, torchvision="CIFAR10",
+    "cifar10",
+    source="Krizhevsky 2009",
+    train=50_000,
+    test=10_000,
+    shape=(3, 32, 32),
+    classes=10,
+    augment="crop-flip",
+    folders=("cifar-10-batches-py", "."),
+    files=_CIFAR10_FILES,
+    torchvision="CIFAR10",
 )
 def cifar10(folder: Path | None) -> RawImages:
     """colour photographs of 10 classes, 32×32: 50,000 + 10,000 images"""
@@ -68,8 +100,16 @@ def cifar10(folder: Path | None) -> RawImages:
 
 
 @DATASETS.add(
-    "cifar100", source="Krizhevsky 2009", train=50_000, test=10_000, shape=(3, 32, 32), classes=100, augment="crop-flip",
-    folders=("cifar-100-python", "."), files=[("train",), ("test",)], torchvision="CIFAR100",
+    "cifar100",
+    source="Krizhevsky 2009",
+    train=50_000,
+    test=10_000,
+    shape=(3, 32, 32),
+    classes=100,
+    augment="crop-flip",
+    folders=("cifar-100-python", "."),
+    files=[("train",), ("test",)],
+    torchvision="CIFAR100",
 )
 def cifar100(folder: Path | None) -> RawImages:
     """colour photographs of 100 classes, 32×32: 50,000 + 10,000 images"""
@@ -79,9 +119,7 @@ def cifar100(folder: Path | None) -> RawImages:
     return read_cifar(folder, ["train"], "test", "fine_labels", 100)
 
 
-@DATASETS.add(
-    "synthetic", source="-", train=5_000, test=1_000, shape=(3, 32, 32), classes=10, augment="none"
-)
+@DATASETS.add("synthetic", source="-", train=5_000, test=1_000, shape=(3, 32, 32), classes=10, augment="none")
 def synthetic(folder: Path | None) -> RawImages:
     """noisy seeded prototypes, 3×32×32, for benchmarks and trials: 5,000 + 1,000 images"""
     from itopctl.train.data.files import make_synthetic

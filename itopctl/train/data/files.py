@@ -60,13 +60,19 @@ def make_synthetic(train: int = 5_000, test: int = 1_000, seed: int = 0) -> RawI
 def read_idx_set(paths: Sequence[Path]) -> RawImages:
     """MNIST-like IDX files, plain or gzipped: train images, train labels, test images, test labels."""
     train_images, train_labels, test_images, test_labels = (read_idx(path) for path in paths)
-    for images, labels, path in ((train_images, train_labels, paths[0]), (test_images, test_labels, paths[2])):
+    for images, labels, path in (
+        (train_images, train_labels, paths[0]),
+        (test_images, test_labels, paths[2]),
+    ):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise _damaged(path, f"images {images.shape} and labels {labels.shape} do not belong together")
         if labels.size and labels.max() > 9:
             raise _damaged(path, f"a label is {labels.max()}; 0 to 9 expected")
     return RawImages(
-        train_images[:, None], train_labels.astype(np.int64), test_images[:, None], test_labels.astype(np.int64)
+        train_images[:, None],
+        train_labels.astype(np.int64),
+        test_images[:, None],
+        test_labels.astype(np.int64),
     )
 
 
@@ -94,8 +100,10 @@ def read_cifar(folder: Path, train_files: Sequence[str], test_file: str, label_k
     train = [_read_cifar_batch(folder / name, label_key, classes) for name in train_files]
     test_images, test_labels = _read_cifar_batch(folder / test_file, label_key, classes)
     return RawImages(
-        np.concatenate([images for images, _ in train]), np.concatenate([labels for _, labels in train]),
-        test_images, test_labels,
+        np.concatenate([images for images, _ in train]),
+        np.concatenate([labels for _, labels in train]),
+        test_images,
+        test_labels,
     )
 
 
@@ -104,7 +112,15 @@ def _read_cifar_batch(path: Path, label_key: str, classes: int) -> tuple[NDArray
         batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
         images = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
         labels = np.asarray(batch[label_key], dtype=np.int64)
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if len(images) != len(labels) or (labels.size and not 0 <= labels.min() <= labels.max() < classes):
         raise _damaged(path, f"{len(images)} images, {len(labels)} labels, or a label outside 0 … {classes - 1}")

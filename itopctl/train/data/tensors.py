@@ -117,7 +117,10 @@ def load_images(name: str, validation: float, data_dir: Path, device: torch.devi
     chosen, rest = order[:held_out].sort().values, order[held_out:].sort().values
     train_images = images[rest]
     mean, std = _channel_moments(train_images)
-    test = Part(torch.from_numpy(raw.test_images.copy()).to(device), torch.from_numpy(raw.test_labels.copy()).to(device))
+    test = Part(
+        torch.from_numpy(raw.test_images.copy()).to(device),
+        torch.from_numpy(raw.test_labels.copy()).to(device),
+    )
     return ImageData(
         train=Part(train_images.to(device), labels[rest].to(device)),
         validation=Part(images[chosen].to(device), labels[chosen].to(device)),
@@ -153,7 +156,9 @@ def _channel_moments(images: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.arange(256, dtype=torch.float64)
     means, stds = [], []
     for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].reshape(-1).long(), minlength=256).to(torch.float64)
+        counts = torch.zeros(256, dtype=torch.float64)
+        for chunk in images[:, channel].split(_EVALUATION_BATCH):  # bincount needs eight bytes a pixel
+            counts += torch.bincount(chunk.reshape(-1).long(), minlength=256)
         mean = (counts * values).sum() / counts.sum()
         variance = (counts * (values - mean) ** 2).sum() / counts.sum()
         means.append(mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import nn
@@ -13,7 +14,7 @@ def mlp(input_shape: tuple[int, int, int], hidden: tuple[int, ...], classes: int
     """Fully connected layers with ReLU between them."""
     widths = (math.prod(input_shape), *hidden)
     layers: list[nn.Module] = [nn.Flatten()]
-    for n_in, n_out in zip(widths, widths[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 

@@ -1,0 +1,56 @@
+# `make demo`: install, run a sweep on real data, print its table.   `make test`: lint, types, tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast lint types format bench clean install install-test help
+
+help:
+	@echo "make demo       install, run sweeps/digits.yaml, print its table"
+	@echo "make test       lint, types, tests           make test-fast  the same without the slow tests"
+	@echo "make bench      measure speed                make format     format and sort imports"
+	@echo "make lint       ruff                         make types      mypy"
+	@echo "make clean      remove .venv and caches (results stay)"
+
+install: $(VENV)/.installed
+install-test: $(VENV)/.installed-test
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "itopctl needs Python 3.10 or newer, not " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/itopctl sweep sweeps/digits.yaml
+	$(BIN)/itopctl report digits --table paper
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint types
+	$(BIN)/pytest
+
+test-fast: lint types
+	$(BIN)/pytest -m 'not slow'
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

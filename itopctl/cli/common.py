@@ -1,0 +1,121 @@
+"""What several verbs share: options, completion, opening the store, printing tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+
+if TYPE_CHECKING:
+    from itopctl.report.table import Table
+    from itopctl.store.database import Store
+    from itopctl.store.rundir import Results
+
+FORMATS = ("rich", "markdown", "latex", "csv", "json")
+
+
+def results_folder(option: Path | None) -> Path:
+    """The results folder: the option, else `ITOPCTL_RESULTS`, else `./results`."""
+    return option or Path(os.environ.get("ITOPCTL_RESULTS") or "results")
+
+
+def complete_sweeps(incomplete: str) -> list[str]:
+    """Names of recorded sweeps."""
+    return [p.stem for p in sorted((results_folder(None) / "sweeps").glob("*.json")) if p.stem.startswith(incomplete)]
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Ids of runs."""
+    folder = results_folder(None) / "runs"
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith(incomplete)) if folder.is_dir() else []
+
+
+def complete_formats(incomplete: str) -> list[str]:
+    """Table formats."""
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+ResultsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help="Folder of runs and store.  [default: $ITOPCTL_RESULTS or ./results]",
+        show_default=False,
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="SQLAlchemy URL of another store.  [default: itop.db in the results folder]",
+        show_default=False,
+    ),
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of data sets.  [default: $ITOPCTL_DATA or ./data]", show_default=False),
+]
+FormatOption = Annotated[
+    str,
+    typer.Option("--format", "-f", help="rich, markdown, latex, csv or json.", autocompletion=complete_formats),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
+SweepsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SWEEP]...", help="Names of sweeps; all if none.", autocompletion=complete_sweeps),
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, or its first digits.", autocompletion=complete_runs)
+]
+
+
+def open_results(results: Path | None, store: str | None, refresh: bool = True) -> tuple[Results, Store]:
+    """The results folder and its store, brought up to date with the run directories.
+
+    Raises:
+        EnvironmentUnfitError: there are no results yet.
+    """
+    from itopctl.store.database import open_store
+    from itopctl.store.ingest import ingest
+    from itopctl.store.rundir import Results
+
+    found = Results(results_folder(results))
+    if not found.path.is_dir():
+        raise EnvironmentUnfitError(
+            f"no results in {found.path}: nothing was run here yet. Start with: itopctl sweep SPEC.yaml"
+        )
+    opened = open_store(found.database, store)
+    if refresh:
+        ingest(opened, found)
+    return found, opened
+
+
+def check_format(style: str, json: bool) -> str:
+    """The format asked for. Raises UserError for an unknown one."""
+    if json:
+        return "json"
+    if style not in FORMATS:
+        raise UserError(f"--format: {unknown('format', style, FORMATS)}")
+    return style
+
+
+def print_tables(tables: Sequence[Table], style: str, output: Path | None = None) -> None:
+    """Print tables in a format, or write them to a file."""
+    from itopctl.report.formats import make_console, render, rich_tables
+
+    if output is None:
+        if style == "rich":
+            make_console().print(rich_tables(tables))
+        else:
+            typer.echo(render(tables, style), nl=False)
+        return
+    if style == "rich":
+        style = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}.get(output.suffix, "markdown")
+    from itopctl.store.rundir import write_bytes
+
+    write_bytes(output, render(tables, style).encode())

@@ -1,0 +1,153 @@
+"""What a person sees while a sweep runs: a bar and a line for each running run, or plain lines where nobody looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from itopctl.dispatch.causes import Cause
+from itopctl.report.words import duration, percent, rate, sparsity
+from itopctl.spec.config import RunConfig
+
+
+def run_label(run_id: str, config: RunConfig) -> str:
+    """A run in a few words."""
+    parts = [run_id, config.method]
+    if config.sparsity:
+        parts.append(sparsity(config.sparsity))
+    if config.update_interval:
+        parts.append(f"ΔT {config.update_interval}")
+    return "  ".join([*parts, f"seed {config.seed}"])
+
+
+class SweepDisplay:
+    """Observer of a pool: live in a terminal, line by line elsewhere. A context manager.
+
+    Args:
+        console: where to write.
+        configs: run id → config.
+        to_run: the runs of this command.
+        workers: how many go at once.
+        on_end: called after each attempt, so that the store keeps up.
+    """
+
+    def __init__(
+        self, console: Console, configs: Mapping[str, RunConfig], to_run: Sequence[str], workers: int,
+        on_end: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.console, self.configs, self.on_end = console, configs, on_end
+        self.total, self.workers = len(to_run), workers
+        self.running: dict[str, dict[str, Any]] = {}
+        self.finished = 0
+        self.failed = 0
+        self.epochs_total = sum(configs[run_id].total_epochs for run_id in to_run)
+        self.epochs_ended = 0.0
+        self.first_step_at: float | None = None
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"), console=console,
+        )  # fmt: skip
+        self.task = self.bar.add_task("runs", total=self.total, left="starting workers")
+        self.note = ""
+        # No thread of its own: a display that redraws while a signal handler runs could deadlock on its lock.
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self.drawn_at = 0.0
+
+    def __enter__(self) -> SweepDisplay:
+        if self.live:
+            self.live.start()
+        else:
+            self._line(f"{self.total:,} to run, {self.workers} at a time")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    # Observer ---------------------------------------------------------------------------------------------
+
+    def started(self, run_id: str) -> None:
+        self.running[run_id] = {}
+        if not self.live:
+            self._line(f"started   {run_label(run_id, self.configs[run_id])}")
+
+    def event(self, event: dict[str, Any]) -> None:
+        known = self.running.get(event["run_id"])
+        if known is None:
+            return
+        known.update({name: value for name, value in event.items() if value is not None})
+        if event["event"] == "started" and self.first_step_at is None:
+            self.first_step_at = time.monotonic()
+
+    def ended(self, run_id: str, state: str, cause: Cause | None, message: str | None, again: bool) -> None:
+        known = self.running.pop(run_id, {})
+        if not again:
+            self.finished += 1
+            self.failed += state == "failed"
+            self.epochs_ended += self.configs[run_id].total_epochs
+        label = run_label(run_id, self.configs[run_id])
+        if state == "done":
+            text, style = (
+                f"test {percent(known.get('test_accuracy'))} %  R_s {rate(known.get('exploration_rate'))}",
+                "",
+            )
+        else:
+            text = f"{cause or state}: {message or ''}" + ("  (will be tried again)" if again else "")
+            style = "red" if state == "failed" else "yellow"
+        if not self.live:
+            self._line(f"{state:<9} {label}  {text}  [{self.finished}/{self.total}]")
+        elif state != "done":
+            self.live.console.print(Text(f"{state}: {label}  {text}", style=style))
+        self.on_end(run_id)
+
+    def tick(self) -> None:
+        if self.live and time.monotonic() - self.drawn_at > 0.2:
+            self.drawn_at = time.monotonic()
+            self.live.update(self._picture(), refresh=True)
+
+    def stopping(self) -> None:
+        """Say that an interrupt was heard."""
+        again = " Killing them." if self.note else ""
+        self.note = again or "Stopping after the current step of each run; Ctrl-C again kills them."
+        if not self.live:
+            self._line(self.note.strip())
+
+    # Drawing ----------------------------------------------------------------------------------------------
+
+    def _picture(self) -> Group:
+        left = self.seconds_left()
+        words = (
+            "starting workers" if self.first_step_at is None else f"{duration(left)} left" if left is not None else ""
+        )
+        if self.failed:
+            words += f"  {self.failed} failed"
+        self.bar.update(self.task, completed=self.finished, left=words)
+        lines = Table.grid(padding=(0, 2))
+        for run_id, known in self.running.items():
+            config = self.configs[run_id]
+            lines.add_row(
+                Text(run_label(run_id, config)),
+                Text(f"epoch {known.get('epoch', 0.0):.1f}/{config.total_epochs}"),
+                Text(f"test {percent(known.get('test_accuracy'))} %"),
+                Text(f"R_s {rate(known.get('exploration_rate'))}"),
+            )
+        note = [Text(self.note, style="yellow")] if self.note else []
+        return Group(self.bar, lines, *note)
+
+    def seconds_left(self) -> float | None:
+        """By the epochs done since the first worker began; None until there is something to go by."""
+        if self.first_step_at is None:
+            return None
+        done = self.epochs_ended + sum(known.get("epoch", 0.0) for known in self.running.values())
+        spent = time.monotonic() - self.first_step_at
+        return spent / done * (self.epochs_total - done) if done > 0 and spent > 1.0 else None
+
+    def _line(self, text: str) -> None:
+        self.console.print(Text(text))

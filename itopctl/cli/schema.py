@@ -1,0 +1,14 @@
+"""`itopctl schema`: JSON Schema of spec files, for editors."""
+
+from __future__ import annotations
+
+import typer
+
+
+def schema() -> None:
+    """Print the JSON Schema of a spec file, for an editor's completion and checks."""
+    import json
+
+    from itopctl.spec.editor import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))

@@ -1,0 +1,36 @@
+"""`itopctl show`: everything about one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from itopctl.cli.common import JsonOption, ResultsOption, RunArgument, StoreOption, open_results
+
+
+def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = None, store: StoreOption = None) -> None:
+    """Show a run's config, attempts, metrics and layers."""
+    from itopctl.store.queries import find_run, run_details
+
+    folder, opened = open_results(results, store)
+    details = run_details(opened, find_run(opened, run))
+    details["directory"] = str(folder.run(details["run_id"]).path)
+    if json:
+        import json as json_module
+
+        typer.echo(json_module.dumps(details, indent=1, ensure_ascii=False))
+        return
+    from itopctl.report.formats import make_console, rich_tables
+    from itopctl.report.one_run import run_tables
+
+    console = make_console()
+    console.print(_headline(details), markup=False)
+    console.print(rich_tables(run_tables(details)))
+
+
+def _headline(details: dict[str, Any]) -> str:
+    cause = details["cause"]
+    state = details["state"] + (f" ({cause}: {details['message']})" if details["message"] else "")
+    sweeps = ", ".join(details["sweeps"]) or "no sweep"
+    return f"Run {details['run_id']} of {sweeps}: {state}\n{details['directory']}\n"

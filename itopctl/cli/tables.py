@@ -1,0 +1,93 @@
+"""Plans, failures and sweeps as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from itopctl.report.runs import state_cell
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, duration, number, sparsity
+
+if TYPE_CHECKING:
+    from itopctl.plan import Plan
+
+
+def plan_table(plan: Plan) -> Table:
+    """The runs a plan would start: what they share in the title, what tells them apart in the columns."""
+    configs = plan.configs
+    states = dict.fromkeys(plan.new, "new") | dict.fromkeys(plan.failed, "failed")
+    flat = {run_id: _flat(configs[run_id].model_dump(mode="json")) for run_id in plan.to_run}
+    names = list(dict.fromkeys(name for values in flat.values() for name in values))
+    varying = [name for name in names if len({repr(values.get(name)) for values in flat.values()}) > 1]
+    always = [name for name in ("dataset", "model", "method", "sparsity", "seed") if name in names]
+    shown = list(dict.fromkeys([*always, *varying]))
+    columns = [
+        Column("run"),
+        Column("state"),
+        *(Column(name, "right" if name not in always[:3] else "left") for name in shown),
+    ]
+    rows = [
+        [Cell(run_id), Cell(states[run_id]), *(Cell(_shown(name, values.get(name))) for name in shown)]
+        for run_id, values in flat.items()
+    ]
+    records: list[Record] = [
+        {"run_id": run_id, "state": states[run_id], "config": configs[run_id].model_dump(mode="json")}
+        for run_id in flat
+    ]
+    return Table(f"{len(rows):,} to run", columns, rows, records)
+
+
+def failures_table(failed: Sequence[Record]) -> Table:
+    """Failed runs with their causes."""
+    columns = [
+        Column("run"), Column("state"), Column("method"), Column("sparsity", "right"), Column("ΔT", "right"),
+        Column("seed", "right"), Column("why"),
+    ]  # fmt: skip
+    rows = [
+        [
+            Cell(run["run_id"]), state_cell(run["state"], run["cause"]), Cell(run["method"]),
+            Cell(sparsity(run["sparsity"])), Cell(number(run["update_interval"])), Cell(number(run["seed"])),
+            Cell(run["message"] or ""),
+        ]
+        for run in failed
+    ]  # fmt: skip
+    notes = ("`itopctl logs RUN` shows what happened; the same sweep command tries them again.",)
+    return Table("Failed", columns, rows, failed, notes)
+
+
+def sweeps_table(summaries: Sequence[Record]) -> Table:
+    """Per sweep: runs by state, and the time left."""
+    states = ("total", "done", "running", "queued", "failed", "lost")
+    columns = [Column("sweep"), *(Column(state, "right") for state in states), Column("time left", "right")]
+    rows = []
+    for row in summaries:
+        cells = [Cell(f"{row[state]:,}" if row[state] else NOTHING, style=_count_style(state, row)) for state in states]
+        rows.append([Cell(row["sweep"]), *cells, Cell(duration(row["seconds_left"]))])
+    return Table("", columns, rows, summaries)
+
+
+def _count_style(state: str, row: Record) -> str:
+    if state in ("failed", "lost") and row[state]:
+        return "red"
+    return "green" if state == "done" and row["done"] == row["total"] else ""
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if name == "sparsity":
+        return sparsity(value)
+    if isinstance(value, list):
+        return "/".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

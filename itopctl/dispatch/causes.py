@@ -1,0 +1,39 @@
+"""Why an attempt at a run ended: the words, and how an exception or an exit status maps to one."""
+
+from __future__ import annotations
+
+import signal
+from typing import Literal
+
+from itopctl.errors import EnvironmentUnfitError
+
+Cause = Literal[
+    "finished", "user-error", "out-of-memory", "environment", "killed", "timeout", "preempted", "node-failure",
+    "cancelled", "lost",
+]  # fmt: skip
+
+RETRIED_AT_ONCE: frozenset[Cause] = frozenset({"killed"})
+"""Causes that are nobody's fault in the run: it is tried again without being asked."""
+
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
+
+
+def cause_of_exception(error: BaseException) -> Cause:
+    """What an exception that ended a training stands for."""
+    text = str(error).lower()
+    name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(sign in text for sign in _MEMORY_SIGNS):
+        return "out-of-memory"
+    if isinstance(error, EnvironmentUnfitError):
+        return "environment"
+    return "user-error"
+
+
+def describe_exit(returncode: int) -> str:
+    """How a worker process ended, for a person."""
+    if returncode < 0:
+        try:
+            return f"its process was killed by {signal.Signals(-returncode).name}"
+        except ValueError:
+            return f"its process was killed by signal {-returncode}"
+    return f"its process ended with exit code {returncode}"

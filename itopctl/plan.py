@@ -1,0 +1,94 @@
+"""What would be done: the runs of some specs against what is known of them. A value to print, test or carry out.
+
+Pure: it starts nothing, writes nothing, and does not know how jobs are started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from itopctl.spec.config import RunConfig
+from itopctl.spec.expand import Expansion
+from itopctl.spec.sweep import SweepSpec
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """One spec and the runs it asks for."""
+
+    spec: SweepSpec
+    expansion: Expansion
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of one command, by what is to be done with them; each run id is in one of the four.
+
+    Attributes:
+        new: never finished and at nobody's hands: to be run (interrupted ones go on).
+        failed: failed or lost before: to be run again.
+        running: some process is at it: left alone.
+        done: finished: left alone.
+        duplicates: points of the specs that are the same run as another point.
+        notes: sentences for a person, such as which settings mean nothing for a method.
+    """
+
+    sweeps: tuple[PlannedSweep, ...]
+    new: tuple[str, ...]
+    failed: tuple[str, ...]
+    running: tuple[str, ...]
+    done: tuple[str, ...]
+    duplicates: int
+    notes: tuple[str, ...]
+
+    @property
+    def configs(self) -> dict[str, RunConfig]:
+        """Every run of the plan."""
+        return {run_id: config for sweep in self.sweeps for run_id, config in sweep.expansion.runs.items()}
+
+    @property
+    def to_run(self) -> tuple[str, ...]:
+        """What carrying out the plan would run, in the order of the specs."""
+        wanted = {*self.new, *self.failed}
+        return tuple(run_id for run_id in self.configs if run_id in wanted)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers by kind, duplicates included."""
+        kinds = {kind: len(getattr(self, kind)) for kind in ("new", "done", "running", "failed")}
+        return {**kinds, "duplicate": self.duplicates}
+
+
+def make_plan(sweeps: Sequence[PlannedSweep], states: Mapping[str, str]) -> Plan:
+    """Plan some sweeps.
+
+    Args:
+        sweeps: specs with their expansions.
+        states: run id → state (`queued`, `running`, `done`, `failed`, `lost`) of the runs that are known.
+    """
+    kinds: dict[str, list[str]] = {"new": [], "failed": [], "running": [], "done": []}
+    kind_of = {"running": "running", "done": "done", "failed": "failed", "lost": "failed"}
+    runs = list(dict.fromkeys(run_id for sweep in sweeps for run_id in sweep.expansion.runs))
+    for run_id in runs:
+        kinds[kind_of.get(states.get(run_id, "queued"), "new")].append(run_id)
+    points = sum(sweep.expansion.points for sweep in sweeps)
+    return Plan(
+        sweeps=tuple(sweeps),
+        duplicates=points - len(runs),
+        notes=tuple(note for sweep in sweeps for note in _notes(sweep)),
+        **{kind: tuple(ids) for kind, ids in kinds.items()},
+    )
+
+
+def _notes(sweep: PlannedSweep) -> list[str]:
+    name, expansion = sweep.spec.name, sweep.expansion
+    notes = []
+    for (method, settings), count in expansion.ignored.items():
+        verb = "mean" if len(settings) > 1 else "means"
+        notes.append(f"{name}: {', '.join(settings)} {verb} nothing for {method} ({count:,} of its points set it)")
+    if expansion.duplicates:
+        notes.append(f"{name}: {expansion.points:,} points are {len(expansion.runs):,} different runs")
+    if expansion.excluded:
+        notes.append(f"{name}: {expansion.excluded:,} points left out by exclude")
+    return [*notes, *expansion.warnings]

@@ -1,0 +1,108 @@
+"""One run in full: its config, attempts, metrics, history and layers, as tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, duration, number, percent, rate, size
+
+_EVALUATIONS_SHOWN = 12
+
+
+def run_tables(run: Record) -> list[Table]:
+    """Tables of a run's details (`itopctl.store.queries.run_details`)."""
+    tables = [_config(run), _attempts(run), _metrics(run), _history(run), _layers(run)]
+    return [table for table in tables if table.rows]
+
+
+def _config(run: Record) -> Table:
+    rows = []
+    for name, value in run["config"].items():
+        for inner, inner_value in value.items() if isinstance(value, dict) else [("", value)]:
+            if inner_value is not None:
+                rows.append([Cell(f"{name}.{inner}" if inner else name), Cell(_plain(inner_value))])
+    return Table("Config", [Column("setting"), Column("value")], rows, [])
+
+
+def _attempts(run: Record) -> Table:
+    columns = [
+        Column("attempt", "right"),
+        *(Column(n) for n in ("where", "started", "ended", "state", "cause", "message")),
+    ]
+    rows = [
+        [
+            Cell(str(a["attempt"])), Cell(f"{a['scheduler'] or NOTHING} {a['job_id'] or ''} {a['host'] or ''}".strip()),
+            Cell(_time(a["started_at"])), Cell(_time(a["ended_at"])), Cell(a["state"]), Cell(a["cause"] or ""),
+            Cell(a["message"] or ""),
+        ]
+        for a in run["attempt_history"]
+    ]  # fmt: skip
+    return Table("Attempts", columns, rows, [])
+
+
+def _metrics(run: Record) -> Table:
+    best_epoch = f" (epoch {run['best_epoch']})" if run["best_epoch"] is not None else ""
+    pairs = [
+        ("test accuracy %", percent(run["test_accuracy"])),
+        ("validation accuracy %", percent(run["validation_accuracy"])),
+        ("exploration rate", number(run["exploration_rate"], 4)),
+        (f"test accuracy % at best validation{best_epoch}", percent(run["test_accuracy_at_best_validation"])),
+        ("exploration rate at best validation", number(run["exploration_rate_at_best_validation"], 4)),
+        ("density", number(run["final_density"], 6)),
+        ("topology updates", number(run["topology_updates"])),
+        ("training FLOPs relative to dense", number(run["train_flops_ratio"])),
+        ("inference FLOPs relative to dense", number(run["inference_flops_ratio"])),
+        ("steps", number(run["steps"])),
+        ("steps per second", number(run["steps_per_second"])),
+        ("time", duration(run["wall_seconds"])),
+        ("peak memory", size(run["peak_memory_bytes"])),
+    ]
+    rows = [[Cell(name), Cell(text)] for name, text in pairs if text != NOTHING]
+    return Table("Metrics", [Column("metric"), Column("value", "right")], rows, [])
+
+
+def _history(run: Record) -> Table:
+    evaluations = run["evaluations"]
+    shown = evaluations[-_EVALUATIONS_SHOWN:]
+    columns = [
+        Column("after"), Column("step", "right"), Column("epoch", "right"), Column("loss", "right"),
+        Column("validation %", "right"), Column("test %", "right"), Column("R_s", "right"), Column("ζ", "right"),
+    ]  # fmt: skip
+    rows = [
+        [
+            Cell(e["kind"]), Cell(str(e["step"])), Cell(number(e["epoch"], 4)), Cell(number(e["train_loss"], 4)),
+            Cell(percent(e["validation_accuracy"])), Cell(percent(e["test_accuracy"])),
+            Cell(number(e["exploration_rate"], 4)), Cell(number(e["drop_fraction"])),
+        ]
+        for e in shown
+    ]  # fmt: skip
+    title = "History" + (f" (last {len(shown)} of {len(evaluations)})" if len(shown) < len(evaluations) else "")
+    return Table(title, columns, rows, [])
+
+
+def _layers(run: Record) -> Table:
+    columns = [
+        Column("layer"), Column("shape"), Column("weights", "right"), Column("active", "right"),
+        Column("density", "right"), Column("R_s", "right"),
+    ]  # fmt: skip
+    rows = [
+        [
+            Cell(layer["name"]), Cell("×".join(map(str, layer["shape"]))), Cell(f"{layer['size']:,}"),
+            Cell(f"{layer['active']:,}"), Cell(number(layer["density"], 4)), Cell(rate(layer["exploration_rate"])),
+        ]
+        for layer in run["layers"]
+    ]  # fmt: skip
+    return Table("Layers", columns, rows, [])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _time(stamp: str | None) -> str:
+    return stamp[:19].replace("T", " ") if stamp else NOTHING

@@ -1,0 +1,176 @@
+"""The table of a paper: methods against sparsities, mean ± standard deviation over seeds, with the exploration rate.
+
+Runs are averaged only where nothing but the seed differs: what else varies among the runs of a method (an update
+interval, a learning rate) becomes part of its row's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from itopctl.report.statistics import Summary, summarise
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, percent, rate, sparsity
+
+_COORDINATES = frozenset({"dataset", "model", "method", "sparsity", "seed"})
+_SHORT = {
+    "update_interval": "ΔT",
+    "optimizer.lr": "lr",
+    "drop_fraction": "ζ",
+    "training_multiplier": "×",
+    "batch_size": "batch",
+}
+
+UNFINISHED = "*"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Runs that differ in nothing but the seed."""
+
+    runs: list[Record]
+
+    @property
+    def finished(self) -> list[Record]:
+        return [run for run in self.runs if run["state"] == "done" and run["test_accuracy"] is not None]
+
+    def summary(self, field: str) -> Summary | None:
+        return summarise([run[field] for run in self.finished if run[field] is not None])
+
+
+_Row = tuple[str, tuple[tuple[str, Any], ...]]  # method, and the settings that tell its rows apart
+
+
+def paper_tables(runs: Sequence[Record], method_order: Sequence[str] = ()) -> list[Table]:
+    """One table for each data set and model, in the order of the runs.
+
+    Args:
+        runs: records with `dataset, model, method, sparsity, seed, state, test_accuracy, exploration_rate,
+            train_flops_ratio, inference_flops_ratio` and `settings`: a flat mapping of everything that defines
+            the experiment.
+        method_order: methods in the order their rows should have; `dense` always comes first.
+    """
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for run in runs:
+        groups.setdefault((run["dataset"], run["model"]), []).append(run)
+    return [_group_table(dataset, model, members, method_order) for (dataset, model), members in groups.items()]
+
+
+def _group_table(dataset: str, model: str, runs: list[Record], method_order: Sequence[str]) -> Table:
+    entries = _entries(runs)
+    sparsities = sorted({key[1] for key in entries})
+    rows = sorted({key[0] for key in entries}, key=lambda row: _row_order(row, method_order))
+    best = {value: _best_row(entries, rows, value) for value in sparsities}
+    cells, records = [], []
+    for row in rows:
+        line = [Cell(_row_label(row))]
+        for value in sparsities:
+            entry = entries.get((row, value))
+            line.append(_cell(entry, best[value] == row))
+            if entry is not None:
+                records.append(_record(dataset, model, row, value, entry, best[value] == row))
+        cells.append(line)
+    headers = [
+        Column("method"),
+        *(Column(f"sparsity {sparsity(v)}" if v else "dense", "right") for v in sparsities),
+    ]
+    notes = ["Test accuracy in % after the last step: mean ± standard deviation over seeds (number of seeds);"
+             " R_s: exploration rate at the same step."]  # fmt: skip
+    if any(value is not None for value in best.values()):
+        notes.append("Best sparse method of a column marked.")
+    if any(len(entry.finished) < len(entry.runs) for entry in entries.values()):
+        notes.append(f"{UNFINISHED} not all seeds are finished.")
+    return Table(f"{model} on {dataset}", headers, cells, records, notes)
+
+
+def _entries(runs: list[Record]) -> dict[tuple[_Row, float], _Entry]:
+    by_method: dict[str, list[Record]] = {}
+    for run in runs:
+        by_method.setdefault(run["method"], []).append(run)
+    varying = {method: _varying([run["settings"] for run in members]) for method, members in by_method.items()}
+    entries: dict[tuple[_Row, float], _Entry] = {}
+    for run in runs:
+        settings = tuple((name, _hashable(run["settings"].get(name))) for name in varying[run["method"]])
+        key = ((run["method"], settings), run["sparsity"])
+        entries.setdefault(key, _Entry([])).runs.append(run)
+    return entries
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings that are not the same in all, coordinates of the table aside."""
+    first = settings[0]
+    names = dict.fromkeys(name for mapping in settings for name in mapping)
+    return [
+        name for name in names
+        if name not in _COORDINATES and any(mapping.get(name) != first.get(name) for mapping in settings)
+    ]  # fmt: skip
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _row_order(row: _Row, method_order: Sequence[str]) -> tuple[Any, ...]:
+    method, settings = row
+    place = list(method_order).index(method) if method in method_order else len(method_order)
+    return (method != "dense", place, method, tuple(_value_order(value) for _, value in settings))
+
+
+def _value_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, then everything else by its text."""
+    numeric = isinstance(value, (int, float))
+    return (not numeric, float(value) if numeric else 0.0, str(value))
+
+
+def _row_label(row: _Row) -> str:
+    method, settings = row
+    parts = [f"{_SHORT.get(name, name.replace('_', ' '))} {_value(value)}" for name, value in settings]
+    return ", ".join([method, *parts])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, tuple):
+        return "/".join(_value(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _best_row(entries: Mapping[tuple[_Row, float], _Entry], rows: Sequence[_Row], value: float) -> _Row | None:
+    """The row with the highest mean in a column, where at least two sparse ones have one."""
+    means = []
+    for row in rows:
+        entry = entries.get((row, value))
+        summary = entry.summary("test_accuracy") if entry and row[0] != "dense" else None
+        if summary:
+            means.append((summary.mean, row))
+    return max(means, key=lambda item: item[0])[1] if len(means) > 1 else None
+
+
+def _cell(entry: _Entry | None, best: bool) -> Cell:
+    if entry is None:
+        return Cell("")
+    mark = UNFINISHED if len(entry.finished) < len(entry.runs) else ""
+    accuracy, explored = entry.summary("test_accuracy"), entry.summary("exploration_rate")
+    if accuracy is None or explored is None:
+        return Cell(NOTHING + mark)
+    spread = f" ± {percent(accuracy.std)}" if accuracy.std is not None else ""
+    return Cell(f"{percent(accuracy.mean)}{spread} ({accuracy.n}){mark}", f"R_s {rate(explored.mean)}", best)
+
+
+def _record(dataset: str, model: str, row: _Row, value: float, entry: _Entry, best: bool) -> Record:
+    record: Record = {
+        "dataset": dataset, "model": model, "method": row[0], "settings": dict(row[1]), "sparsity": value,
+        "density": round(1.0 - value, 12), "seeds": len(entry.runs), "seeds_finished": len(entry.finished),
+        "best": best,
+    }  # fmt: skip
+    for field in ("test_accuracy", "test_accuracy_at_best_validation", "exploration_rate"):
+        summary = entry.summary(field)
+        record[f"{field}_mean"] = summary.mean if summary else None
+        record[f"{field}_std"] = summary.std if summary else None
+    for field in ("train_flops_ratio", "inference_flops_ratio"):
+        summary = entry.summary(field)
+        record[field] = summary.mean if summary else None
+    return record

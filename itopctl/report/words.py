@@ -1,0 +1,57 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+NOTHING = "–"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """0.9731 as `97.31`; the unit stands in the heading."""
+    return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, without a tail of zeros."""
+    if value is None:
+        return NOTHING
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+
+
+def rate(value: float | None) -> str:
+    """An exploration rate or a ratio, as the paper prints it: two decimals."""
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def sparsity(value: float) -> str:
+    """0.965 as `96.5 %`."""
+    return f"{round(100 * value, 6):g} %"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.8 s`, `42 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def size(count: int | None) -> str:
+    """Bytes as `812 MB`."""
+    if count is None:
+        return NOTHING
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
