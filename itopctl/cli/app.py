@@ -51,7 +51,7 @@ app.command("schema")(schema.schema)
 def run() -> int:
     """Run the command line; returns the exit code."""
     try:
-        app()
+        app(prog_name="itopctl")
     except ItopctlError as error:
         if _debug:
             raise

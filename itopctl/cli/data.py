@@ -98,7 +98,10 @@ def check(name: DatasetArgument, data_dir: DataDirOption = None) -> None:
         f"{name}: {counts[0]:,} + {counts[1]:,} images of {'×'.join(map(str, raw.train_images.shape[1:]))}, whole."
     )
     if folder is not None:
-        differing = compare_checksums(name, folder)
-        if differing:
-            raise ItopctlError(f"{name}: not as published: {', '.join(differing)}.")
-        typer.echo("Checksums as published.")
+        found = compare_checksums(name, folder)
+        if found.different:
+            raise ItopctlError(f"{name}: not as published: {', '.join(found.different)}.")
+        if found.same:
+            typer.echo(f"As published: {', '.join(found.same)}.")
+        if found.repacked:
+            typer.echo(f"Packed anew, so its checksum says nothing: {', '.join(found.repacked)}.")

@@ -27,6 +27,15 @@ def run_label(run_id: str, config: RunConfig) -> str:
     return "  ".join([*parts, f"seed {config.seed}"])
 
 
+def _ending(state: str, cause: Cause | None, message: str | None, known: Mapping[str, Any]) -> tuple[str, str]:
+    """How an attempt ended, in words, and the style for them."""
+    if state == "done":
+        return f"test {percent(known.get('test_accuracy'))} %  R_s {rate(known.get('exploration_rate'))}", ""
+    if state == "failed":
+        return f"{cause}: {message}", "red"
+    return message or "", "yellow"
+
+
 class SweepDisplay:
     """Observer of a pool: live in a terminal, line by line elsewhere. A context manager.
 
@@ -92,19 +101,15 @@ class SweepDisplay:
             self.finished += 1
             self.failed += state == "failed"
             self.epochs_ended += self.configs[run_id].total_epochs
-        label = run_label(run_id, self.configs[run_id])
-        if state == "done":
-            text, style = (
-                f"test {percent(known.get('test_accuracy'))} %  R_s {rate(known.get('exploration_rate'))}",
-                "",
-            )
-        else:
-            text = f"{cause or state}: {message or ''}" + ("  (will be tried again)" if again else "")
-            style = "red" if state == "failed" else "yellow"
+        words, style = _ending(state, cause, message, known)
+        if again:
+            words += "  (will be tried again)"
+        shown = "stopped" if state == "cancelled" else state
+        line = f"{shown:<9} {run_label(run_id, self.configs[run_id])}  {words}"
         if not self.live:
-            self._line(f"{state:<9} {label}  {text}  [{self.finished}/{self.total}]")
+            self._line(f"{line}  [{self.finished}/{self.total}]")
         elif state != "done":
-            self.live.console.print(Text(f"{state}: {label}  {text}", style=style))
+            self.live.console.print(Text(line, style=style))
         self.on_end(run_id)
 
     def tick(self) -> None:

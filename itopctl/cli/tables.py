@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from itopctl.report.runs import state_cell
 from itopctl.report.table import Cell, Column, Record, Table
@@ -14,19 +14,13 @@ if TYPE_CHECKING:
 
 
 def plan_table(plan: Plan) -> Table:
-    """The runs a plan would start: what they share in the title, what tells them apart in the columns."""
+    """The runs a plan would start, with the settings that differ among the runs of a method."""
     configs = plan.configs
     states = dict.fromkeys(plan.new, "new") | dict.fromkeys(plan.failed, "failed")
     flat = {run_id: _flat(configs[run_id].model_dump(mode="json")) for run_id in plan.to_run}
-    names = list(dict.fromkeys(name for values in flat.values() for name in values))
-    varying = [name for name in names if len({repr(values.get(name)) for values in flat.values()}) > 1]
-    always = [name for name in ("dataset", "model", "method", "sparsity", "seed") if name in names]
-    shown = list(dict.fromkeys([*always, *varying]))
-    columns = [
-        Column("run"),
-        Column("state"),
-        *(Column(name, "right" if name not in always[:3] else "left") for name in shown),
-    ]
+    named = ("dataset", "model", "method", "sparsity", "seed")
+    shown = list(dict.fromkeys([*named, *_varying_within_methods(list(flat.values()))]))
+    columns = [Column("run"), Column("state"), *(Column(name, _alignment(name)) for name in shown)]
     rows = [
         [Cell(run_id), Cell(states[run_id]), *(Cell(_shown(name, values.get(name))) for name in shown)]
         for run_id, values in flat.items()
@@ -36,6 +30,21 @@ def plan_table(plan: Plan) -> Table:
         for run_id in flat
     ]
     return Table(f"{len(rows):,} to run", columns, rows, records)
+
+
+def _varying_within_methods(flat: Sequence[dict[str, Any]]) -> list[str]:
+    """Settings that are not the same in all runs of some method; what only the method decides is not among them."""
+    seen: dict[tuple[str, str], str] = {}
+    varying: dict[str, None] = {}
+    for values in flat:
+        for name, value in values.items():
+            if seen.setdefault((values["method"], name), repr(value)) != repr(value):
+                varying[name] = None
+    return list(varying)
+
+
+def _alignment(name: str) -> Literal["left", "right"]:
+    return "left" if name in ("dataset", "model", "method") else "right"
 
 
 def failures_table(failed: Sequence[Record]) -> Table:

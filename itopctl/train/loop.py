@@ -125,6 +125,7 @@ class Training:
         self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
         self.loss_count = 0
         self.step = 0
+        self.epochs_ended = 0
         self.training_seconds = 0.0
         self.last_loss: float | None = None
         self.epoch_loss_sum = 0.0
@@ -146,13 +147,14 @@ class Training:
             "maskable": self.sparse.maskable, "density": self.sparse.density,
             "exploration_rate": self.sparse.exploration_rate,
         })  # fmt: skip
-        for epoch in range(self.step // config.steps_per_epoch, config.total_epochs):
-            self._train_epoch(epoch)
-            self._end_epoch(epoch + 1)
+        while self.epochs_ended < config.total_epochs:
+            self._train_epoch(self.epochs_ended)
+            self._end_epoch()
         return self._result()
 
     def _train_epoch(self, epoch: int) -> None:
-        config, start = self.config, self.step % self.config.steps_per_epoch
+        config = self.config
+        start = self.step - epoch * config.steps_per_epoch
         self.model.train()
         for images, labels in self.data.train_batches(config.batch_size, config.augment, config.seed, epoch, start):
             began = time.perf_counter()
@@ -193,7 +195,8 @@ class Training:
             self.scaler.update()
         return update
 
-    def _end_epoch(self, epoch: int) -> None:
+    def _end_epoch(self) -> None:
+        self.epochs_ended += 1
         self._check_losses()
         evaluation = self._evaluate()
         fields = {
@@ -206,7 +209,7 @@ class Training:
         accuracy = evaluation.validation_accuracy
         if accuracy is not None and (self.best is None or accuracy > self.best["validation_accuracy"]):
             self.best = {
-                "epoch": epoch, "step": self.step, "validation_accuracy": accuracy,
+                "epoch": self.epochs_ended, "step": self.step, "validation_accuracy": accuracy,
                 "test_accuracy": evaluation.test_accuracy, "exploration_rate": self.sparse.exploration_rate,
             }  # fmt: skip
         self.emit("evaluated", fields)
@@ -269,7 +272,7 @@ class Training:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
             "progress": {
-                "step": self.step, "last_loss": self.last_loss, "epoch_loss_sum": self.epoch_loss_sum,
+                "step": self.step, "epochs_ended": self.epochs_ended, "last_loss": self.last_loss, "epoch_loss_sum": self.epoch_loss_sum,
                 "epoch_loss_steps": self.epoch_loss_steps, "last_zeta": self.last_zeta, "best": self.best,
                 "training_seconds": self.training_seconds, "seconds_before": self.wall_seconds,
             },

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from itopctl.catalogue import DATASETS
 from itopctl.errors import EnvironmentUnfitError
+from itopctl.train.data.catalogue import find_file
 
 
 def download(name: str, folder: Path) -> None:
@@ -23,18 +25,35 @@ def download(name: str, folder: Path) -> None:
         raise EnvironmentUnfitError(f"{name} could not be fetched: {' '.join(str(error).split())}.{other}") from error
 
 
-def compare_checksums(name: str, folder: Path) -> list[str]:
-    """Names of the files whose MD5 is not the published one. Files in a form nobody published are passed over."""
+@dataclass(frozen=True)
+class Checksums:
+    """Names of files by how their MD5 compares with the published one.
+
+    A gzip file that differs may hold the same content packed anew (Debian's package does); nothing was published
+    for what is inside, so it is `repacked`, not `different`.
+    """
+
+    same: list[str]
+    different: list[str]
+    repacked: list[str]
+
+
+def compare_checksums(name: str, folder: Path) -> Checksums:
+    """Compare a data set's files with the published checksums; files in a form nobody published are passed over."""
     published: dict[str, str] = dict(_published(_torchvision_class(name)))
-    differing = []
+    found = Checksums([], [], [])
     for group in DATASETS.get(name).options["files"]:
-        for file in group:
-            path = folder / file
-            if file in published and path.is_file():
-                digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-                if digest != published[file]:
-                    differing.append(file)
-    return differing
+        path = find_file(folder, group)
+        if path is None or path.name not in published:
+            continue
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        if digest == published[path.name]:
+            found.same.append(path.name)
+        elif path.suffix == ".gz":
+            found.repacked.append(path.name)
+        else:
+            found.different.append(path.name)
+    return found
 
 
 def _published(dataset: Any) -> list[tuple[str, str]]:

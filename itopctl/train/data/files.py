@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 import zlib
 from collections.abc import Sequence
@@ -86,13 +87,13 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             raise _damaged(path, str(error)) from error
     if len(raw) < 4 or raw[0] or raw[1] or raw[2] != _IDX_UBYTE:
         raise _damaged(path, f"not an IDX file of unsigned bytes (starts with {raw[:4].hex() or 'nothing'})")
-    dimensions = raw[3]
-    shape = tuple(int(n) for n in np.frombuffer(raw[4 : 4 + 4 * dimensions], ">i4"))
-    body = len(raw) - 4 - 4 * dimensions
-    expected = int(np.prod(shape, dtype=np.int64)) if len(shape) == dimensions and min(shape, default=-1) >= 0 else -1
-    if body != expected:
-        raise _damaged(path, f"{body:,} bytes of data, {expected:,} expected from its header")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    start = 4 + 4 * raw[3]
+    if len(raw) < start:
+        raise _damaged(path, f"its header of {start} bytes is cut off")
+    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], ">u4"))
+    if len(raw) - start != math.prod(shape):
+        raise _damaged(path, f"{len(raw) - start:,} bytes of data where its header says {shape}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
 def read_cifar(folder: Path, train_files: Sequence[str], test_file: str, label_key: str, classes: int) -> RawImages:

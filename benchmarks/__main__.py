@@ -1,0 +1,52 @@
+"""`python -m benchmarks [NAME…]`: measure, print a table, exit 1 where a figure misses its goal.
+
+Every line gives the median of its repetitions and, since machines differ, the ratio to something simple that was
+measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+
+from benchmarks.measure import Figure
+from benchmarks.planning import expand_and_plan, status_of_many
+from benchmarks.startup import help_text
+from benchmarks.training import fashion_sweep
+
+BENCHMARKS = {
+    "help": help_text,
+    "plan": expand_and_plan,
+    "status": status_of_many,
+    "sweep": fashion_sweep,
+}
+
+
+def main() -> int:
+    """Run the chosen benchmarks; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the figures of the README.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}; all if none")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            parser.error(f"unknown benchmark {name!r}; allowed: {', '.join(BENCHMARKS)}")
+    print(f"Python {platform.python_version()} on {platform.machine()}\n")
+    print("| what | measured | goal | beside it |")
+    print("| --- | --: | --: | --- |")
+    missed = False
+    for name in names:
+        for figure in BENCHMARKS[name]():
+            print(_line(figure), flush=True)
+            missed |= figure.missed
+    return int(missed)
+
+
+def _line(figure: Figure) -> str:
+    goal = f"≤ {figure.goal:g} s" if figure.goal is not None else ""
+    mark = " **missed**" if figure.missed else ""
+    return f"| {figure.what} | {figure.seconds:.2f} s{mark} | {goal} | {figure.beside} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

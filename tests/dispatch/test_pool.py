@@ -1,0 +1,332 @@
+"""The pool with real worker processes: results, killed workers, failing runs, interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from itopctl.dispatch.manifest import record_config
+from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool, Slot, plan_slots
+from itopctl.spec.config import RunConfig
+from itopctl.spec.identity import run_id
+from itopctl.store.journal import read_journal
+from itopctl.store.rundir import Results, is_held, read_json
+from tests.helpers import itopctl, run_config, write_spec
+
+
+class Watcher:
+    """An observer that remembers, and that may do something at an event."""
+
+    def __init__(self, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+        self.on_event = on_event
+        self.log: list[tuple[str, str]] = []
+
+    def started(self, run_id: str) -> None:
+        self.log.append(("started", run_id))
+
+    def event(self, event: dict[str, Any]) -> None:
+        self.on_event(event)
+
+    def ended(self, run_id: str, state: str, cause: str | None, message: str | None, again: bool) -> None:
+        self.log.append((f"{state} {cause}" + " again" * again, run_id))
+
+    def tick(self) -> None: ...
+
+
+def run_pool(
+    results: Results, configs: list[RunConfig], workers: int = 1, watcher: Watcher | None = None
+) -> tuple[Outcome, Watcher]:
+    watcher = watcher or Watcher()
+    by_id = {run_id(config): config for config in configs}
+    pool = Pool(
+        results, Path("data"), [Slot(1)] * workers, watcher, prepare=lambda i: record_config(results, i, by_id[i])
+    )
+    return pool.run(by_id), watcher
+
+
+def measured(results: Results, config: RunConfig) -> dict[str, Any]:
+    """A run's result without what a clock decides."""
+    result = read_json(results.run(run_id(config)).result)
+    assert result is not None
+    times = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "finished_at", "attempt")
+    return {name: value for name, value in result.items() if name not in times}
+
+
+def test_a_result_does_not_depend_on_what_runs_beside_it(tmp_path: Path) -> None:
+    configs = [run_config(seed=seed) for seed in range(4)]
+    alone, together = Results(tmp_path / "alone"), Results(tmp_path / "together")
+    for config in configs[:1]:
+        run_pool(alone, [config])
+    outcome, _ = run_pool(together, configs, workers=3)
+    assert set(outcome.states.values()) == {"done"}
+    assert outcome.stopped is None
+    assert measured(alone, configs[0]) == measured(together, configs[0])
+    assert len({str(measured(together, config)) for config in configs}) == 4
+
+
+def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
+    config = run_config()
+    results = Results(tmp_path)
+    run_pool(results, [config])
+    run = results.run(run_id(config))
+    left = {path.name for path in run.path.iterdir()}
+    assert left == {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt"}
+    events = [event["event"] for event in read_journal(run.journal).events]
+    assert events[0] == "started"
+    assert events[-1] == "finished"
+    environment = read_json(run.environment)
+    assert environment is not None
+    assert environment["threads"] == 1
+    assert environment["packages"]["torch"]
+    assert "epoch 2 " in run.log.read_text()
+
+
+def test_a_killed_worker_costs_its_run_one_attempt(tmp_path: Path) -> None:
+    config, other = run_config(epochs=8), run_config(epochs=8, seed=1)
+    results = Results(tmp_path / "killed")
+    killed: list[int] = []
+
+    def kill_once(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluated" and event["step"] == 22 and not killed:
+            holder = read_json(results.run(event["run_id"]).lock)
+            assert holder is not None
+            killed.append(holder["pid"])
+            os.kill(holder["pid"], signal.SIGKILL)
+
+    outcome, watcher = run_pool(results, [config, other], watcher=Watcher(kill_once))
+    assert set(outcome.states.values()) == {"done"}
+    assert ("failed killed again", run_id(config)) in watcher.log
+    events = read_journal(results.run(run_id(config)).journal).events
+    history = [(e["attempt"], e["event"]) for e in events if e["event"] in ("started", "failed", "finished")]
+    assert history == [(1, "started"), (1, "failed"), (2, "started"), (2, "finished")]
+    assert next(e["cause"] for e in events if e["event"] == "failed") == "killed"
+    assert "SIGKILL" in next(e["message"] for e in events if e["event"] == "failed")
+    undisturbed = Results(tmp_path / "undisturbed")
+    run_pool(undisturbed, [config])
+    assert measured(results, config) == measured(undisturbed, config)
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_is_always_killed_is_given_up(tmp_path: Path) -> None:
+    config, other = run_config(epochs=5), run_config(seed=1)
+    results = Results(tmp_path)
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluated" and event["run_id"] == run_id(config):
+            holder = read_json(results.run(event["run_id"]).lock)
+            if holder is not None:
+                os.kill(holder["pid"], signal.SIGKILL)
+
+    outcome, _ = run_pool(results, [config, other], watcher=Watcher(kill))
+    assert outcome.states == {run_id(config): "failed", run_id(other): "done"}
+    failures = [e for e in read_journal(results.run(run_id(config)).journal).events if e["event"] == "failed"]
+    assert [e["attempt"] for e in failures] == list(range(1, MAX_ATTEMPTS + 1))
+
+
+def own_model(folder: Path, body: str) -> str:
+    """A module with a model of the user's; returns its name in a spec."""
+    name = f"own_{folder.name.replace('-', '_')[-30:]}"
+    (folder / f"{name}.py").write_text(body)
+    return f"{name}:make_model"
+
+
+FAILING = "def make_model(input_shape, classes):\n    raise RuntimeError('no such layer: café')\n"
+EXITING = "import os\ndef make_model(input_shape, classes):\n    print('last words', flush=True)\n    os._exit(7)\n"
+HUNGRY = "import torch\ndef make_model(input_shape, classes):\n    return torch.nn.Linear(10**8, 10**8)\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "cause", "words"),
+    [(FAILING, "user-error", "no such layer: café"), (HUNGRY, "out-of-memory", "memory")],
+)
+def test_one_failing_run_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, cause: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad, good = run_config(model=own_model(tmp_path, body)), run_config()
+    results = Results(tmp_path / "results")
+    outcome, watcher = run_pool(results, [bad, good])
+    assert outcome.states == {run_id(bad): "failed", run_id(good): "done"}
+    assert (f"failed {cause}", run_id(bad)) in watcher.log
+    (failure,) = [e for e in read_journal(results.run(run_id(bad)).journal).events if e["event"] == "failed"]
+    assert failure["cause"] == cause
+    assert words in failure["message"].lower()
+    assert "Traceback" in results.run(run_id(bad)).log.read_text()
+
+
+def test_a_model_that_ends_the_process_costs_attempts_and_not_the_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad, good = run_config(model=own_model(tmp_path, EXITING)), run_config()
+    results = Results(tmp_path / "results")
+    outcome, _ = run_pool(results, [bad, good])
+    assert outcome.states == {run_id(bad): "failed", run_id(good): "done"}
+    failures = [e for e in read_journal(results.run(run_id(bad)).journal).events if e["event"] == "failed"]
+    assert len(failures) == MAX_ATTEMPTS
+    assert "exit code 7" in failures[0]["message"]
+    assert "last words" in results.run(run_id(bad)).log.read_text()
+
+
+def test_many_quick_failures_stop_the_sweep_and_name_the_common_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = own_model(tmp_path, FAILING)
+    outcome, watcher = run_pool(Results(tmp_path / "r"), [run_config(model=model, seed=seed) for seed in range(12)])
+    assert outcome.stopped == "failures"
+    assert outcome.common_cause is not None
+    assert outcome.common_cause[0] == "user-error"
+    assert "no such layer" in outcome.common_cause[1]
+    assert len([entry for entry in watcher.log if entry[0] == "started"]) == QUICK_FAILURES
+
+
+def test_a_run_at_another_process_is_left_alone(tmp_path: Path) -> None:
+    config = run_config()
+    results = Results(tmp_path)
+    record_config(results, run_id(config), config)
+    from itopctl.store.rundir import locked
+
+    with locked(results.run(run_id(config))):
+        outcome, _ = run_pool(results, [config])
+    assert outcome.states == {run_id(config): "elsewhere"}
+    assert not results.run(run_id(config)).result.exists()
+
+
+def test_a_config_that_is_not_its_directorys_is_refused(tmp_path: Path) -> None:
+    config, other = run_config(), run_config(seed=1)
+    results = Results(tmp_path)
+    record_config(results, run_id(config), other)
+    outcome, _ = run_pool(results, [config])
+    assert outcome.states == {run_id(config): "failed"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "per_gpu", "cores", "gpus", "expected"),
+    [
+        (None, 1, 8, [], [Slot(1)] * 8),
+        (2, 1, 8, [], [Slot(4)] * 2),
+        (16, 1, 8, [], [Slot(1)] * 16),
+        (None, 1, 8, ["0", "3"], [Slot(4, "0"), Slot(4, "3")]),
+        (None, 2, 8, ["0", "3"], [Slot(2, "0"), Slot(2, "3"), Slot(2, "0"), Slot(2, "3")]),
+        (3, 1, 8, ["0", "1"], [Slot(2, "0"), Slot(2, "1"), Slot(2, "0")]),
+    ],
+)
+def test_every_worker_gets_its_share_of_cores_and_one_gpu(
+    workers: int | None, per_gpu: int, cores: int, gpus: list[str], expected: list[Slot]
+) -> None:
+    assert plan_slots(workers, per_gpu, cores, gpus) == expected
+
+
+# Interrupts of the real command -------------------------------------------------------------------------------
+
+
+def start_sweep(spec: Path, results: Path) -> subprocess.Popen[str]:
+    """The command in a process group of its own, so that an interrupt reaches what a terminal would reach."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "itopctl", "sweep", str(spec), "--results", str(results)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_steps(results: Results, deadline: float = 60.0) -> list[int]:
+    """Wait until some run has journalled an epoch; returns the pids of the workers."""
+    until = time.monotonic() + deadline
+    while time.monotonic() < until:
+        held = [results.run(run_id) for run_id in results.run_ids() if is_held(results.run(run_id))]
+        if any(e["event"] == "evaluated" for run in held for e in read_journal(run.journal).events):
+            return [holder["pid"] for run in held if (holder := read_json(run.lock))]
+        time.sleep(0.05)
+    raise AssertionError("no run got anywhere")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until_gone(pids: list[int], deadline: float = 30.0) -> None:
+    until = time.monotonic() + deadline
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < until, f"still alive: {[pid for pid in pids if is_alive(pid)]}"
+        time.sleep(0.05)
+
+
+LONG = {
+    "base": {
+        "dataset": "digits", "model": "lenet-300-100", "method": "set-itop", "sparsity": 0.9, "update_interval": 5,
+        "epochs": 300,
+    },
+    "grid": {"seed": 2},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    spec, results = write_spec(tmp_path, **LONG), Results(tmp_path / "results")
+    sweep = start_sweep(spec, results.path)
+    pids = wait_for_steps(results)
+    os.killpg(sweep.pid, signal.SIGINT)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 1
+    assert "Stopping after the current step" in output
+    assert "Run the same command again to go on" in output
+    assert "Traceback" not in output
+    wait_until_gone(pids)
+    run = results.run(results.run_ids()[0])
+    assert run.checkpoint.exists()
+    assert not run.lock.exists()
+    stopped_at = read_journal(run.journal).events[-1]
+    assert stopped_at["cause"] == "cancelled"
+
+    again = itopctl("sweep", spec, "--results", results.path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    second = [e for e in read_journal(run.journal).events if e["event"] == "started"][1]
+    assert second["step"] == stopped_at["step"]
+    assert not run.checkpoint.exists()
+    undisturbed = Results(tmp_path / "undisturbed")
+    itopctl("sweep", spec, "--results", undisturbed.path)
+    for config in (run_config(**LONG["base"], seed=seed) for seed in range(2)):  # type: ignore[arg-type]
+        assert measured(results, config) == measured(undisturbed, config)
+
+
+def test_a_second_interrupt_kills(tmp_path: Path) -> None:
+    slow = {**LONG, "base": {**LONG["base"], "dataset": "synthetic", "model": "resnet18", "batch_size": 1000}}
+    spec, results = write_spec(tmp_path, **slow), Results(tmp_path / "results")
+    sweep = start_sweep(spec, results.path)
+    until = time.monotonic() + 60
+    while not any(is_held(results.run(i)) for i in results.run_ids()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    pids = [holder["pid"] for i in results.run_ids() if (holder := read_json(results.run(i).lock))]
+    time.sleep(1.0)
+    os.killpg(sweep.pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.killpg(sweep.pid, signal.SIGINT)
+    output, _ = sweep.communicate(timeout=20)
+    assert sweep.returncode == 1
+    assert "Killing" in output
+    wait_until_gone(pids)
+    assert not any(results.run(i).lock.exists() for i in results.run_ids())
+
+
+def test_workers_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
+    spec, results = write_spec(tmp_path, **LONG), Results(tmp_path / "results")
+    sweep = start_sweep(spec, results.path)
+    pids = wait_for_steps(results)
+    sweep.kill()
+    sweep.communicate()
+    wait_until_gone(pids)
+    states = itopctl("status", "--results", results.path, "--json")
+    assert '"queued": 2' in states.stdout  # they stopped cleanly: nothing is lost, and nothing runs

@@ -1,0 +1,54 @@
+"""What several tests share: a run config from a few words, and a results folder with real runs in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from itopctl.spec.config import RunConfig
+from itopctl.spec.expand import expand
+from itopctl.spec.reading import read_text
+from itopctl.spec.sweep import parse_sweep
+
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def run_config(**settings: Any) -> RunConfig:
+    """One resolved run; by default two short epochs of SET-ITOP on digits."""
+    base: dict[str, Any] = {
+        "dataset": "digits",
+        "model": "lenet-300-100",
+        "method": "set-itop",
+        "sparsity": 0.9,
+        "epochs": 2,
+        "update_interval": 5,
+    }
+    base.update(settings)
+    text = yaml.safe_dump({"name": "one", "base": base})
+    (config,) = expand(parse_sweep(read_text(text, "one.yaml"))).runs.values()
+    return config
+
+
+def write_spec(folder: Path, **sections: Any) -> Path:
+    """A spec file; `name` is `trial` unless given."""
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump({"name": "trial", **sections}))
+    return path
+
+
+def itopctl(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command line, as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "itopctl", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=240,
+        check=False,
+    )
