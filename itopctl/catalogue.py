@@ -130,7 +130,7 @@ def check_user_function(name: str) -> None:
     _see_working_directory()
     try:
         found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # the packages above it are imported: their code may raise anything
         raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
     if found is None:
         raise UserError(f"{name!r}: there is no module {module_name!r} on Python's path or in {Path.cwd()}.")
@@ -140,6 +140,8 @@ def check_user_function(name: str) -> None:
         tree = ast.parse(Path(found.origin).read_bytes())
     except SyntaxError as error:
         raise UserError(f"{name!r}: {found.origin}, line {error.lineno}: {error.msg}.") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{name!r}: {found.origin}: {error}.") from error
     defined, open_ended = _top_level_names(tree)
     if function_name not in defined and not open_ended:
         raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
@@ -163,11 +165,15 @@ def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
     """Names a module binds at its top level, and whether it may bind more than its source shows."""
     names: set[str] = set()
     open_ended = False
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+            continue  # what is bound inside is not the module's
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
             open_ended |= any(alias.name == "*" for alias in node.names)

@@ -44,12 +44,21 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def quoted(value: object, most: int = 200) -> str:
+    """`repr`, cut to a length that a person reads; never fails, whatever the size of a number."""
+    try:
+        text = repr(value)
+    except ValueError:  # more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def unknown(kind: str, found: object, allowed: Iterable[str]) -> str:
     """One sentence on an unknown word: what was found, what is allowed, the nearest valid one."""
     words = list(allowed)
     guess = nearest(str(found), words)
     meant = f" Did you mean {guess!r}?" if guess else ""
-    return f"unknown {kind} {found!r}.{meant} Allowed: {', '.join(words)}."
+    return f"unknown {kind} {quoted(found)}.{meant} Allowed: {', '.join(words)}."
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

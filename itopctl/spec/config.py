@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from itopctl.catalogue import DATASETS
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class _Part(BaseModel):
@@ -29,7 +29,7 @@ class OptimizerConfig(_Part):
     weight_decay: float = Field(ge=0.0, description="L2 penalty (sgd, adam) or decoupled decay (adamw)")
     momentum: float | None = Field(default=None, ge=0.0, lt=1.0, description="sgd: momentum")
     nesterov: bool | None = Field(default=None, description="sgd: Nesterov's momentum")
-    betas: Annotated[tuple[float, float] | None, Field(strict=False)] = Field(
+    betas: Annotated[tuple[_Decay, _Decay] | None, Field(strict=False)] = Field(
         default=None, description="adam, adamw: decay of the two moments"
     )
     eps: float | None = Field(default=None, gt=0.0, description="adam, adamw: added to the denominator")
@@ -101,7 +101,10 @@ class RunConfig(_Part):
         default=None, description="how drop_fraction changes over training"
     )
     update_interval: int | None = Field(
-        default=None, ge=1, description='optimizer steps between topology updates, or epochs: "1 epoch"'
+        default=None,
+        ge=1,
+        le=10**12,
+        description='optimizer steps between topology updates, or epochs: "1 epoch"',
     )
     update_replaces_step: bool | None = Field(
         default=None,
@@ -111,11 +114,11 @@ class RunConfig(_Part):
         default=None, description="how the number of replaced weights is rounded"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of initial weights, masks, batch order and growth")
-    epochs: int = Field(ge=1, description="passes over the training set, before training_multiplier")
+    epochs: int = Field(ge=1, le=1_000_000, description="passes over the training set, before training_multiplier")
     training_multiplier: float = Field(
-        default=1.0, gt=0.0, description="stretches training and every schedule (not update_interval)"
+        default=1.0, gt=0.0, le=1000.0, description="stretches training and every schedule (not update_interval)"
     )
-    batch_size: int = Field(default=128, ge=1, description="samples a step")
+    batch_size: int = Field(default=128, ge=1, le=10**9, description="samples a step")
     optimizer: OptimizerConfig = Field(description="optimizer and its settings")
     lr_schedule: LrScheduleConfig = Field(description="learning-rate schedule")
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="of the cross-entropy")

@@ -19,18 +19,23 @@ def json_schema() -> dict[str, Any]:
     settings = _settings()
     block = {
         "base": _mapping(settings, "settings shared by every run of the block"),
-        "grid": _mapping(
+        "grid": {"minProperties": 1}
+        | _mapping(
             {name: _axis(name, schema) for name, schema in settings.items()},
             "settings that vary, each with its list of values; every combination is a run",
         ),
-        "zip": _mapping(
+        "zip": {"minProperties": 1}
+        | _mapping(
             {name: _list(schema) for name, schema in settings.items()},
             "settings that vary together; lists of one length",
         ),
         "exclude": {
             "type": "array",
             "description": "a run that matches all keys of an entry is left out",
-            "items": _mapping({name: _value_or_list(schema) for name, schema in settings.items()}, "what to match"),
+            "items": {
+                **_mapping({name: _value_or_list(schema) for name, schema in settings.items()}, "what to match"),
+                "minProperties": 1,
+            },
         },
     }
     return {
@@ -49,6 +54,7 @@ def json_schema() -> dict[str, Any]:
             **block,
             "include": {
                 "type": "array",
+                "minItems": 1,
                 "description": "further blocks, each on top of the outer base",
                 "items": _mapping(block, "a block"),
             },

@@ -12,10 +12,11 @@ from itopctl.errors import UserError, plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.spec.reading import Document, read_text
-from itopctl.spec.resolve import resolve
+from itopctl.spec.resolve import resolve, steps_of_epochs
 from itopctl.spec.sweep import Block, Settings, SweepSpec, overlay, settings_of
 
 DEFAULT_LIMIT = 10_000
+_COMPARABLE = 1e15  # above it, integers and floats are compared exactly or not at all
 
 
 @dataclass(frozen=True)
@@ -108,15 +109,17 @@ def _points(block: Block, overrides: Settings) -> Iterable[Settings]:
 
 
 def _matches(config: RunConfig, written: Settings, entry: Settings) -> bool:
-    """Whether a run has every value of an exclude entry; a list stands for any of its values."""
+    """Whether a run has every value of an exclude entry; a list stands for any of its values.
+
+    A value may be given as it was typed for the run (`"1 epoch"`, milestones in epochs) or as it was resolved.
+    """
     for name, wanted in entry.items():
         found = _setting(config, name)
+        if found is None:
+            return False
+        typed = written[name].value if name in written else None
         values = wanted.value if isinstance(wanted.value, list) and not isinstance(found, tuple) else [wanted.value]
-        as_typed = written[name].value if name in written else None
-        if not any(
-            _equal(found, value) or (as_typed is not None and _equal(as_typed, value) and found is not None)
-            for value in values
-        ):
+        if not any(_equal(found, _in_steps(config, name, value)) or _equal(typed, value) for value in values):
             return False
     return True
 
@@ -128,11 +131,19 @@ def _setting(config: RunConfig, name: str) -> Any:
     return value
 
 
+def _in_steps(config: RunConfig, name: str, value: Any) -> Any:
+    """An update interval in epochs as the steps it is for this run; anything else as it is."""
+    if name != "update_interval" or not isinstance(value, str):
+        return value
+    return steps_of_epochs(value, config.steps_per_epoch)
+
+
 def _equal(found: Any, wanted: Any) -> bool:
+    """Equal as settings are: a truth value is no number, and 0.1 is 0.1 whatever its last bit."""
     if isinstance(found, bool) or isinstance(wanted, bool):
         return found is wanted
     if isinstance(found, (int, float)) and isinstance(wanted, (int, float)):
-        return abs(found - wanted) < 1e-12
+        return found == wanted or (abs(wanted) < _COMPARABLE and abs(found - wanted) < 1e-12)
     return bool((list(found) if isinstance(found, tuple) else found) == wanted)
 
 

@@ -41,8 +41,13 @@ def identity_fields(part: BaseModel) -> dict[str, Any]:
         value = getattr(part, name)
         if value is None or (as_before is not None and value == as_before):
             continue
-        fields[name] = identity_fields(value) if isinstance(value, BaseModel) else value
+        fields[name] = identity_fields(value) if isinstance(value, BaseModel) else _positive_zero(value)
     return fields
+
+
+def _positive_zero(value: Any) -> Any:
+    """0.0 for -0.0; anything else as it is."""
+    return 0.0 if isinstance(value, float) and value == 0.0 else value
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from itopctl.errors import UserError
+from itopctl.errors import UserError, quoted
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 200_000
@@ -35,6 +35,10 @@ _PlainLoader.add_implicit_resolver(
 )
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_MAPPING_TAG, _SEQUENCE_TAG = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+_TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", _MERGE_TAG}
+"""Scalars that YAML gives a meaning of their own and a spec does not: they stay the text they are."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,11 @@ def dotted(path: KeyPath) -> str:
     """`('grid', 'sparsity', 1)` as `grid.sparsity[1]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else str(part))
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            plain = part if part.isprintable() and len(part) <= 200 else quoted(part)
+            text += f".{plain}" if text else plain
     return text
 
 
@@ -70,7 +78,10 @@ def read_file(path: Path) -> Document:
             raise UserError(f"{path} is a folder; a spec is a YAML file.")
         if size > MAX_BYTES:
             raise UserError(f"{path}: {size:,} bytes; a spec has at most {MAX_BYTES:,}.")
-        raw = path.read_bytes()[: MAX_BYTES + 1]
+        with path.open("rb") as file:  # a pipe or a device has no size of its own
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise UserError(f"{path}: too long; a spec has at most {MAX_BYTES:,} bytes.")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file.{_neighbour(path)}") from None
     except OSError as error:
@@ -101,6 +112,11 @@ def read_text(text: str, source: str) -> Document:
         where = f"{source}:{mark.line + 1}" if mark else source
         problem = " ".join(part for part in (error.context, error.problem) if part)
         raise UserError(f"{where}: not valid YAML: {problem}.") from None
+    except yaml.reader.ReaderError as error:
+        line = text.partition(chr(error.character))[0].count("\n") + 1
+        raise UserError(
+            f"{source}:{line}: not valid YAML: the character #x{error.character:04x} is not allowed."
+        ) from None
     except yaml.YAMLError as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{source}: not valid YAML: {first}.") from None
@@ -139,41 +155,32 @@ class _Reader:
                 f"{self.source}:{line}: its aliases unfold to more than {MAX_NODES:,} values "
                 f"or refer to themselves; write the values out."
             )
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING_TAG:
             return self._read_mapping(node, path, depth)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE_TAG:
             return [self.read(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
-        if node.tag not in _PLAIN_TAGS:
-            # Dates and the like stay the text they are; a tag that asks for an object is refused.
-            if node.tag in (
-                "tag:yaml.org,2002:timestamp",
-                "tag:yaml.org,2002:value",
-                "tag:yaml.org,2002:merge",
-            ):
-                return node.value
+        if not isinstance(node, yaml.ScalarNode) or node.tag not in _PLAIN_TAGS | _TEXT_TAGS:
             raise UserError(f"{self.source}:{line}: the tag {node.tag!r} is not allowed here; plain values only.")
+        if node.tag in _TEXT_TAGS:
+            return node.value
         try:
             return self.loader.construct_object(node)
-        except (ValueError, OverflowError) as error:
-            raise UserError(f"{self.source}:{line}: {node.value!r} cannot be read as a number ({error}).") from None
+        except (ValueError, OverflowError, LookupError):
+            kind = node.tag.rsplit(":", 1)[-1]
+            raise UserError(f"{self.source}:{line}: {quoted(node.value)} cannot be read as {kind}.") from None
 
     def _read_mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
+        merged, merged_lines = self._read_merges(node, path, depth)
         result: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
-                    values = self.read(source, path, depth + 1)
-                    if not isinstance(values, dict):
-                        raise UserError(f"{self.source}:{line}: '<<' merges a mapping, not {values!r}.")
-                    merged = {**values, **merged}
+            if key_node.tag == _MERGE_TAG:
                 continue
+            line = key_node.start_mark.line + 1
             key_path = (*path, "<key>")
             key = self.read(key_node, key_path, depth + 1)
             self.lines.pop(key_path, None)
             if not isinstance(key, str):
-                raise UserError(f"{self.source}:{line}: the key {key!r} is not text.")
+                raise UserError(f"{self.source}:{line}: the key {quoted(key)} is not text.")
             here = (*path, key)
             if key in result:
                 first = self.lines[here]
@@ -182,7 +189,28 @@ class _Reader:
                 )
             self.lines[here] = line
             result[key] = self.read(value_node, here, depth + 1)
+        for place, line in merged_lines.items():
+            if len(place) > len(path) and place[len(path)] not in result:
+                self.lines.setdefault(place, line)
         return {**merged, **result}
+
+    def _read_merges(
+        self, node: yaml.MappingNode, path: KeyPath, depth: int
+    ) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+        """What the `<<` keys of a mapping bring, and its lines; the first of several sources wins."""
+        merged: dict[str, Any] = {}
+        own_lines, self.lines = self.lines, {}
+        for key_node, value_node in node.value:
+            if key_node.tag != _MERGE_TAG:
+                continue
+            for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                values = self.read(source, path, depth + 1)
+                if not isinstance(values, dict):
+                    line = key_node.start_mark.line + 1
+                    raise UserError(f"{self.source}:{line}: '<<' merges a mapping, not {quoted(values)}.")
+                merged = {**values, **merged}
+        merged_lines, self.lines = self.lines, own_lines
+        return merged, merged_lines
 
 
 def _neighbour(path: Path) -> str:

@@ -6,15 +6,17 @@ mean nothing for the run (an update interval for `dense`, betas for `sgd`) are d
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, Catalogue
-from itopctl.errors import UserError, nearest
+from itopctl.errors import UserError, nearest, quoted
 from itopctl.spec.config import RunConfig, steps_per_epoch
 from itopctl.spec.reading import Document
 from itopctl.spec.sweep import PARTS, Settings
@@ -28,6 +30,9 @@ _NAMED: dict[str, Catalogue] = {
     "growth": GROWTHS,
 }
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?)\s*epochs?")
+_INTERVAL_EXPECTED = "whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'"
+
+_DENSITY_EXPECTED = "a density is a number in (0, 1], at least 1e-12"
 
 _OPTIMIZER_PRESETS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
@@ -84,7 +89,10 @@ def resolve(written: Settings, document: Document) -> Resolved:
     if flat.get("drop_schedule.name") == "constant":
         flat["drop_schedule.final"] = 0.0
     config = _validate(flat, written, document)
-    return Resolved(config, tuple(sorted({*ignored} & set(written))))
+    idle = tuple(sorted({*ignored} & set(written)))
+    for name in idle:
+        _check_idle(name, written, document)
+    return Resolved(config, idle)
 
 
 def _check_name(written: Settings, name: str, catalogue: Catalogue) -> None:
@@ -115,8 +123,8 @@ def _fill_method(
         merged["sparsity"] = 0.0
     elif "density" in merged:
         entry, density = written["density"], merged.pop("density")
-        if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0.0 < density <= 1.0:
-            raise entry.document.error(entry.path, f"found {density!r}; a density is a number in (0, 1].")
+        if not _is_density(density):
+            raise entry.document.error(entry.path, f"found {quoted(density)}; {_DENSITY_EXPECTED}.")
         merged["sparsity"] = round(1.0 - density, 12)
     elif "sparsity" not in merged:
         entry = written["method"]
@@ -124,6 +132,10 @@ def _fill_method(
     elif isinstance(merged["sparsity"], float):
         merged["sparsity"] = round(merged["sparsity"], 12)
     return merged, ignored
+
+
+def _is_density(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 1e-12 <= value <= 1.0
 
 
 def _fill_part(
@@ -157,18 +169,18 @@ def _settle_positions(flat: dict[str, Any], written: Settings) -> None:
     """Milestones in epochs become fractions of training; they must rise."""
     name = "lr_schedule.milestones"
     positions, epochs = flat.get(name), flat.get("epochs")
-    if not isinstance(positions, (list, tuple)) or not isinstance(epochs, int):
+    if not isinstance(positions, (list, tuple)) or not isinstance(epochs, int) or epochs < 1:
         return
     numbers = [p for p in positions if isinstance(p, (int, float)) and not isinstance(p, bool)]
     if len(numbers) != len(positions):
         return  # the schema says what is wrong
-    fractions = [p / epochs if p >= 1 else float(p) for p in numbers]
+    fractions = [p / epochs if 1 <= p < epochs else float(min(max(p, -1), 1)) for p in numbers]
     rising = all(a < b for a, b in zip([0.0, *fractions], fractions, strict=False))
     if not rising or (fractions and fractions[-1] >= 1.0):
         entry = written[name]
         raise entry.document.error(
             entry.path,
-            f"found {list(numbers)}; rising positions inside training expected: epochs from 1 to "
+            f"found {quoted(positions)}; rising positions inside training expected: epochs from 1 to "
             f"{epochs - 1}, or fractions between 0 and 1.",
         )
     flat[name] = tuple(round(fraction, 12) for fraction in fractions)
@@ -179,21 +191,23 @@ def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
     value = flat.get("update_interval")
     if not isinstance(value, str):
         return
-    match = _EPOCHS.fullmatch(value.strip())
-    steps = 0
-    if match:
-        validation, batch_size = flat.get("validation", 0.1), flat.get("batch_size", 128)
-        try:
-            steps = round(float(match[1]) * steps_per_epoch(flat["dataset"], float(validation), int(batch_size)))
-        except (TypeError, ValueError, ZeroDivisionError):
-            steps = 1  # validation or batch_size is at fault, and the schema says so
-    if steps < 1:
+    try:
+        validation, batch_size = float(flat.get("validation", 0.1)), int(flat.get("batch_size", 128))
+        per_epoch = steps_per_epoch(flat["dataset"], validation, batch_size)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        per_epoch = 1  # validation or batch_size is at fault, and the schema says so
+    steps = steps_of_epochs(value, per_epoch)
+    if steps is None:
         entry = written["update_interval"]
-        raise entry.document.error(
-            entry.path,
-            f"found {value!r}; whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'.",
-        )
+        raise entry.document.error(entry.path, f"found {quoted(value)}; {_INTERVAL_EXPECTED}.")
     flat["update_interval"] = steps
+
+
+def steps_of_epochs(text: str, steps_per_epoch: int) -> int | None:
+    """`"1.5 epochs"` as optimizer steps; None where it is not of that form, or less than a step."""
+    match = _EPOCHS.fullmatch(text.strip())
+    steps = float(match[1]) * steps_per_epoch if match else 0.0
+    return round(steps) if math.isfinite(steps) and round(steps) >= 1 else None
 
 
 def _validate(flat: dict[str, Any], written: Settings, document: Document) -> RunConfig:
@@ -208,25 +222,54 @@ def _validate(flat: dict[str, Any], written: Settings, document: Document) -> Ru
         config = RunConfig.model_validate(nested)
     except ValidationError as error:
         raise _explain(error, written, document) from None
+    for name in METHODS.get(config.method).options["preset"]:
+        if getattr(config, name) is None:  # a preset is never null, so somebody wrote it
+            entry = written[name]
+            raise entry.document.error(entry.path, f"found null; {config.method} needs it ({describe(name)}).")
     if config.optimizer.nesterov and not config.optimizer.momentum:
-        entry = written.get("optimizer.nesterov", written.get("optimizer.momentum"))
-        assert entry is not None
+        entry = written["optimizer.nesterov"]  # on its own it follows the momentum
         raise entry.document.error(entry.path, "nesterov needs a momentum above 0.")
     return config
 
 
-def _explain(error: ValidationError, written: Settings, document: Document) -> UserError:
-    """The first complaint of the schema, as a sentence with a place."""
-    first = error.errors()[0]
-    parts = [str(part) for part in first["loc"]]
-    name = ".".join(parts[:2]) if parts and parts[0] in PARTS else parts[0]
-    if first["type"] == "missing":
+def _check_idle(name: str, written: Settings, document: Document) -> None:
+    """Raise UserError where a setting that means nothing for the run has a value that no run could have."""
+    entry = written[name]
+    if name == "density":
+        if not _is_density(entry.value):
+            raise entry.document.error(entry.path, f"found {quoted(entry.value)}; {_DENSITY_EXPECTED}.")
+        return
+    if name == "update_interval" and isinstance(entry.value, str):
+        if steps_of_epochs(entry.value, 1_000_000) is None:
+            raise entry.document.error(entry.path, f"found {quoted(entry.value)}; {_INTERVAL_EXPECTED}.")
+        return
+    try:
+        _field_adapter(name).validate_python(entry.value)
+    except ValidationError as error:
+        raise _explain(error, written, document, name) from None
+
+
+@functools.cache
+def _field_adapter(name: str) -> TypeAdapter[Any]:
+    """Checks one setting alone, as the schema of the whole run would."""
+    part, _, inner = name.partition(".")
+    field = (PARTS[part] if inner else RunConfig).model_fields[inner or part]
+    annotation: Any = Annotated[field.annotation, field]
+    return TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+def _explain(error: ValidationError, written: Settings, document: Document, name: str | None = None) -> UserError:
+    """The first complaint of the schema, as a sentence with a place; `name` where it is of one setting alone."""
+    first = error.errors(include_url=False)[0]
+    if name is None:
+        parts = [str(part) for part in first["loc"]]
+        name = ".".join(parts[:2]) if parts[0] in PARTS else parts[0]
+    if first["type"] == "missing" and name not in written:
         return document.error((), f"a run needs {name}; it is set nowhere.")
     allowed = first["msg"].replace("Input should be", "").strip()
     found = first["input"]
-    message = (
-        f"found {found!r}; {allowed} expected" if "Input should be" in first["msg"] else f"found {found!r}: {allowed}"
-    )
+    said = quoted(found)
+    message = f"found {said}; {allowed} expected" if "Input should be" in first["msg"] else f"found {said}: {allowed}"
     if first["type"] == "literal_error" and isinstance(found, str):
         guess = nearest(found, re.findall(r"'([^']+)'", allowed))
         message += f". Did you mean {guess!r}?" if guess else "."

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from itopctl.errors import unknown
+from itopctl.errors import quoted, unknown
 from itopctl.spec.config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, RunConfig
 from itopctl.spec.reading import Document, KeyPath
 
@@ -109,11 +109,11 @@ def parse_sweep(document: Document) -> SweepSpec:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise document.error(
             ("name",) if "name" in data else (),
-            f"a sweep needs a name of letters, digits, '.', '_' and '-' (at most 100); found {name!r}.",
+            f"a sweep needs a name of letters, digits, '.', '_' and '-' (at most 100); found {quoted(name)}.",
         )
     description = data.get("description", "")
     if not isinstance(description, str):
-        raise document.error(("description",), f"text expected; found {description!r}.")
+        raise document.error(("description",), f"text expected; found {quoted(description)}.")
     return SweepSpec(name, description, list(_blocks(document)), _slurm(document), document)
 
 
@@ -122,7 +122,7 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise document.error(path, f"a mapping of settings expected; found {_kind(data)} {data!r}.")
+        raise document.error(path, f"a mapping of settings expected; found {_kind(data)} {quoted(data)}.")
     flat: Settings = {}
     for key, value in data.items():
         here = (*path, key)
@@ -131,7 +131,7 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
                 _put(flat, document, (*here, inner), f"{key}.{inner}", inner_value)
         elif key in PARTS:
             raise document.error(
-                here, f"a mapping with {', '.join(PARTS[key].model_fields)} expected; found {value!r}."
+                here, f"a mapping with {', '.join(PARTS[key].model_fields)} expected; found {quoted(value)}."
             )
         else:
             _put(flat, document, here, key, value)
@@ -153,13 +153,16 @@ def _blocks(document: Document) -> Iterator[Block]:
     base = settings_of(document, ("base",), data.get("base"))
     include = data.get("include")
     if include is not None and (not isinstance(include, list) or not include):
-        raise document.error(("include",), f"a list of blocks with {', '.join(SECTIONS)} expected; found {include!r}.")
-    if not include or data.get("grid") is not None or data.get("zip") is not None:
-        yield _block(document, (), data, base)
+        raise document.error(
+            ("include",), f"a list of blocks with {', '.join(SECTIONS)} expected; found {quoted(include)}."
+        )
+    outer = _block(document, (), data, base)
+    if not include or outer.axes:
+        yield outer
     for index, block in enumerate(include or []):
         path: KeyPath = ("include", index)
         if not isinstance(block, dict):
-            raise document.error(path, f"a block with {', '.join(SECTIONS)} expected; found {block!r}.")
+            raise document.error(path, f"a block with {', '.join(SECTIONS)} expected; found {quoted(block)}.")
         _check_keys(document, path, block, SECTIONS)
         own = settings_of(document, (*path, "base"), block.get("base"))
         yield _block(document, path, block, overlay(base, own))
@@ -180,7 +183,7 @@ def _block(document: Document, path: KeyPath, data: dict[str, Any], base: Settin
     _check_apart(document, base, axes)
     exclude = data.get("exclude")
     if exclude is not None and not isinstance(exclude, list):
-        raise document.error((*path, "exclude"), f"a list of mappings expected; found {exclude!r}.")
+        raise document.error((*path, "exclude"), f"a list of mappings expected; found {quoted(exclude)}.")
     entries = []
     for index, entry in enumerate(exclude or []):
         where = (*path, "exclude", index)
@@ -236,7 +239,7 @@ def _axis_items(document: Document, path: KeyPath, data: Any) -> Iterator[tuple[
     if data is None and path not in document.lines:
         return
     if not isinstance(data, dict) or not data:
-        raise document.error(path, f"a mapping from settings to lists of values expected; found {data!r}.")
+        raise document.error(path, f"a mapping from settings to lists of values expected; found {quoted(data)}.")
     for name, values in data.items():
         here = (*path, name)
         if name not in SETTINGS and name not in PARTS:
@@ -246,7 +249,9 @@ def _axis_items(document: Document, path: KeyPath, data: Any) -> Iterator[tuple[
 
 def _axis_list(document: Document, path: KeyPath, values: Any) -> list[Any]:
     if not isinstance(values, list):
-        raise document.error(path, f"a list of values expected; found {values!r}. For a single value write [{values}].")
+        raise document.error(
+            path, f"a list of values expected; found {quoted(values)}. For a single value write [{values}]."
+        )
     if not values:
         raise document.error(path, "an empty list leaves nothing to run.")
     return values
@@ -257,7 +262,7 @@ def _point(document: Document, name: str, value: Any, path: KeyPath) -> Settings
     if name in PARTS:
         if not isinstance(value, dict):
             raise document.error(
-                path, f"a mapping with {', '.join(PARTS[name].model_fields)} expected; found {value!r}."
+                path, f"a mapping with {', '.join(PARTS[name].model_fields)} expected; found {quoted(value)}."
             )
         flat: Settings = {}
         for inner, inner_value in value.items():
@@ -286,14 +291,14 @@ def _slurm(document: Document) -> SlurmOptions:
     if data is None:
         return SlurmOptions()
     if not isinstance(data, dict):
-        raise document.error(("slurm",), f"a mapping expected; found {data!r}.")
+        raise document.error(("slurm",), f"a mapping expected; found {quoted(data)}.")
     _check_keys(document, ("slurm",), data, tuple(SlurmOptions.model_fields))
     try:
         return SlurmOptions.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         path = ("slurm", *first["loc"][:1])
-        raise document.error(path, f"found {first['input']!r}: {first['msg'].lower()}.") from None
+        raise document.error(path, f"found {quoted(first['input'])}: {first['msg'].lower()}.") from None
 
 
 def _check_keys(document: Document, path: KeyPath, data: dict[str, Any], allowed: tuple[str, ...]) -> None:
