@@ -30,7 +30,9 @@ def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = No
 
 
 def _headline(details: dict[str, Any]) -> str:
-    cause = details["cause"]
-    state = details["state"] + (f" ({cause}: {details['message']})" if details["message"] else "")
+    why = [
+        part for part in (details["cause"], details["message"]) if part and part not in ("finished", details["state"])
+    ]
+    state = details["state"] + (f" ({': '.join(why)})" if why else "")
     sweeps = ", ".join(details["sweeps"]) or "no sweep"
     return f"Run {details['run_id']} of {sweeps}: {state}\n{details['directory']}\n"

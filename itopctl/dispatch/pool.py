@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results
+from itopctl.store.rundir import Results, release_lock_of_the_dead
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""
@@ -302,7 +302,7 @@ class Pool:
         journal = JournalWriter(run.journal, continuing=True)
         journal.write("failed", {"step": None, "epoch": None, "cause": cause, "message": message})
         journal.close()
-        run.lock.unlink(missing_ok=True)
+        release_lock_of_the_dead(run)
 
     def _kill_all(self) -> None:
         for worker in list(self._workers.values()):

@@ -28,7 +28,15 @@ from itopctl.errors import ItopctlError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.journal import JournalWriter, utc_now
-from itopctl.store.rundir import RunDirectory, RunLockedError, locked, read_json, replacing, write_json
+from itopctl.store.rundir import (
+    RunDirectory,
+    RunLockedError,
+    locked,
+    read_json,
+    remove_leftovers,
+    replacing,
+    write_json,
+)
 
 _JOURNAL_PROGRESS_SECONDS = 10.0
 
@@ -71,8 +79,9 @@ def execute(
     """
     try:
         with locked(run):
-            if run.result.exists():
+            if read_json(run.result) is not None:
                 return Ended("done", "finished")
+            remove_leftovers(run)
             with _output_to(run.log):
                 return _attempt(run, data_dir, job, should_stop, notify)
     except RunLockedError as error:

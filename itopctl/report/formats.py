@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -16,6 +18,7 @@ from itopctl.report.table import Cell, Column, Record, Table
 
 FORMATS = ("rich", "markdown", "latex", "csv", "json")
 
+_BEST_SIGN = "★"
 _PLAIN_WIDTH = 10_000  # a file or a pipe has no edge to fold at
 
 
@@ -28,14 +31,54 @@ def render(tables: Sequence[Table], style: str) -> str:
 
 
 def rich_tables(tables: Sequence[Table]) -> RenderableType:
-    """Tables for a terminal."""
+    """Tables for a terminal, each fitted to its width."""
     parts: list[RenderableType] = []
     for table in tables:
         if parts:
             parts.append(Text())
-        parts.append(_rich(table))
-        parts.extend(Text(note, style="dim") for note in table.notes)
+        parts.append(_Fitted(table))
     return Group(*parts)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A table with as many columns as there is room for."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [_RichColumn(self.table, index) for index in range(len(self.table.columns))]
+        left_out = []
+        while sum(column.least_width + 3 for column in columns) + 1 > options.max_width:
+            last = max(columns, key=lambda column: column.rank)
+            if not last.rank:
+                break
+            columns.remove(last)
+            left_out.append(last.header)
+        yield _rich(self.table, columns)
+        for note in _notes(self.table, f"{_BEST_SIGN} "):
+            yield Text(note, style="dim")
+        if left_out:
+            yield Text(f"No room for: {', '.join(reversed(left_out))}.", style="dim")
+
+
+class _RichColumn:
+    """A column as it is drawn: its cells, and the least width that shows them well."""
+
+    def __init__(self, table: Table, index: int) -> None:
+        column = table.columns[index]
+        self.header, self.align, self.rank = column.header, column.align, column.rank
+        self.cells = [_rich_cell(row[index]) for row in table.rows]
+        self.whole = column.whole or column.align == "right"
+        pieces = [
+            piece for cell in self.cells for piece in (cell.plain.split("\n") if self.whole else cell.plain.split())
+        ]
+        self.cell_width = max(map(cell_len, pieces), default=0)
+        self.least_width = max(self.cell_width, *map(cell_len, column.header.split() or [""]))
+
+
+def _notes(table: Table, best_mark: str) -> list[str]:
+    return [*([best_mark + table.best] if table.best else []), *table.notes]
 
 
 def make_console(stderr: bool = False) -> Console:
@@ -46,23 +89,21 @@ def make_console(stderr: bool = False) -> Console:
     return console
 
 
-def _rich(table: Table) -> RichTable:
-    drawn = RichTable(
-        title=table.title or None,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        padding=(0, 1),
-    )
-    for column in table.columns:
-        drawn.add_column(column.header, justify=column.align, no_wrap=column.align == "right")
-    for row in table.rows:
-        drawn.add_row(*(_rich_cell(cell) for cell in row))
+def _rich(table: Table, columns: Sequence[_RichColumn]) -> RichTable:
+    title = Text(table.title) if table.title else None
+    drawn = RichTable(title=title, title_justify="left", title_style="bold", header_style="bold", padding=(0, 1))
+    for column in columns:
+        width = column.cell_width if column.whole else None
+        drawn.add_column(Text(column.header), justify=column.align, min_width=width, overflow="fold")
+    for row in zip(*(column.cells for column in columns), strict=True):
+        drawn.add_row(*row)
     return drawn
 
 
 def _rich_cell(cell: Cell) -> Text:
-    text = Text(cell.text, style="bold green" if cell.best else cell.style)
+    text = Text(
+        f"{_BEST_SIGN} {cell.text}" if cell.best else cell.text, style="bold green" if cell.best else cell.style
+    )
     if cell.second:
         text.append(f"\n{cell.second}", style="not bold dim default")
     return text
@@ -74,24 +115,31 @@ def _markdown(tables: Sequence[Table]) -> str:
 
 def _markdown_table(table: Table) -> str:
     def shown(cell: Cell) -> str:
-        text = _one_line(cell).replace("|", "\\|")
+        text = _markdown_text(_one_line(cell))
         return f"**{text}**" if cell.best else text
 
-    header = [column.header.replace("|", "\\|") for column in table.columns]
+    header = [_markdown_text(column.header) for column in table.columns]
     body = [[shown(cell) for cell in row] for row in table.rows]
     widths = [max(3, *(cell_len(row[i]) for row in [header, *body])) for i in range(len(header))]
-    lines = [f"**{table.title}**", ""] if table.title else []
+    lines = [f"**{_markdown_text(table.title)}**", ""] if table.title else []
     lines.append(_markdown_row(header, widths, table.columns))
     rules = {"left": ":" + "-", "right": "-:", "center": ":-:"}
-    lines.append(
-        "| "
-        + " | ".join(_rule(rules[column.align], width) for column, width in zip(table.columns, widths, strict=True))
-        + " |"
-    )
+    cells = [_rule(rules[column.align], width) for column, width in zip(table.columns, widths, strict=True)]
+    lines.append("| " + " | ".join(cells) + " |")
     lines += [_markdown_row(row, widths, table.columns) for row in body]
-    if table.notes:
-        lines += ["", *(f"{note}  " for note in table.notes)]
+    notes = _notes(table, "Bold: ")
+    if notes:
+        lines += ["", *(f"{_markdown_text(note)}  " for note in notes)]
     return "\n".join(lines) + "\n"
+
+
+# An underscore inside a word is plain text in CommonMark; `R_s` stays readable as it is.
+_MARKDOWN_SPECIAL = re.compile(r"([\\`*\[\]<>&|~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+
+
+def _markdown_text(text: str) -> str:
+    """Text with every character that markdown would take for itself made harmless."""
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", text)
 
 
 def _rule(shape: str, width: int) -> str:
@@ -116,7 +164,7 @@ _LATEX_SPECIAL = {
 
 def latex_escape(text: str) -> str:
     """Text with every character that LaTeX would take for itself made harmless; `R_s` is set as mathematics."""
-    parts = text.split("R_s")
+    parts = re.split(r"\bR_s\b", text)
     return "$R_s$".join("".join(_LATEX_SPECIAL.get(char, char) for char in part) for part in parts)
 
 
@@ -126,11 +174,12 @@ def _latex(tables: Sequence[Table]) -> str:
 
 def _latex_table(table: Table) -> str:
     letters = {"left": "l", "right": "r", "center": "c"}
+    caption = " ".join([table.title + "." if table.title else "", *_notes(table, "Bold: ")]).strip()
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering",
-        f"  \\caption{{{latex_escape(' '.join([table.title + '.', *table.notes]))}}}",
+        *([f"  \\caption{{{latex_escape(caption)}}}"] if caption else []),
         f"  \\begin{{tabular}}{{{''.join(letters[column.align] for column in table.columns)}}}",
         "    \\toprule",
         "    " + " & ".join(latex_escape(column.header) for column in table.columns) + r" \\",
@@ -147,6 +196,8 @@ def _latex_table(table: Table) -> str:
 
 def _csv(tables: Sequence[Table]) -> str:
     records = _records(tables)
+    if not records:
+        return ""
     out = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
     writer = csv.DictWriter(out, names, lineterminator="\n")

@@ -32,7 +32,8 @@ def _attempts(run: Record) -> Table:
     ]
     rows = [
         [
-            Cell(str(a["attempt"])), Cell(f"{a['scheduler'] or NOTHING} {a['job_id'] or ''} {a['host'] or ''}".strip()),
+            Cell(str(a["attempt"])),
+            Cell(" ".join(str(a[n]) for n in ("scheduler", "job_id", "host") if a[n]) or NOTHING),
             Cell(_time(a["started_at"])), Cell(_time(a["ended_at"])), Cell(a["state"]), Cell(a["cause"] or ""),
             Cell(a["message"] or ""),
         ]

@@ -36,6 +36,10 @@ class _Entry:
     def finished(self) -> list[Record]:
         return [run for run in self.runs if run["state"] == "done" and run["test_accuracy"] is not None]
 
+    @property
+    def complete(self) -> bool:
+        return len(self.finished) == len(self.runs)
+
     def summary(self, field: str) -> Summary | None:
         return summarise([run[field] for run in self.finished if run[field] is not None])
 
@@ -62,27 +66,23 @@ def _group_table(dataset: str, model: str, runs: list[Record], method_order: Seq
     entries = _entries(runs)
     sparsities = sorted({key[1] for key in entries})
     rows = sorted({key[0] for key in entries}, key=lambda row: _row_order(row, method_order))
-    best = {value: _best_row(entries, rows, value) for value in sparsities}
+    best = {value: _best_rows(entries, rows, value) for value in sparsities}
     cells, records = [], []
     for row in rows:
-        line = [Cell(_row_label(row))]
+        line = [_row_cell(row)]
         for value in sparsities:
             entry = entries.get((row, value))
-            line.append(_cell(entry, best[value] == row))
+            line.append(_cell(entry, row in best[value]))
             if entry is not None:
-                records.append(_record(dataset, model, row, value, entry, best[value] == row))
+                records.append(_record(dataset, model, row, value, entry, row in best[value]))
         cells.append(line)
-    headers = [
-        Column("method"),
-        *(Column(f"sparsity {sparsity(v)}" if v else "dense", "right") for v in sparsities),
-    ]
-    notes = ["Test accuracy in % after the last step: mean ± standard deviation over seeds (number of seeds);"
+    headers = [Column("method"), *(Column(f"sparsity {sparsity(v)}" if v else "dense", "right") for v in sparsities)]
+    notes = ["Test accuracy in % after the last step: mean ± standard deviation over n seeds;"
              " R_s: exploration rate at the same step."]  # fmt: skip
-    if any(value is not None for value in best.values()):
-        notes.append("Best sparse method of a column marked.")
-    if any(len(entry.finished) < len(entry.runs) for entry in entries.values()):
+    if any(not entry.complete for entry in entries.values()):
         notes.append(f"{UNFINISHED} not all seeds are finished.")
-    return Table(f"{model} on {dataset}", headers, cells, records, notes)
+    mark = "best sparse method of its column." if any(best.values()) else ""
+    return Table(f"{model} on {dataset}", headers, cells, records, notes, mark)
 
 
 def _entries(runs: list[Record]) -> dict[tuple[_Row, float], _Entry]:
@@ -124,40 +124,43 @@ def _value_order(value: Any) -> tuple[bool, float, str]:
     return (not numeric, float(value) if numeric else 0.0, str(value))
 
 
-def _row_label(row: _Row) -> str:
+def _row_cell(row: _Row) -> Cell:
     method, settings = row
-    parts = [f"{_SHORT.get(name, name.replace('_', ' '))} {_value(value)}" for name, value in settings]
-    return ", ".join([method, *parts])
+    said = [(name, value) for name, value in settings if value is not None]
+    return Cell(
+        method, ", ".join(f"{_SHORT.get(name, name.replace('_', ' '))} {_value(value)}" for name, value in said)
+    )
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, tuple):
-        return "/".join(_value(item) for item in value)
+        return "/".join(_value(item) for item in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _best_row(entries: Mapping[tuple[_Row, float], _Entry], rows: Sequence[_Row], value: float) -> _Row | None:
-    """The row with the highest mean in a column, where at least two sparse ones have one."""
-    means = []
+def _best_rows(entries: Mapping[tuple[_Row, float], _Entry], rows: Sequence[_Row], value: float) -> list[_Row]:
+    """The sparse rows with the highest mean of a column, where at least two have all their seeds finished."""
+    means = {}
     for row in rows:
         entry = entries.get((row, value))
-        summary = entry.summary("test_accuracy") if entry and row[0] != "dense" else None
+        summary = entry.summary("test_accuracy") if entry and entry.complete and row[0] != "dense" else None
         if summary:
-            means.append((summary.mean, row))
-    return max(means, key=lambda item: item[0])[1] if len(means) > 1 else None
+            means[row] = summary.mean
+    highest = max(means.values(), default=0.0)
+    return [row for row, mean in means.items() if mean == highest] if len(means) > 1 else []
 
 
 def _cell(entry: _Entry | None, best: bool) -> Cell:
     if entry is None:
         return Cell("")
-    mark = UNFINISHED if len(entry.finished) < len(entry.runs) else ""
+    mark = "" if entry.complete else UNFINISHED
     accuracy, explored = entry.summary("test_accuracy"), entry.summary("exploration_rate")
     if accuracy is None or explored is None:
         return Cell(NOTHING + mark)
     spread = f" ± {percent(accuracy.std)}" if accuracy.std is not None else ""
-    return Cell(f"{percent(accuracy.mean)}{spread} ({accuracy.n}){mark}", f"R_s {rate(explored.mean)}", best)
+    return Cell(f"{percent(accuracy.mean)}{spread}", f"R_s {rate(explored.mean)}, n {accuracy.n}{mark}", best)
 
 
 def _record(dataset: str, model: str, row: _Row, value: float, entry: _Entry, best: bool) -> Record:

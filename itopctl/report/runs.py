@@ -21,21 +21,27 @@ def runs_table(runs: Sequence[Record], title: str = "") -> Table:
 
     Args:
         runs: records of the store (`itopctl.store.queries.RUN_COLUMNS`).
+        title: by default the model and data set, where all runs have the same.
     """
+    kinds = {(run["model"], run["dataset"]) for run in runs}
+    one_kind = len(kinds) == 1 and runs[0]["model"] is not None
+    if one_kind and not title:
+        title = "{} on {}".format(*kinds.pop())
     headers = [
-        Column("run"), Column("state"), Column("data set"), Column("model"), Column("method"),
-        Column("sparsity", "right"), Column("ΔT", "right"), Column("seed", "right"), Column("accuracy %", "right"),
-        Column("at best val. %", "right"), Column("R_s", "right"), Column("train FLOPs", "right"),
-        Column("time", "right"),
+        Column("run", whole=True), Column("state"),
+        *([] if one_kind else [Column("data set", rank=2), Column("model", rank=2)]),
+        Column("method"), Column("sparsity", "right"), Column("ΔT", "right"), Column("seed", "right", rank=1),
+        Column("test %", "right"), Column("test % at best validation", "right", rank=4), Column("R_s", "right"),
+        Column("train FLOPs", "right", rank=5), Column("time", "right", rank=3),
     ]  # fmt: skip
     rows = [
         [
-            Cell(run["run_id"]), state_cell(run["state"], run["cause"]), Cell(run["dataset"] or NOTHING),
-            Cell(run["model"] or NOTHING), Cell(run["method"] or NOTHING),
-            Cell(NOTHING if run["sparsity"] is None else sparsity(run["sparsity"])),
+            Cell(run["run_id"]), state_cell(run["state"], run["cause"]),
+            *([] if one_kind else [Cell(run["dataset"] or NOTHING), Cell(run["model"] or NOTHING)]),
+            Cell(run["method"] or NOTHING), Cell(NOTHING if run["sparsity"] is None else sparsity(run["sparsity"])),
             Cell(number(run["update_interval"])), Cell(number(run["seed"])), Cell(percent(run["test_accuracy"])),
             Cell(percent(run["test_accuracy_at_best_validation"])), Cell(rate(run["exploration_rate"])),
-            Cell(f"{rate(run['train_flops_ratio'])}×" if run["train_flops_ratio"] is not None else NOTHING),
+            Cell(NOTHING if run["train_flops_ratio"] is None else f"{number(run['train_flops_ratio'], 2)}×"),
             Cell(duration(run["wall_seconds"])),
         ]
         for run in runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,8 +20,5 @@ def summarise(values: Sequence[float]) -> Summary | None:
     """Mean, sample standard deviation and number of the values; None where there are none."""
     if not values:
         return None
-    mean = math.fsum(values) / len(values)
-    if len(values) == 1:
-        return Summary(mean, None, 1)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return Summary(mean, math.sqrt(variance), len(values))
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(statistics.mean(values), spread, len(values))

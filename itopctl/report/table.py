@@ -11,10 +11,19 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, and where its cells are set."""
+    """A column.
+
+    Attributes:
+        header: its heading.
+        align: where its cells are set; those set right are numbers, and never folded.
+        whole: whether cells set left must not be folded either.
+        rank: where a terminal is too narrow for all, columns of the highest rank are left out first; 0 stays.
+    """
 
     header: str
     align: Literal["left", "right", "center"] = "left"
+    whole: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Table:
         title: above it.
         columns, rows: what a person reads; every row has one cell a column.
         records: what CSV and JSON contain, whatever the rows show.
+        best: what a marked cell is; empty where none is marked.
         notes: lines under it.
     """
 
@@ -50,3 +60,4 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     records: Sequence[Record]
     notes: Sequence[str] = field(default_factory=tuple)
+    best: str = ""

@@ -13,10 +13,12 @@ def percent(fraction: float | None, digits: int = 2) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, without a tail of zeros."""
+    """A number with so many significant digits, without a tail of zeros; written out, never with an exponent up."""
     if value is None:
         return NOTHING
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{round(value):,}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def rate(value: float | None) -> str:
@@ -51,7 +53,7 @@ def size(count: int | None) -> str:
         return NOTHING
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1000
-    return f"{value:.3g} TB"
+    return f"{number(value)} TB"

@@ -6,6 +6,7 @@ Only the process a person types into opens it; workers write run directories.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,26 +34,33 @@ class Store:
         EnvironmentUnfitError: it cannot be opened, is no database, or was written by a newer itopctl.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str | sa.URL) -> None:
+        self.name = re.sub(r"//[^@/]*@", "//***@", str(url))  # as it may be shown: without a password
         try:
-            self.engine = _make_engine(url)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            self.engine = _make_engine(sa.make_url(url))
+        except ModuleNotFoundError as error:
+            raise EnvironmentUnfitError(f"the store's driver is not installed: pip install {error.name}") from error
+        except (ArgumentError, NoSuchModuleError, ValueError) as error:
             raise UserError(
-                f"--store {url}: {error}. A URL such as postgresql+psycopg://host/name expected."
+                f"--store {self.name}: {error}. A URL expected, such as postgresql+psycopg://host/name."
             ) from error
         self._prepare()
+
+    def indexes(self, database: Path) -> bool:
+        """Whether this is the SQLite file of a results folder, and so an index over that folder alone."""
+        url = self.engine.url
+        return url.drivername.startswith("sqlite") and Path(url.database or "").resolve() == database.resolve()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection for reading."""
-        with _explained(self.url), self.engine.connect() as connection:
+        with _explained(self.name), self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that holds the write lock from its start; committed on leaving without an error."""
-        with _explained(self.url), self.engine.connect() as connection:
+        with _explained(self.name), self.engine.connect() as connection:
             connection = connection.execution_options(itopctl_writes=True)
             with connection.begin():
                 yield connection
@@ -71,14 +79,14 @@ class Store:
                     connection.execute(tables.meta.insert(), row)
         elif version > tables.SCHEMA_VERSION:
             raise EnvironmentUnfitError(
-                f"{self.url} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
+                f"{self.name} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
                 "Update itopctl, or name another store."
             )
 
 
 def open_store(database: Path, url: str | None = None) -> Store:
     """The store of a results folder, or the one a URL names."""
-    return Store(url or f"sqlite:///{database}")
+    return Store(url or sa.URL.create("sqlite", database=str(database)))
 
 
 def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -102,7 +110,7 @@ def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, 
         connection.execute(final, rows[start : start + _ROWS_AT_ONCE])
 
 
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: sa.URL) -> Engine:
     engine = sa.create_engine(url)
     if engine.dialect.name != "sqlite":
         return engine
@@ -131,15 +139,16 @@ def _version(connection: Connection) -> int | None:
 
 
 @contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
+def _explained(name: str) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
         reason = str(error.orig)
         if "locked" in reason:
             reason = f"another process has held it locked for {_BUSY_SECONDS} s; try again"
-        raise EnvironmentUnfitError(f"the store {url} cannot be used: {reason}.") from error
+        raise EnvironmentUnfitError(f"the store {name} cannot be used: {reason}.") from error
     except DatabaseError as error:
         raise EnvironmentUnfitError(
-            f"the store {url} cannot be used: {error.orig}. It can be deleted: it is rebuilt from the run directories."
+            f"the store {name} cannot be used: {error.orig}. If it is the itop.db of a results folder, move it away: "
+            "it is rebuilt from the run directories."
         ) from error

@@ -24,6 +24,9 @@ _ATTEMPT_COLUMNS = (
 )  # fmt: skip
 
 
+_LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
+
+
 @dataclass
 class _Gathered:
     """Rows to write, collected over many runs."""
@@ -37,10 +40,31 @@ class _Gathered:
 def ingest(store: Store, results: Results) -> None:
     """Bring the database up to date with the results folder."""
     ingest_sweeps(store, results)
+    ids = results.run_ids()
     with store.read() as connection:
-        query = sa.select(tables.runs.c.run_id).where(tables.runs.c.state == "done")
-        done = set(connection.execute(query).scalars())
-    ingest_runs(store, results, [run_id for run_id in results.run_ids() if run_id not in done])
+        open_attempts = sa.select(tables.attempts.c.run_id).where(tables.attempts.c.state == "running")
+        settled = sa.select(tables.runs.c.run_id).where(
+            tables.runs.c.state == "done", tables.runs.c.run_id.not_in(open_attempts)
+        )
+        skipped = set(connection.execute(settled).scalars())
+    if store.indexes(results.database):
+        _forget_deleted(store, set(ids))
+    ingest_runs(store, results, [run_id for run_id in ids if run_id not in skipped])
+
+
+def _forget_deleted(store: Store, there: set[str]) -> None:
+    """Runs whose directory somebody deleted are queued again, with nothing known of them."""
+    with store.read() as connection:
+        started = tables.runs.c.state != "queued", tables.runs.c.attempts > 0
+        known = connection.execute(sa.select(tables.runs.c.run_id, tables.runs.c.config).where(sa.or_(*started)))
+        gone = {run_id: config for run_id, config in known if run_id not in there}
+    if not gone:
+        return
+    with store.write() as connection:
+        for table in (tables.attempts, tables.evaluations, tables.layers):
+            for run_id in gone:
+                connection.execute(sa.delete(table).where(table.c.run_id == run_id))
+        upsert(connection, tables.runs, [_new_row(run_id, config) for run_id, config in gone.items()])
 
 
 def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
@@ -64,14 +88,16 @@ def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
 def ingest_sweeps(store: Store, results: Results) -> None:
     """Take over the manifests that changed; their runs are `queued` until something is known of them."""
     with store.read() as connection:
-        known = dict(connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.stamp)).tuples().all())
+        rows = connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.stamp))
+        known = {row.sweep: row.stamp for row in rows}
     for path in results.manifests():
         stamp = _stamp(path)
         manifest = read_json(path) if known.get(path.stem) != stamp else None
-        if manifest is None:
-            continue
-        points = {point["run_id"]: point["config"] for point in manifest["runs"]}
-        row = {key: manifest[key] for key in ("description", "specs", "slurm", "created_at", "updated_at")}
+        try:
+            points = {str(point["run_id"]): dict(point["config"]) for point in (manifest or {})["runs"]}
+            row = {key: (manifest or {})[key] for key in ("description", "specs", "slurm", "created_at", "updated_at")}
+        except (KeyError, TypeError, ValueError):
+            continue  # not changed, or not whole
         with store.write() as connection:
             upsert(connection, tables.sweeps, [{"sweep": path.stem, **row, "stamp": stamp}])
             connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == path.stem))
@@ -91,23 +117,59 @@ def _gather(
         if not isinstance(config, dict):
             return
         row = _new_row(run.run_id, config)
+    if row["journal_offset"] > _size(run.journal):  # begun anew
+        row.update(journal_offset=0, damaged_lines=0)
     part = read_journal(run.journal, row["journal_offset"])
     row["journal_offset"] = part.offset
     row["damaged_lines"] += part.damaged
     touched: dict[int, dict[str, Any]] = {}
     for event in part.events:
-        _apply(event, row, attempts, touched, out)
-    result = read_json(run.result)
-    if result is not None:
-        _apply_result(result, row, out)
-    elif row["state"] == "running" and not is_held(run) and not run.result.exists():
-        row.update(state="lost", cause="lost", message="its process is gone and left no result")
-    elif row["state"] == "lost" and is_held(run):
-        row.update(state="running", cause=None, message=None)
+        if _is_sound(event):
+            _apply(event, row, attempts, touched, out)
+        else:
+            row["damaged_lines"] += 1
+    _settle(run, row, attempts, touched, out)
     row["attempts"] = max(attempts, default=0)
     if row != earlier:
         out.runs.append(row)
     out.attempts.extend(touched.values())
+
+
+def _is_sound(event: dict[str, Any]) -> bool:
+    """Whether an event has what its row needs."""
+    step, needs_step = event.get("step"), event["event"] in ("evaluated", "topology", "started")
+    return isinstance(event.get("attempt"), int) and (isinstance(step, int) if needs_step else True)
+
+
+def _settle(
+    run: RunDirectory,
+    row: dict[str, Any],
+    attempts: dict[int, dict[str, Any]],
+    touched: dict[int, dict[str, Any]],
+    out: _Gathered,
+) -> None:
+    """Say what the journal alone cannot: success, by our own result file; and loss, by the lock that nobody holds."""
+    held = is_held(run)
+    result = read_json(run.result)
+    if result is not None:
+        _apply_result(result, row, out)
+    elif row["state"] in ("running", "lost") and not held:
+        message = "its process is gone and left no result"
+        if run.result.exists():
+            message = "its result.json is damaged"
+        row.update(state="lost", cause="lost", message=message)
+    elif row["state"] == "lost" and held:
+        row.update(state="running", cause=None, message=None)
+    if held:
+        return
+    for number, attempt in attempts.items():
+        if attempt["state"] != "running":
+            continue
+        if result is not None and number == result.get("attempt", number):
+            attempt |= {"state": "done", "cause": "finished", "ended_at": result.get("finished_at")}
+        else:
+            attempt |= _LOST
+        touched[number] = attempt
 
 
 def _new_row(run_id: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -129,9 +191,11 @@ def _apply(
     for name in ("step", "epoch"):
         if event.get(name) is not None:
             row[name] = event[name]
-    if not isinstance(number, int):
-        return
+    assert isinstance(number, int)
     if kind == "started":
+        for earlier_number, earlier in attempts.items():
+            if earlier["state"] == "running" and earlier_number != number:
+                touched[earlier_number] = attempts[earlier_number] = earlier | _LOST
         row.update(state="running", cause=None, message=None, **_pick(event, ("total_steps", "total_epochs")))
         attempt = dict.fromkeys(_ATTEMPT_COLUMNS) | {"run_id": row["run_id"], "attempt": number}
         attempt |= {"state": "running", "started_at": event.get("at"), "resumed_from_step": event.get("step")}
@@ -175,9 +239,12 @@ def _apply_result(result: dict[str, Any], row: dict[str, Any], out: _Gathered) -
         step=result.get("steps"), epoch=result.get("epochs"), current_test_accuracy=result.get("test_accuracy"),
         current_exploration_rate=result.get("exploration_rate"),
     )  # fmt: skip
-    for position, layer in enumerate(result.get("layers", [])):
-        names = ("name", "shape", "size", "active", "density", "exploration_rate")
-        out.layers.append({"run_id": row["run_id"], "position": position, **{name: layer.get(name) for name in names}})
+    names = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
+    layers = result.get("layers")
+    for position, layer in enumerate(layers if isinstance(layers, list) else []):
+        if isinstance(layer, dict) and all(layer.get(name) is not None for name in names):
+            kept = {name: layer[name] for name in names}
+            out.layers.append({"run_id": row["run_id"], "position": position, **kept})
 
 
 def _pick(event: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -199,6 +266,13 @@ def _attempt_rows(connection: Connection, ids: list[str]) -> dict[str, dict[int,
         for row in connection.execute(query).mappings():
             found.setdefault(row["run_id"], {})[row["attempt"]] = dict(row)
     return found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _stamp(path: Path) -> str:

@@ -73,22 +73,29 @@ class JournalWriter:
     """
 
     def __init__(self, path: Path, continuing: bool = False) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        if read_journal(path).torn:
+            os.write(self._file, b"\n")  # what was cut off may have been whole but for this
         earlier = read_journal(path)
         last = max((_number(e.get("attempt")) for e in earlier.events), default=0)
         ended = not earlier.events or earlier.events[-1]["event"] in ("finished", "failed")
         self.attempt = last if continuing and not ended else last + 1
         self._seq = max((_number(e.get("seq")) for e in earlier.events), default=0)
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if earlier.torn:
-            os.write(self._file, b"\n")
+        self._torn = False
 
     def write(self, event: str, fields: dict[str, Any]) -> None:
-        """Append one event in a single write; those a later step depends on reach the disk before this returns."""
+        """Append one event in a single write; those a later step depends on reach the disk before this returns.
+
+        Raises:
+            OSError: it could not be written whole; the next event begins a line of its own.
+        """
         self._seq += 1
         line = {"event": event, "seq": self._seq, "attempt": self.attempt, "at": utc_now(), **fields}
-        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        data = b"\n" * self._torn + json.dumps(line, allow_nan=False).encode() + b"\n"
+        self._torn = True
         while data:
             data = data[os.write(self._file, data) :]
+        self._torn = False
         if event in _DURABLE:
             os.fsync(self._file)
 

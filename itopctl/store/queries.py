@@ -102,13 +102,17 @@ def select_runs(
     if states:
         query = query.where(tables.runs.c.state.in_(list(states)))
     with store.read() as connection:
-        membership = _membership(connection, sweeps)
+        membership = _membership(connection)
         rows = connection.execute(query).mappings().all()
-    order = {run_id: index for index, run_id in enumerate(membership)}
+    order = {
+        run_id: index
+        for index, (run_id, names) in enumerate(membership.items())
+        if not sweeps or not set(sweeps).isdisjoint(names)
+    }
     records = []
     for row in rows:
         run_id = row["_id"]
-        if sweeps and run_id not in membership:
+        if sweeps and run_id not in order:
             continue
         names = ",".join(membership.get(run_id, ()))
         records.append((order.get(run_id, len(order)), {n: names if n == "sweep" else row[n] for n in columns}))
@@ -116,13 +120,11 @@ def select_runs(
     return [record for _, record in records]
 
 
-def _membership(connection: Connection, sweeps: Sequence[str]) -> dict[str, list[str]]:
+def _membership(connection: Connection) -> dict[str, list[str]]:
     """Run id → names of its sweeps, in the order of the sweeps' points."""
     query = sa.select(tables.sweep_runs.c.sweep, tables.sweep_runs.c.run_id).order_by(
         tables.sweep_runs.c.sweep, tables.sweep_runs.c.position
     )
-    if sweeps:
-        query = query.where(tables.sweep_runs.c.sweep.in_(list(sweeps)))
     found: dict[str, list[str]] = {}
     for sweep, run_id in connection.execute(query):
         found.setdefault(run_id, []).append(sweep)

@@ -7,6 +7,7 @@ RESULTS/sweeps/<name>.json   the spec as it was, and its runs: ids and configs
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -86,7 +87,7 @@ class Results:
         """Ids of all runs that have a folder; whatever else lies there is passed over."""
         try:
             with os.scandir(self.runs) as entries:
-                return sorted(entry.name for entry in entries if _RUN_ID.fullmatch(entry.name))
+                return sorted(entry.name for entry in entries if _RUN_ID.fullmatch(entry.name) and entry.is_dir())
         except FileNotFoundError:
             return []
 
@@ -114,8 +115,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; on leaving without an error its content is flushed and takes the place of `path`."""
+def replacing(path: Path, keep: bool = True) -> Iterator[Path]:
+    """A path to write to; on leaving without an error its content is flushed and takes the place of `path`.
+
+    With `keep=False` it is only a file beside `path` that is gone afterwards.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -125,13 +129,20 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         os.fchmod(handle, 0o644)
         yield aside
-        os.fsync(handle)
-        aside.replace(path)
+        if keep:
+            os.fsync(handle)
+            aside.replace(path)
     except OSError as error:
         raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
         os.close(handle)
         aside.unlink(missing_ok=True)
+
+
+def remove_leftovers(run: RunDirectory) -> None:
+    """Remove what processes that were killed while writing left aside; only for who holds the run's lock."""
+    for path in run.path.glob(".*"):
+        path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -151,32 +162,51 @@ class RunLockedError(EnvironmentUnfitError):
 def locked(run: RunDirectory) -> Iterator[None]:
     """Be the only process at a run. A lock whose process is gone from this host is taken over.
 
+    The lock file appears whole, by a hard link that fails where there is one. Only a process of the same host may
+    take a lock over, so a file lock on the directory is enough to let one process at a time judge and replace it.
+
     Raises:
         RunLockedError: a live process, or one of another host, holds it.
     """
-    mine = json.dumps(_me()).encode()
-    for _ in range(2):
-        try:
-            handle = os.open(run.lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            holder = lock_holder(run)
-            if holder is not None and not _gone(holder):
-                raise RunLockedError(
-                    f"run {run.run_id} is being run by process {holder.get('pid')} on {holder.get('host')}."
-                ) from None
+    mine = _me()
+    with _one_at_a_time(run), replacing(run.path / f"lock-of-{os.getpid()}", keep=False) as aside:
+        aside.write_text(json.dumps(mine))
+        holder = lock_holder(run)
+        if run.lock.exists() and (holder is None or _gone(holder)):
             run.lock.unlink(missing_ok=True)
-            continue
         try:
-            os.write(handle, mine)
-        finally:
-            os.close(handle)
-        break
-    else:
-        raise RunLockedError(f"run {run.run_id} was taken by another process just now.")
+            run.lock.hardlink_to(aside)
+        except FileExistsError:
+            holder = lock_holder(run) or {}
+            raise RunLockedError(
+                f"run {run.run_id} is being run by process {holder.get('pid')} on {holder.get('host')}."
+            ) from None
     try:
         yield
     finally:
-        run.lock.unlink(missing_ok=True)
+        with _one_at_a_time(run):
+            if lock_holder(run) == mine:
+                run.lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(run: RunDirectory) -> Iterator[None]:
+    """Keep other processes of this host out of the same section, where the file system can."""
+    handle = os.open(run.path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def release_lock_of_the_dead(run: RunDirectory) -> None:
+    """Remove a run's lock if its process is surely gone."""
+    with _one_at_a_time(run):
+        holder = lock_holder(run)
+        if holder is None or _gone(holder):
+            run.lock.unlink(missing_ok=True)
 
 
 def lock_holder(run: RunDirectory) -> dict[str, Any] | None:

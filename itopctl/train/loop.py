@@ -272,8 +272,9 @@ class Training:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
             "progress": {
-                "step": self.step, "epochs_ended": self.epochs_ended, "last_loss": self.last_loss, "epoch_loss_sum": self.epoch_loss_sum,
-                "epoch_loss_steps": self.epoch_loss_steps, "last_zeta": self.last_zeta, "best": self.best,
+                "step": self.step, "epochs_ended": self.epochs_ended, "last_loss": self.last_loss,
+                "epoch_loss_sum": self.epoch_loss_sum, "epoch_loss_steps": self.epoch_loss_steps,
+                "last_zeta": self.last_zeta, "best": self.best,
                 "training_seconds": self.training_seconds, "seconds_before": self.wall_seconds,
             },
         }  # fmt: skip

@@ -16,11 +16,33 @@ from itopctl import __version__
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl
 
-PROMISED = (
-    "run_id, sweep, state, cause, dataset, model, method, growth, drop, allocation, sparsity, density, update_interval, "
-    "drop_fraction, seed, epochs, test_accuracy, test_accuracy_at_best_validation, validation_accuracy, exploration_rate, "
-    "exploration_rate_at_best_validation, train_flops_ratio, inference_flops_ratio, steps, wall_seconds"
-).split(", ")
+PROMISED = [
+    "run_id",
+    "sweep",
+    "state",
+    "cause",
+    "dataset",
+    "model",
+    "method",
+    "growth",
+    "drop",
+    "allocation",
+    "sparsity",
+    "density",
+    "update_interval",
+    "drop_fraction",
+    "seed",
+    "epochs",
+    "test_accuracy",
+    "test_accuracy_at_best_validation",
+    "validation_accuracy",
+    "exploration_rate",
+    "exploration_rate_at_best_validation",
+    "train_flops_ratio",
+    "inference_flops_ratio",
+    "steps",
+    "wall_seconds",
+]
 
 
 def runs_of(finished_sweep: FinishedSweep) -> list[dict]:
@@ -49,7 +71,7 @@ def test_the_paper_table_has_dense_on_top_and_n_seeds_in_each_cell(finished_swee
     assert shown.returncode == 0
     rows = [line for line in shown.stdout.splitlines() if line.startswith("│")]
     assert [row.split()[1] for row in rows[::2]] == ["dense", "static", "set-itop", "rigl-itop"]
-    assert shown.stdout.count("(2)") == 7
+    assert shown.stdout.count(", n 2 ") == 7
     cells = json.loads(itopctl("report", "--json", "--results", finished_sweep.results).stdout)
     runs = runs_of(finished_sweep)
     for cell in cells:

@@ -285,6 +285,7 @@ def test_an_overflow_under_a_scaler_skips_the_update_and_the_step():
     assert scaler.get_scale() == 2.0**9
 
 
+@pytest.mark.filterwarnings("ignore:sparsity .* gives less than one weight")
 @modest(100)
 @given(st.integers(2, 30), st.data())
 def test_rigl_on_distinct_values_equals_two_full_sorts(size, data):
