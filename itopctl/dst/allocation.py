@@ -66,10 +66,9 @@ def layer_densities(
     raw = {name: rule(shape, power) for name, shape in shapes.items() if name not in keep_dense}
     budget = (1.0 - sparsity) * total - sum(sizes[name] for name in keep_dense)
     if budget <= 0:
-        reachable = 1.0 - (sum(sizes[name] for name in keep_dense) + len(raw)) / total
         raise UserError(
             f"sparsity {sparsity:g} cannot be reached while {', '.join(sorted(keep_dense))} stay dense; "
-            f"the largest reachable sparsity is {math.floor(reachable * 1e6) / 1e6:g}."
+            f"{_largest_reachable(sizes, keep_dense)}."
         )
     capped: set[str] = set(keep_dense)
     scale = 0.0
@@ -102,11 +101,11 @@ def allocate(
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     target = round((1.0 - sparsity) * total)
-    if target < len(sizes):
-        reachable = 1.0 - len(sizes) / total
+    least = sum(size if name in keep_dense else 1 for name, size in sizes.items())
+    if target < least:
         raise UserError(
-            f"sparsity {sparsity:g} leaves {target} weights for {len(sizes)} layers; "
-            f"the largest reachable sparsity is {math.floor(reachable * 1e6) / 1e6:g}."
+            f"sparsity {sparsity:g} leaves {target:,} weights where {least:,} are needed, one a layer"
+            f"{' and all of the dense ones' if keep_dense else ''}; {_largest_reachable(sizes, keep_dense)}."
         )
     ideal = {name: density * sizes[name] for name, density in densities.items()}
     starved = [name for name, count in ideal.items() if count < 1.0]
@@ -117,6 +116,13 @@ def allocate(
         )
     counts = {name: min(sizes[name], max(1, math.floor(count + 1e-9))) for name, count in ideal.items()}
     return _settle(counts, ideal, sizes, target, set(keep_dense))
+
+
+def _largest_reachable(sizes: Mapping[str, int], keep_dense: Collection[str]) -> str:
+    """In words, the sparsity at which every layer that need not be dense has one weight; rounded down."""
+    least = sum(size if name in keep_dense else 1 for name, size in sizes.items())
+    sparsity = 1.0 - least / sum(sizes.values())
+    return f"the largest reachable sparsity is {math.floor(sparsity * 1e6) / 1e6:g}"
 
 
 def _settle(

@@ -27,6 +27,7 @@ from itopctl.dst.layers import maskable_weights, matching
 from itopctl.dst.rules import LayerView, Rules
 from itopctl.dst.schedule import drop_fraction_at
 from itopctl.dst.select import highest, lowest
+from itopctl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class SparseTraining:
         seed: int = 0,
         **overrides: Any,
     ) -> None:
+        if rules is not None and overrides:
+            raise UserError(f"explicit rules and {', '.join(overrides)} both given; put the settings into the rules.")
         self.optimizer = optimizer
         self.rules = rules if rules is not None else Rules.of_method(method, **overrides)
         self.total_steps = total_steps
@@ -131,7 +134,7 @@ class SparseTraining:
         self._dense_gradients: dict[str, Tensor] = {}
         self._weights = maskable_weights(model)
         if not self._weights:
-            raise ValueError("the model has no linear or convolution layer to make sparse")
+            raise UserError("the model has no linear or convolution layer to make sparse.")
         self._layers = self._draw_layers(sparsity) if self.rules.sparse else []
         self._apply_masks()
 
@@ -156,7 +159,7 @@ class SparseTraining:
     def exploration_rate(self) -> float:
         """R_s: weights ever active ÷ maskable weights; 1 for dense training."""
         unexplored = sum(layer.explored.size - layer.explored.count for layer in self._layers)
-        return 1.0 - unexplored / self.maskable
+        return (self.maskable - unexplored) / self.maskable
 
     def layers(self) -> Iterator[LayerReport]:
         """Every maskable layer, in the model's order; a layer without a mask is fully active and explored."""
@@ -185,8 +188,10 @@ class SparseTraining:
             return
         if self.dense_gradient_due():
             for layer in self._layers:
-                if layer.weight.grad is not None:
-                    self._dense_gradients[layer.name] = layer.weight.grad.clone()
+                gradient = layer.weight.grad  # None where a layer had no part in the loss
+                self._dense_gradients[layer.name] = (
+                    torch.zeros_like(layer.weight) if gradient is None else gradient.clone()
+                )
         for layer in self._layers:
             if layer.weight.grad is not None:
                 layer.weight.grad.masked_fill_(layer.inactive, 0)
@@ -304,7 +309,7 @@ class SparseTraining:
                 layer.name: {
                     "shape": list(layer.weight.shape),
                     "mask": pack_bits(layer.active).cpu(),
-                    "explored": layer.explored.bits.cpu(),
+                    "explored": layer.explored.bits.clone().cpu(),
                 }
                 for layer in self._layers
             },
@@ -324,19 +329,27 @@ class SparseTraining:
         for key in ("total_steps", "seed"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")
-        for layer in self._layers:
-            entry, size, device = saved[layer.name], layer.weight.numel(), layer.weight.device
-            if entry["shape"] != list(layer.weight.shape):
-                raise ValueError(f"{layer.name}: saved shape {entry['shape']}, model's {list(layer.weight.shape)}")
-            active = unpack_bits(entry["mask"].to(device), size)
-            if int(active.sum()) != layer.active_count:
-                raise ValueError(f"{layer.name}: {int(active.sum())} weights saved, {layer.active_count} expected")
+        taken = [_unpack_saved(layer, saved[layer.name]) for layer in self._layers]
+        for layer, (active, explored) in zip(self._layers, taken, strict=True):
             layer.inactive.copy_(~active.view(layer.weight.shape))
-            layer.explored.bits = entry["explored"].to(device)
+            layer.explored.bits = explored
             layer.explored.add(layer.active)
         self.steps_done = state["steps_done"]
         self.updates_done = state["updates_done"]
         self._apply_masks()
+
+
+def _unpack_saved(layer: _MaskedLayer, entry: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """A saved mask, flat, and a copy of the saved explored set. Raises ValueError where they are not this layer's."""
+    size, device = layer.weight.numel(), layer.weight.device
+    if entry["shape"] != list(layer.weight.shape):
+        raise ValueError(f"{layer.name}: saved shape {entry['shape']}, model's {list(layer.weight.shape)}")
+    if not entry["mask"].numel() == entry["explored"].numel() == layer.explored.bits.numel():
+        raise ValueError(f"{layer.name}: the saved mask or explored set is not of {size} weights")
+    active = unpack_bits(entry["mask"].to(device), size)
+    if int(active.sum()) != layer.active_count:
+        raise ValueError(f"{layer.name}: {int(active.sum())} weights saved, {layer.active_count} expected")
+    return active, entry["explored"].to(device, copy=True)
 
 
 def _scores(rule: Any, view: LayerView) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.dst.engine import LayerReport
-from itopctl.dst.layers import MASKABLE
+from itopctl.dst.layers import MASKABLE, weight_name
 
 
 def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
@@ -25,7 +25,7 @@ def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
         example: a batch of one sample, on the model's device.
     """
     counts: dict[str, int] = {}
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = _weight_names(model)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = module.get_parameter("weight")
@@ -33,10 +33,10 @@ def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
         used = inputs[0] if isinstance(module, nn.modules.conv._ConvTransposeNd) else output
         channels = used.shape[-1 if isinstance(module, nn.Linear) else 1]
         name = names[id(weight)]
-        counts[name] = counts.get(name, 0) + weight.numel() * (used[0].numel() // channels)
+        counts[name] = counts.get(name, 0) + weight.numel() * (used.numel() // channels)
 
+    modes = [(module, module.training) for module in model.modules()]
     handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, MASKABLE)]
-    was_training = model.training
     try:
         model.eval()
         with torch.no_grad():
@@ -44,8 +44,18 @@ def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
     return counts
+
+
+def _weight_names(model: nn.Module) -> dict[int, str]:
+    """Identity of every maskable weight → its name, the one `maskable_weights` gives it; frozen ones, too."""
+    names: dict[int, str] = {}
+    for module_name, module in model.named_modules():
+        if isinstance(module, MASKABLE):
+            names.setdefault(id(module.get_parameter("weight")), weight_name(module_name))
+    return names
 
 
 class FlopsMeter:

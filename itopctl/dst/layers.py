@@ -32,8 +32,13 @@ def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         weight = module.get_parameter("weight")
         if weight.requires_grad and id(weight) not in seen:
             seen.add(id(weight))
-            found[f"{module_name}.weight" if module_name else "weight"] = weight
+            found[weight_name(module_name)] = weight
     return found
+
+
+def weight_name(module_name: str) -> str:
+    """Name of a layer's weight; the model itself may be the layer."""
+    return f"{module_name}.weight" if module_name else "weight"
 
 
 def matching(names: list[str], patterns: tuple[str, ...]) -> set[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from itopctl.catalogue import DROPS, GROWTHS, METHODS, is_user_function
+from itopctl.catalogue import ALLOCATIONS, DROPS, GROWTHS, METHODS, is_user_function
 from itopctl.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+SCHEDULES = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,18 @@ class DropSchedule:
 
     Attributes:
         name: `cosine` (from drop_fraction to `final`), `linear` (the same, straight) or `constant`.
-        final: ζ at the end of the schedule, in [0, 1).
+        final: ζ at the end of the schedule, in [0, 1].
         stop: fraction of training, in (0, 1], at which the schedule ends; there are no updates from there on.
     """
 
     name: Literal["cosine", "linear", "constant"] = "cosine"
     final: float = 0.0
     stop: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_word("drop schedule", self.name, SCHEDULES)
+        _check_range("final", self.final, 0.0 <= self.final <= 1.0, "in [0, 1]")
+        _check_range("stop", self.stop, 0.0 < self.stop <= 1.0, "in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,20 @@ class Rules:
     replace_rounding: Literal["floor", "ceil"] | None = None
 
     def __post_init__(self) -> None:
+        if self.allocation is not None:
+            ALLOCATIONS.get(self.allocation)
+        _check_range("allocation_power", self.allocation_power, self.allocation_power >= 0.0, "0 or more")
         if not self.dynamic:
             return
         missing = [f.name for f in fields(self) if f.name != "allocation" and getattr(self, f.name) is None]
         if missing:
             raise UserError(f"a dynamic method needs {', '.join(missing)}.")
-        assert self.drop and self.growth and self.update_interval is not None
+        assert self.drop and self.growth and self.update_interval is not None and self.drop_fraction is not None
         DROPS.get(self.drop)
         GROWTHS.get(self.growth)
-        if self.update_interval < 1:
-            raise UserError(f"update_interval {self.update_interval} is below 1 step.")
+        _check_range("update_interval", self.update_interval, self.update_interval >= 1, "1 step or more")
+        _check_range("drop_fraction", self.drop_fraction, 0.0 < self.drop_fraction <= 1.0, "in (0, 1]")
+        _check_word("replace_rounding", str(self.replace_rounding), ("floor", "ceil"))
 
     @property
     def sparse(self) -> bool:
@@ -81,10 +93,13 @@ class Rules:
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether growth reads the dense gradient. A rule of the user's own may, so it gets one."""
-        if self.growth is None:
-            return False
-        return bool(GROWTHS.get(self.growth).options.get("needs_gradient", is_user_function(self.growth)))
+        """Whether a rule reads the dense gradient. A rule of the user's own may, so it gets one."""
+        named = [(GROWTHS, self.growth), (DROPS, self.drop)]
+        return any(
+            catalogue.get(name).options.get("needs_gradient", is_user_function(name))
+            for catalogue, name in named
+            if name is not None
+        )
 
     @classmethod
     def of_method(cls, method: str, **overrides: Any) -> Rules:
@@ -104,12 +119,24 @@ class Rules:
         settings = {name: value for name, value in settings.items() if name not in entry.options["ignores"]}
         schedule = settings.get("drop_schedule")
         if isinstance(schedule, Mapping):
+            for name in schedule:
+                _check_word("setting of drop_schedule", name, [field.name for field in fields(DropSchedule)])
             settings["drop_schedule"] = DropSchedule(**schedule)
         if isinstance(settings.get("update_interval"), str):
             raise UserError(
                 f"method {method!r} updates every {settings['update_interval']}: pass update_interval in steps."
             )
         return cls(**settings)
+
+
+def _check_word(kind: str, found: str, allowed: Sequence[str]) -> None:
+    if found not in allowed:
+        raise UserError(unknown(kind, found, allowed))
+
+
+def _check_range(name: str, found: float, inside: bool, range_: str) -> None:
+    if not inside:
+        raise UserError(f"{name} is {found!r}; it must be {range_}.")
 
 
 @dataclass(frozen=True)
@@ -136,7 +163,7 @@ class LayerView:
     def gradient(self) -> Tensor:
         """The dense gradient; an error for a rule that did not ask for it."""
         if self.dense_gradient is None:
-            raise RuntimeError("this growth rule reads layer.gradient: declare it with needs_gradient=True")
+            raise RuntimeError("this rule reads layer.gradient: declare it with needs_gradient=True")
         return self.dense_gradient
 
     def random_scores(self) -> Tensor:

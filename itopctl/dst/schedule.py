@@ -8,9 +8,9 @@ from itopctl.dst.rules import Rules
 
 
 def last_update_before(rules: Rules, total_steps: int) -> int:
-    """First step at which no update happens any more: `stop` × total_steps, rounded up."""
+    """First step at which no update happens any more: `stop` × total_steps, rounded up (but for float dust)."""
     assert rules.drop_schedule is not None
-    return math.ceil(rules.drop_schedule.stop * total_steps)
+    return math.ceil(round(rules.drop_schedule.stop * total_steps, 6))
 
 
 def drop_fraction_at(rules: Rules, step: int, total_steps: int) -> float | None:

@@ -262,7 +262,7 @@ def test_the_sparsity_named_where_there_are_too_few_weights_counts_the_dense_lay
 
 
 def test_more_layers_than_weights_is_an_error_that_names_a_reachable_sparsity():
-    with pytest.raises(UserError, match="3 layers") as error:
+    with pytest.raises(UserError, match="3 are needed, one a layer") as error:
         allocate(LENET, 0.999999)
     assert named_in(error.value) == pytest.approx(1 - 3 / 266_200, abs=2e-6)
     assert sum(allocate(LENET, named_in(error.value)).values()) >= 3
