@@ -1,7 +1,8 @@
 """Run directories, journals, and the database that indexes them. Knows neither torch nor a scheduler.
 
 `rundir.py` the files of one run · `journal.py` their event log · `tables.py` the database's tables ·
-`database.py` opening and writing it · `ingest.py` run directories → database · `queries.py` what people ask of it.
+`database.py` opening and writing it · `run_news.py` what a run's files say · `ingest.py` run directories → database ·
+`queries.py` what people ask of it.
 
 The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them.
 """

@@ -23,6 +23,7 @@ from torch.nn import functional
 from itopctl.catalogue import MODELS
 from itopctl.dst import FlopsMeter, Rules, SparseTraining, TopologyUpdate, forward_flops
 from itopctl.dst.rules import DropSchedule
+from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import RunConfig
 from itopctl.train.data.tensors import Part, load_images
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
@@ -66,7 +67,13 @@ class Evaluation:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`: the first GPU if there is one, else the CPU."""
+    """`auto`: the first GPU if there is one, else the CPU.
+
+    Raises:
+        EnvironmentUnfitError: a GPU was asked for by name and there is none.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentUnfitError(f"device {name!r} was asked for, and PyTorch finds no GPU on this machine.")
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,6 +127,7 @@ class Training:
         )  # fmt: skip
         example = torch.zeros(1, *self.data.shape, device=self.device)
         self.meter = FlopsMeter(forward_flops(self.model, example))
+        self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
         self.forward = torch.compile(self.model) if config.compile else self.model
         self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
         self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
@@ -182,9 +190,7 @@ class Training:
             self.scaler.scale(loss).backward()
         else:
             loss.backward()
-        ratio = self.meter.inference_ratio(self.sparse.layers()) if self._ratio_stale else self._ratio
-        self._ratio, self._ratio_stale = ratio, False
-        self.meter.add_steps(1, ratio, self.sparse.dense_gradient_due())
+        self.meter.add_steps(1, self.inference_ratio, self.sparse.dense_gradient_due())
         self.losses[self.loss_count] = loss.detach()
         self.loss_count += 1
         self.step += 1
@@ -216,7 +222,7 @@ class Training:
 
     def _record_update(self, update: TopologyUpdate) -> None:
         self.last_zeta = update.drop_fraction
-        self._ratio_stale = True
+        self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
         stride = self.evaluation_stride
         measured = stride is not None and update.step % stride == 0
         evaluation = self._evaluate() if measured else None
@@ -245,7 +251,7 @@ class Training:
             "active": self.sparse.active,
             "train_loss": self.last_loss,
             "train_flops_ratio": self.meter.training_ratio(dense_steps),
-            "inference_flops_ratio": self.meter.inference_ratio(layers),
+            "inference_flops_ratio": self.inference_ratio,
             "topology_updates": self.sparse.updates_done,
             "epochs": self.config.total_epochs,
             "steps": self.step,
@@ -293,12 +299,9 @@ class Training:
             setattr(self.meter, name, value)
         for name, value in state["progress"].items():
             setattr(self, name, value)
-        self._ratio_stale = True
+        self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
 
     # Pieces -----------------------------------------------------------------------------------------------
-
-    _ratio = 1.0
-    _ratio_stale = True
 
     @property
     def wall_seconds(self) -> float:

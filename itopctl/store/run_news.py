@@ -1,0 +1,167 @@
+"""What the files of one run say that the database does not know yet: rows to write.
+
+The journal tells what happened; `result.json` alone decides success; the lock tells whether a process is at it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from itopctl.store import tables
+from itopctl.store.journal import read_journal
+from itopctl.store.rundir import RunDirectory, is_held, read_json
+
+Row = dict[str, Any]
+
+_LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
+_WHO = ("scheduler", "job_id", "host", "pid")
+_ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
+_LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
+
+
+def new_run_row(run_id: str, config: dict[str, Any]) -> Row:
+    """The row of a run of which only the config is known."""
+    row: Row = {column.name: None for column in tables.runs.columns}
+    row.update({name: config.get(name) for name in tables.CONFIG_COLUMNS})
+    sparsity = config.get("sparsity")
+    row.update(
+        run_id=run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0, config=config,
+        density=round(1.0 - sparsity, 12) if isinstance(sparsity, (int, float)) else None,
+    )  # fmt: skip
+    return row
+
+
+class RunNews:
+    """Rows of one run, brought up to date with its files.
+
+    Attributes:
+        row: its row in `runs`, or None where its config cannot be read.
+        changed: whether `row` differs from what the database has.
+        attempts: rows of `attempts` that are new or changed.
+        evaluations, layers: rows to add to these tables.
+
+    Args:
+        run: its directory.
+        earlier: its row in the database, if it has one.
+        attempts: its attempts in the database, by number.
+    """
+
+    def __init__(self, run: RunDirectory, earlier: Row | None, attempts: dict[int, Row]) -> None:
+        self.run = run
+        self.attempts: list[Row] = []
+        self.evaluations: list[Row] = []
+        self.layers: list[Row] = []
+        self._known = dict(attempts)
+        self._touched: set[int] = set()
+        self.row = dict(earlier) if earlier else self._first_row()
+        self.changed = False
+        if self.row is None:
+            return
+        self._read_journal(self.row)
+        self._read_result_and_lock(self.row)
+        self.row["attempts"] = max(self._known, default=0)
+        self.changed = self.row != earlier
+        self.attempts = [self._known[number] for number in sorted(self._touched)]
+
+    def _first_row(self) -> Row | None:
+        config = (read_json(self.run.config) or {}).get("config")
+        return new_run_row(self.run.run_id, config) if isinstance(config, dict) else None
+
+    def _read_journal(self, row: Row) -> None:
+        if row["journal_offset"] > _size(self.run.journal):  # begun anew
+            row.update(journal_offset=0, damaged_lines=0)
+        part = read_journal(self.run.journal, row["journal_offset"])
+        row["journal_offset"] = part.offset
+        row["damaged_lines"] += part.damaged
+        for event in part.events:
+            if _is_sound(event):
+                self._apply(event, row)
+            else:
+                row["damaged_lines"] += 1
+
+    def _apply(self, event: Row, row: Row) -> None:
+        row.update({name: event[name] for name in ("step", "epoch") if event.get(name) is not None})
+        match event["event"]:
+            case "started":
+                self._lose_open_attempts()
+                self._set_attempt(
+                    event["attempt"], state="running", started_at=event.get("at"), resumed_from_step=event["step"],
+                    **{name: event.get(name) for name in _WHO},
+                )  # fmt: skip
+                row.update(state="running", cause=None, message=None)
+                row.update({name: event.get(name) for name in ("total_steps", "total_epochs")})
+            case "evaluated" | "topology":
+                row["current_exploration_rate"] = event.get("exploration_rate")
+                if event.get("test_accuracy") is not None:
+                    row["current_test_accuracy"] = event["test_accuracy"]
+                self.evaluations.append({
+                    "run_id": self.run.run_id, "kind": "epoch" if event["event"] == "evaluated" else "update",
+                    "attempt": event["attempt"], **{name: event.get(name) for name in tables.EVALUATION_COLUMNS},
+                })  # fmt: skip
+            case "finished":
+                self._set_attempt(event["attempt"], state="done", cause="finished", ended_at=event.get("at"))
+            case "failed":
+                cause, message = event.get("cause"), event.get("message")
+                cancelled = cause == "cancelled"
+                self._set_attempt(
+                    event["attempt"], state="cancelled" if cancelled else "failed", cause=cause, message=message,
+                    ended_at=event.get("at"),
+                )  # fmt: skip
+                row.update(state="queued" if cancelled else "failed", cause=cause, message=message)
+
+    def _read_result_and_lock(self, row: Row) -> None:
+        held, result = is_held(self.run), read_json(self.run.result)
+        if result is not None:
+            self._apply_result(result, row)
+        elif row["state"] in ("running", "lost") and not held:
+            damaged = "its result.json is damaged" if self.run.result.exists() else _LOST["message"]
+            row.update(state="lost", cause="lost", message=damaged)
+        elif row["state"] == "lost":
+            row.update(state="running", cause=None, message=None)
+        if held:
+            return
+        if result is not None:
+            for number in self._open_attempts():
+                if number == result.get("attempt", number):
+                    self._set_attempt(number, state="done", cause="finished", ended_at=result.get("finished_at"))
+        self._lose_open_attempts()
+
+    def _apply_result(self, result: Row, row: Row) -> None:
+        row.update({name: result.get(name) for name in tables.RESULT_COLUMNS})
+        row.update(
+            state="done", cause="finished", message=None, final_density=result.get("density"),
+            step=result.get("steps"), epoch=result.get("epochs"), current_test_accuracy=result.get("test_accuracy"),
+            current_exploration_rate=result.get("exploration_rate"),
+        )  # fmt: skip
+        layers = result.get("layers")
+        for position, layer in enumerate(layers if isinstance(layers, list) else []):
+            if isinstance(layer, dict) and all(layer.get(name) is not None for name in _LAYER_COLUMNS):
+                kept = {name: layer[name] for name in _LAYER_COLUMNS}
+                self.layers.append({"run_id": self.run.run_id, "position": position, **kept})
+
+    def _open_attempts(self) -> list[int]:
+        return [number for number, attempt in self._known.items() if attempt["state"] == "running"]
+
+    def _lose_open_attempts(self) -> None:
+        """Attempts that never said how they ended, and cannot any more."""
+        for number in self._open_attempts():
+            self._set_attempt(number, **_LOST)
+
+    def _set_attempt(self, number: int, **columns: Any) -> None:
+        fresh = {"run_id": self.run.run_id, "attempt": number, **dict.fromkeys(_ATTEMPT_COLUMNS)}
+        self._known[number] = self._known.get(number, fresh) | columns
+        self._touched.add(number)
+
+
+def _is_sound(event: Row) -> bool:
+    """Whether an event has what its rows need."""
+    needs_step = event["event"] in ("started", "evaluated", "topology")
+    return isinstance(event.get("attempt"), int) and (not needs_step or isinstance(event.get("step"), int))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
