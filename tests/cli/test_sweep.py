@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl, write_spec
@@ -190,13 +189,3 @@ def test_shipped_specs_expand(name: str, tmp_path: Path) -> None:
         assert {config["sparsity"] for config in configs} == {0.0, 0.9, 0.95, 0.98}
         intervals = {(c["growth"], c["update_interval"]) for c in configs}
         assert {("random", 1500), ("gradient", 4000)} < intervals
-
-
-def test_the_readmes_example_spec_is_valid(tmp_path: Path) -> None:
-    text = Path("README.md").read_text()
-    example = text.split("```yaml\n")[1].split("```")[0]
-    assert yaml.safe_load(example)["name"]
-    spec = tmp_path / "example.yaml"
-    spec.write_text(example)
-    plan = itopctl("sweep", spec, "--dry-run", cwd=tmp_path)
-    assert plan.returncode == 0, plan.stderr

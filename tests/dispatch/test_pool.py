@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool, Slot, plan_slots
+from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool, Slot, plan_slots, visible_gpus
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.journal import read_journal
@@ -224,6 +224,34 @@ def test_every_worker_gets_its_share_of_cores_and_one_gpu(
     workers: int | None, per_gpu: int, cores: int, gpus: list[str], expected: list[Slot]
 ) -> None:
     assert plan_slots(workers, per_gpu, cores, gpus) == expected
+
+
+SEEING = (
+    "import os, torch\n"
+    "def make_model(input_shape, classes):\n"
+    "    print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']), torch.get_num_threads(), flush=True)\n"
+    "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
+)
+
+
+@pytest.mark.parametrize(("slot", "seen"), [(Slot(2, "3"), "sees '3' 2"), (Slot(1), "sees '' 1")])
+def test_a_worker_sees_its_gpu_alone_and_has_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot, seen: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = run_config(model=own_model(tmp_path, SEEING), device="cpu")
+    results = Results(tmp_path / "results")
+    pool = Pool(results, Path("data"), [slot], Watcher(), prepare=lambda i: record_config(results, i, config))
+    assert pool.run([run_id(config)]).states == {run_id(config): "done"}
+    assert seen in results.run(run_id(config)).log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("listed", "gpus"), [("0,1", ["0", "1"]), ("GPU-8a, GPU-9b", ["GPU-8a", "GPU-9b"]), ("", []), ("-1", [])]
+)
+def test_gpus_are_those_the_environment_allows(listed: str, gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == gpus
 
 
 # Interrupts of the real command -------------------------------------------------------------------------------
