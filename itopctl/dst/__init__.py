@@ -11,7 +11,7 @@ Knows tensors and nothing else: no config files, no paths, no jobs, no database.
 
 Where to look: `methods.py` the named presets · `allocation.py` density per layer · `drop.py`, `growth.py` the
 rules · `schedule.py` the drop fraction ζ over training · `select.py` exact k-subsets · `exploration.py` R_s ·
-`flops.py` costs · `engine.py` the object that puts them together.
+`flops.py` costs · `masked_layer.py` one masked weight · `engine.py` the object that puts them together.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """
@@ -24,21 +24,25 @@ if TYPE_CHECKING:
     from itopctl.dst.engine import LayerReport, SparseTraining, TopologyUpdate
     from itopctl.dst.exploration import expected_exploration
     from itopctl.dst.flops import FlopsMeter, forward_flops
-    from itopctl.dst.rules import Rules
+    from itopctl.dst.rules import DropSchedule, LayerView, Rules
 
 _HOME = {
     "SparseTraining": "engine",
     "TopologyUpdate": "engine",
     "LayerReport": "engine",
     "Rules": "rules",
+    "DropSchedule": "rules",
+    "LayerView": "rules",
     "expected_exploration": "exploration",
     "forward_flops": "flops",
     "FlopsMeter": "flops",
 }
 
 __all__ = [
+    "DropSchedule",
     "FlopsMeter",
     "LayerReport",
+    "LayerView",
     "Rules",
     "SparseTraining",
     "TopologyUpdate",

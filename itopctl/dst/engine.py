@@ -11,7 +11,6 @@ resumed training draws what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 
 from itopctl.catalogue import DROPS, GROWTHS
 from itopctl.dst.allocation import allocate
-from itopctl.dst.exploration import ExploredSet, pack_bits, unpack_bits
+from itopctl.dst.keyed import keyed_generator
 from itopctl.dst.layers import maskable_weights, matching
+from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.rules import LayerView, Rules
 from itopctl.dst.schedule import drop_fraction_at
 from itopctl.dst.select import highest, lowest
@@ -72,39 +72,22 @@ class LayerReport:
         return self.explored / self.size
 
 
-class _MaskedLayer:
-    """A weight with its mask. `inactive` is True where the weight must be zero."""
-
-    def __init__(self, index: int, name: str, weight: nn.Parameter, active_count: int, seed: int) -> None:
-        self.index = index
-        self.name = name
-        self.weight = weight
-        self.active_count = active_count
-        device = weight.device
-        order = torch.randperm(weight.numel(), generator=_generator(device, seed, index, 0), device=device)
-        flat = torch.ones(weight.numel(), dtype=torch.bool, device=device)
-        flat[order[:active_count]] = False
-        self.inactive = torch.empty_like(weight, dtype=torch.bool, requires_grad=False)
-        self.inactive.copy_(flat.view(weight.shape))
-        self.explored = ExploredSet(~self.inactive)
-
-    @property
-    def active(self) -> Tensor:
-        return ~self.inactive
-
-
 class SparseTraining:
     """Sparse training of one model: call `step()` in place of `optimizer.step()`.
 
     Args:
         model: its linear and convolution weights are masked in place, at once.
-        optimizer: any torch optimizer over the model's parameters.
+        optimizer: any torch optimizer over the model's parameters. One that is not known to treat every weight for
+            itself (Muon, say) is followed by another masking of weights and state.
         method: name in `itopctl list methods`; its preset gives the rules.
-        sparsity: global fraction of zero weights over maskable layers, in [0, 1); ignored by `dense`.
+        sparsity: global fraction of zero weights over maskable layers, in [0, 1); `dense` needs none.
         total_steps: optimizer steps of the whole training, for the schedule of ζ.
-        rules: explicit rules, in place of the method's preset.
+        rules: explicit rules, in place of a method.
         seed: of the initial masks and of every random choice.
-        **overrides: single settings of the preset, such as `update_interval=500`.
+        **overrides: single settings of the method's preset, such as `update_interval=500`.
+
+    A weight that grows starts at zero with empty optimizer state. Under Adam, whose step count is not reset, the
+    first step of such a weight is about (1 − β₁) / √(1 − β₂) ≈ 3 times lr, whatever its gradient.
 
     Raises:
         UserError: unknown names, a sparsity that cannot be reached, a model without maskable layers.
@@ -114,28 +97,33 @@ class SparseTraining:
         self,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        method: str = "set-itop",
+        method: str | None = None,
         *,
-        sparsity: float = 0.0,
+        sparsity: float | None = None,
         total_steps: int,
         rules: Rules | None = None,
         seed: int = 0,
         **overrides: Any,
     ) -> None:
-        if rules is not None and overrides:
-            raise UserError(f"explicit rules and {', '.join(overrides)} both given; put the settings into the rules.")
         self.optimizer = optimizer
-        self.rules = rules if rules is not None else Rules.of_method(method, **overrides)
+        self.rules = _choose_rules(method, rules, overrides)
+        if self.rules.sparse and sparsity is None:
+            raise UserError("a sparse method needs a sparsity.")
+        if total_steps < 1:
+            raise UserError(f"total_steps is {total_steps}; a training has at least 1 step.")
         self.total_steps = total_steps
         self.seed = seed
         self.steps_done = 0
         self.updates_done = 0
-        self._gradients_masked = False
         self._dense_gradients: dict[str, Tensor] = {}
+        self._masked_gradients: dict[str, Tensor | None] = {}
+        self._drop_rule = DROPS.function(self.rules.drop) if self.rules.drop else None
+        self._growth_rule = GROWTHS.function(self.rules.growth) if self.rules.growth else None
+        self._needs_gradient = self.rules.needs_gradient
         self._weights = maskable_weights(model)
         if not self._weights:
             raise UserError("the model has no linear or convolution layer to make sparse.")
-        self._layers = self._draw_layers(sparsity) if self.rules.sparse else []
+        self._layers = self._draw_layers(sparsity or 0.0) if self.rules.sparse else []
         self._apply_masks()
 
     # Reading ----------------------------------------------------------------------------------------------
@@ -182,20 +170,21 @@ class SparseTraining:
     def mask_gradients(self) -> None:
         """Zero the gradients of inactive weights; call it before clipping by global norm.
 
-        `step()` calls it where nobody has. The dense gradient an update needs is set aside first.
+        `step()` calls it in any case. The dense gradient that an update needs is set aside first, once for each
+        backward pass (told by a new gradient tensor, as `zero_grad()` leaves it by default). With a scaler the
+        order is: `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
-        if self._gradients_masked:
-            return
-        if self.dense_gradient_due():
-            for layer in self._layers:
-                gradient = layer.weight.grad  # None where a layer had no part in the loss
+        due = self.dense_gradient_due()
+        for layer in self._layers:
+            gradient = layer.weight.grad  # None where a layer had no part in the loss
+            seen = layer.name in self._masked_gradients and self._masked_gradients[layer.name] is gradient
+            if due and not seen:
                 self._dense_gradients[layer.name] = (
                     torch.zeros_like(layer.weight) if gradient is None else gradient.clone()
                 )
-        for layer in self._layers:
-            if layer.weight.grad is not None:
-                layer.weight.grad.masked_fill_(layer.inactive, 0)
-        self._gradients_masked = True
+            if gradient is not None:
+                gradient.masked_fill_(layer.inactive, 0)
+            self._masked_gradients[layer.name] = gradient
 
     def step(self, scaler: torch.amp.GradScaler | None = None) -> TopologyUpdate | None:
         """One training step, in place of `optimizer.step()`: after `backward()`, before `zero_grad()`.
@@ -205,9 +194,12 @@ class SparseTraining:
 
         Returns:
             What the topology update did, where one was due.
+
+        Raises:
+            FloatingPointError: an update was due and a weight is not finite.
         """
-        if scaler is not None and not self._gradients_masked:
-            scaler.unscale_(self.optimizer)
+        if scaler is not None:
+            _unscale_once(scaler, self.optimizer)
         self.mask_gradients()
         zeta = self._due()
         self.steps_done += 1
@@ -216,9 +208,11 @@ class SparseTraining:
                 scaler.step(self.optimizer)
             else:
                 self.optimizer.step()
+            if type(self.optimizer) not in _ELEMENTWISE:
+                self._apply_masks()
         update = None if zeta is None else self._update_topology(zeta)
-        self._gradients_masked = False
         self._dense_gradients.clear()
+        self._masked_gradients.clear()
         return update
 
     def update_due(self) -> bool:
@@ -227,20 +221,20 @@ class SparseTraining:
 
     def dense_gradient_due(self) -> bool:
         """Whether the coming step reads the dense gradient (it costs a dense backward pass)."""
-        return self.update_due() and self.rules.needs_gradient
+        return self._needs_gradient and self.update_due()
 
     def _due(self) -> float | None:
         return drop_fraction_at(self.rules, self.steps_done + 1, self.total_steps)
 
     # Topology ---------------------------------------------------------------------------------------------
 
-    def _draw_layers(self, sparsity: float) -> list[_MaskedLayer]:
+    def _draw_layers(self, sparsity: float) -> list[MaskedLayer]:
         shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
         dense = matching(list(shapes), self.rules.keep_dense)
         assert self.rules.allocation is not None
         counts = allocate(shapes, sparsity, self.rules.allocation, self.rules.allocation_power, dense)
         return [
-            _MaskedLayer(index, name, weight, counts[name], self.seed)
+            MaskedLayer(index, name, weight, counts[name], self.seed)
             for index, (name, weight) in enumerate(self._weights.items())
             if counts[name] < weight.numel()
         ]
@@ -248,6 +242,9 @@ class SparseTraining:
     @torch.no_grad()
     def _update_topology(self, zeta: float) -> TopologyUpdate:
         self.updates_done += 1
+        for layer in self._layers:
+            if not layer.weight.isfinite().all():
+                raise FloatingPointError(f"{layer.name} has a weight that is not finite after step {self.steps_done}")
         if not all(gradient.isfinite().all() for gradient in self._dense_gradients.values()):
             return TopologyUpdate(self.steps_done, zeta, 0, 0, 0, self.exploration_rate, skipped=True)
         replaced = moved = new = 0
@@ -265,21 +262,21 @@ class SparseTraining:
         exact = round(zeta * active, 9)
         return math.floor(exact) if self.rules.replace_rounding == "floor" else math.ceil(exact)
 
-    def _drop_and_grow(self, layer: _MaskedLayer, count: int) -> None:
-        assert self.rules.drop and self.rules.growth
+    def _drop_and_grow(self, layer: MaskedLayer, count: int) -> None:
+        assert self._drop_rule and self._growth_rule
         weight = layer.weight.detach()
-        generator = _generator(weight.device, self.seed, layer.index, self.updates_done)
+        generator = keyed_generator(self.seed, layer.index, self.updates_done, device=weight.device)
         active = layer.active
         view = LayerView(layer.name, weight, active, self._dense_gradients.get(layer.name), self.steps_done, generator)
         kept = active.reshape(-1).clone()
-        kept[lowest(_scores(DROPS.function(self.rules.drop), view), count, active, generator)] = False
-        grown = highest(_scores(GROWTHS.function(self.rules.growth), view), count, ~kept, generator)
+        kept[lowest(_scores(self._drop_rule, view), count, active, generator)] = False
+        grown = highest(_scores(self._growth_rule, view), count, ~kept, generator)
         if bool(kept[grown].any()):
             raise AssertionError(f"{layer.name}: kept and grown weights overlap")
         kept[grown] = True
         if int(kept.sum()) != layer.active_count:
             raise AssertionError(f"{layer.name}: {int(kept.sum())} active weights, not {layer.active_count}")
-        layer.inactive.copy_(~kept.view(weight.shape))
+        layer.set_active(kept)
 
     @torch.no_grad()
     def _apply_masks(self) -> None:
@@ -305,14 +302,7 @@ class SparseTraining:
             "updates_done": self.updates_done,
             "total_steps": self.total_steps,
             "seed": self.seed,
-            "layers": {
-                layer.name: {
-                    "shape": list(layer.weight.shape),
-                    "mask": pack_bits(layer.active).cpu(),
-                    "explored": layer.explored.bits.clone().cpu(),
-                }
-                for layer in self._layers
-            },
+            "layers": {layer.name: layer.saved() for layer in self._layers},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -329,9 +319,9 @@ class SparseTraining:
         for key in ("total_steps", "seed"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")
-        taken = [_unpack_saved(layer, saved[layer.name]) for layer in self._layers]
+        taken = [layer.check_saved(saved[layer.name]) for layer in self._layers]
         for layer, (active, explored) in zip(self._layers, taken, strict=True):
-            layer.inactive.copy_(~active.view(layer.weight.shape))
+            layer.set_active(active)
             layer.explored.bits = explored
             layer.explored.add(layer.active)
         self.steps_done = state["steps_done"]
@@ -339,17 +329,30 @@ class SparseTraining:
         self._apply_masks()
 
 
-def _unpack_saved(layer: _MaskedLayer, entry: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """A saved mask, flat, and a copy of the saved explored set. Raises ValueError where they are not this layer's."""
-    size, device = layer.weight.numel(), layer.weight.device
-    if entry["shape"] != list(layer.weight.shape):
-        raise ValueError(f"{layer.name}: saved shape {entry['shape']}, model's {list(layer.weight.shape)}")
-    if not entry["mask"].numel() == entry["explored"].numel() == layer.explored.bits.numel():
-        raise ValueError(f"{layer.name}: the saved mask or explored set is not of {size} weights")
-    active = unpack_bits(entry["mask"].to(device), size)
-    if int(active.sum()) != layer.active_count:
-        raise ValueError(f"{layer.name}: {int(active.sum())} weights saved, {layer.active_count} expected")
-    return active, entry["explored"].to(device, copy=True)
+# Optimizers that change a weight by what they know of that weight alone: where gradient, weight and state are zero
+# they stay zero, so masking the gradient is all that is needed.
+_ELEMENTWISE = {
+    getattr(torch.optim, name)
+    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
+}
+
+
+def _choose_rules(method: str | None, rules: Rules | None, overrides: dict[str, Any]) -> Rules:
+    if rules is None:
+        return Rules.of_method(method or "set-itop", **overrides)
+    if method is not None or overrides:
+        given = ", ".join([*(["a method"] if method else []), *overrides])
+        raise UserError(f"explicit rules and {given} both given; put everything into the rules.")
+    return rules
+
+
+def _unscale_once(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:
+    """Unscale the gradients, unless the caller has done so to clip them."""
+    try:
+        scaler.unscale_(optimizer)
+    except RuntimeError as error:
+        if "already been called" not in str(error):
+            raise
 
 
 def _scores(rule: Any, view: LayerView) -> Tensor:
@@ -357,9 +360,3 @@ def _scores(rule: Any, view: LayerView) -> Tensor:
     if scores.shape != view.weight.shape:
         raise ValueError(f"a rule gave scores of shape {tuple(scores.shape)} for {tuple(view.weight.shape)}")
     return scores
-
-
-def _generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator that depends on the key alone."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)

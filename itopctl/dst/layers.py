@@ -29,7 +29,11 @@ def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     for module_name, module in model.named_modules():
         if not isinstance(module, MASKABLE):
             continue
-        weight = module.get_parameter("weight")
+        weight = module.weight
+        if not isinstance(weight, nn.Parameter):
+            raise UserError(
+                f"{module_name or 'the model'}: its weight is computed by a parametrization; remove it first."
+            )
         if weight.requires_grad and id(weight) not in seen:
             seen.add(id(weight))
             found[weight_name(module_name)] = weight

@@ -93,13 +93,20 @@ class Rules:
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether a rule reads the dense gradient. A rule of the user's own may, so it gets one."""
-        named = [(GROWTHS, self.growth), (DROPS, self.drop)]
-        return any(
-            catalogue.get(name).options.get("needs_gradient", is_user_function(name))
-            for catalogue, name in named
-            if name is not None
-        )
+        """Whether a rule reads the dense gradient.
+
+        A rule of the user's own gets one, unless the function has an attribute `needs_gradient` that is False.
+        """
+        for catalogue, name in ((GROWTHS, self.growth), (DROPS, self.drop)):
+            if name is None:
+                continue
+            if is_user_function(name):
+                needed = getattr(catalogue.function(name), "needs_gradient", True)
+            else:
+                needed = catalogue.get(name).options.get("needs_gradient", False)
+            if needed:
+                return True
+        return False
 
     @classmethod
     def of_method(cls, method: str, **overrides: Any) -> Rules:

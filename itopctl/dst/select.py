@@ -33,7 +33,7 @@ def lowest(scores: Tensor, count: int, among: Tensor, generator: torch.Generator
     values = scores.reshape(-1)[allowed]
     if values.isnan().any():
         raise ValueError("a score is NaN")
-    threshold = torch.kthvalue(values, count).values
+    threshold = _kth_lowest(values, count)
     below = values < threshold
     ties = (values == threshold).nonzero().squeeze(1)
     wanted = count - int(below.sum())
@@ -42,6 +42,13 @@ def lowest(scores: Tensor, count: int, among: Tensor, generator: torch.Generator
         ties = ties[order[:wanted].to(ties.device)]
     below[ties] = True
     return allowed[below]
+
+
+def _kth_lowest(values: Tensor, count: int) -> Tensor:
+    if values.device.type == "cpu":
+        return torch.kthvalue(values, count).values
+    # Elsewhere kthvalue is refused where deterministic algorithms are asked for, though its value would be the same.
+    return torch.topk(values, count, largest=False, sorted=False).values.max()
 
 
 def highest(scores: Tensor, count: int, among: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from itopctl.catalogue import DATASETS
+from itopctl.dst.keyed import keyed_generator
 from itopctl.errors import EnvironmentUnfitError, UserError
 from itopctl.train.data import tensors
 from itopctl.train.data.catalogue import locate
 from itopctl.train.data.fetch import compare_checksums
 from itopctl.train.data.files import read_cifar, read_digits, read_idx, read_idx_set
-from itopctl.train.data.tensors import crop_flip, keyed_generator, load_images
+from itopctl.train.data.tensors import crop_flip, load_images
 from tests.helpers import FASHION_MNIST
 
 

@@ -6,7 +6,6 @@ Images stay uint8; normalisation, crop and flip happen batch by batch, on the de
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itopctl.catalogue import DATASETS
+from itopctl.dst.keyed import keyed_generator
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import batches_of
 from itopctl.train.data.catalogue import locate
@@ -87,12 +87,6 @@ class ImageData:
         for start in range(0, len(part), _EVALUATION_BATCH):
             stop = start + _EVALUATION_BATCH
             yield self.normalise(part.images[start:stop]), part.labels[start:stop]
-
-
-def keyed_generator(*key: str | int) -> torch.Generator:
-    """A generator on the CPU that depends on the key alone."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 @functools.lru_cache(maxsize=2)
