@@ -49,9 +49,8 @@ class Plan:
 
     @property
     def to_run(self) -> tuple[str, ...]:
-        """What carrying out the plan would run, in the order of the specs."""
-        wanted = {*self.new, *self.failed}
-        return tuple(run_id for run_id in self.configs if run_id in wanted)
+        """What carrying out the plan would run: first what never ran, then what failed, in the order of the specs."""
+        return (*self.new, *self.failed)
 
     @property
     def counts(self) -> dict[str, int]:

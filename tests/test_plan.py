@@ -50,11 +50,12 @@ def test_the_state_of_a_run_says_what_is_to_be_done_with_it(state: str, kind: st
 
 def test_what_is_done_or_running_is_left_alone_and_what_failed_is_run_again() -> None:
     plan = make_plan([FOUR], {IDS[0]: "done", IDS[1]: "failed", IDS[2]: "running"})
-    assert plan.to_run == (IDS[1], IDS[3])
+    assert plan.to_run == (IDS[3], IDS[1])
 
 
-def test_to_run_keeps_the_order_of_the_spec_whatever_the_kind() -> None:
-    assert make_plan([FOUR], {IDS[2]: "lost", IDS[0]: "failed"}).to_run == IDS
+def test_what_failed_before_is_run_after_what_never_ran_each_in_the_order_of_the_spec() -> None:
+    plan = make_plan([FOUR], {IDS[2]: "lost", IDS[0]: "failed"})
+    assert plan.to_run == (IDS[1], IDS[3], IDS[0], IDS[2])
 
 
 def test_a_finished_sweep_has_nothing_to_run() -> None:

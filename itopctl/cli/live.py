@@ -64,7 +64,7 @@ class SweepDisplay:
             TextColumn("{task.fields[left]}"), console=console,
         )  # fmt: skip
         self.task = self.bar.add_task("runs", total=self.total, left="starting workers")
-        self.note = ""
+        self.warning = ""
         # No thread of its own: a display that redraws while a signal handler runs could deadlock on its lock.
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self.drawn_at = 0.0
@@ -112,6 +112,12 @@ class SweepDisplay:
             self.live.console.print(Text(line, style=style))
         self.on_end(run_id)
 
+    def note(self, text: str) -> None:
+        if not self.live:
+            self._line(text)
+        else:
+            self.live.console.print(Text(text, style="yellow"))
+
     def tick(self) -> None:
         if self.live and time.monotonic() - self.drawn_at > 0.2:
             self.drawn_at = time.monotonic()
@@ -119,10 +125,10 @@ class SweepDisplay:
 
     def stopping(self) -> None:
         """Say that an interrupt was heard."""
-        again = " Killing them." if self.note else ""
-        self.note = again or "Stopping after the current step of each run; Ctrl-C again kills them."
+        again = "Killing them." if self.warning else ""
+        self.warning = again or "Stopping after the current step of each run; Ctrl-C again kills them."
         if not self.live:
-            self._line(self.note.strip())
+            self._line(self.warning)
 
     # Drawing ----------------------------------------------------------------------------------------------
 
@@ -143,8 +149,8 @@ class SweepDisplay:
                 Text(f"test {percent(known.get('test_accuracy'))} %"),
                 Text(f"R_s {rate(known.get('exploration_rate'))}"),
             )
-        note = [Text(self.note, style="yellow")] if self.note else []
-        return Group(self.bar, lines, *note)
+        warning = [Text(self.warning, style="yellow")] if self.warning else []
+        return Group(self.bar, lines, *warning)
 
     def seconds_left(self) -> float | None:
         """By the epochs done since the first worker began; None until there is something to go by."""

@@ -15,7 +15,7 @@ from itopctl.cli.common import (
     check_format,
     results_folder,
 )
-from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
+from itopctl.errors import EnvironmentUnfitError, ItopctlError, UserError, plural, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +141,14 @@ def _run_pool(
     wants_gpu = any(configs[run_id].device != "cpu" for run_id in to_run)
     slots = plan_slots(workers, runs_per_gpu, available_cores(), visible_gpus() if wants_gpu else [])
     slots = slots[: len(to_run)]
-    display = SweepDisplay(console, configs, to_run, len(slots), on_end=lambda i: ingest_runs(store, folder, [i]))
+
+    def take_in(run_id: str) -> None:
+        try:
+            ingest_runs(store, folder, [run_id])
+        except ItopctlError as error:  # the database is an index: it must not stop a training
+            display.note(f"{error} The sweep goes on; the store is brought up to date at its end.")
+
+    display = SweepDisplay(console, configs, to_run, len(slots), on_end=take_in)
     pool = Pool(folder, data, slots, display, prepare=lambda i: record_config(folder, i, configs[i]))
 
     def interrupt(*_: object) -> None:

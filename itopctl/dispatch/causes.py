@@ -24,8 +24,8 @@ def cause_of_exception(error: BaseException) -> Cause:
     name = type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(sign in text for sign in _MEMORY_SIGNS):
         return "out-of-memory"
-    if isinstance(error, EnvironmentUnfitError):
-        return "environment"
+    if isinstance(error, (EnvironmentUnfitError, OSError)) or "pytorchstreamwriter" in text:
+        return "environment"  # data missing, disk full, folder not writable
     return "user-error"
 
 

@@ -13,21 +13,28 @@ from itopctl.store.rundir import Results, read_json, write_json
 
 
 def record_sweeps(results: Results, plan: Plan, overrides: Sequence[str]) -> None:
-    """Write the manifest of every sweep of a plan. Runs that an earlier command gave a sweep stay its members."""
+    """Write the manifest of every sweep of a plan.
+
+    Runs that an earlier command gave a sweep stay its members if they were ever started; points that no command
+    asks for any more do not.
+    """
     for planned in plan.sweeps:
         path = results.manifest(planned.spec.name)
         earlier = read_json(path) or {}
-        manifest = _manifest(planned, overrides, earlier)
+        manifest = _manifest(results, planned, overrides, earlier)
         if any(manifest[key] != earlier.get(key) for key in manifest if key != "updated_at"):
             write_json(path, manifest)
 
 
-def _manifest(planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    results: Results, planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str, Any]
+) -> dict[str, Any]:
     spec = planned.spec
     now = utc_now()
     runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
     for point in earlier.get("runs", []):
-        runs.setdefault(point["run_id"], point["config"])
+        if results.run(point["run_id"]).path.is_dir():
+            runs.setdefault(point["run_id"], point["config"])
     return {
         "sweep": spec.name,
         "description": spec.description,
@@ -40,7 +47,8 @@ def _manifest(planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str
 
 
 def record_config(results: Results, run_id: str, config: RunConfig) -> None:
-    """Write a run's `config.json`, where it has none yet."""
+    """Write a run's `config.json`; settings that are no part of its identity may differ from an earlier attempt's."""
     path = results.run(run_id).config
-    if not path.exists():
-        write_json(path, {"run_id": run_id, "schema": SCHEMA_VERSION, "config": config.model_dump(mode="json")})
+    content = {"run_id": run_id, "schema": SCHEMA_VERSION, "config": config.model_dump(mode="json")}
+    if read_json(path) != content:
+        write_json(path, content)

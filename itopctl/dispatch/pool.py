@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, release_lock_of_the_dead
+from itopctl.store.rundir import Results, read_json, release_lock_of_the_dead
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""
@@ -34,6 +35,7 @@ QUICK_FAILURES = 5
 """So many runs in a row that fail within `QUICK_SECONDS` stop the sweep."""
 
 _POLL_SECONDS = 0.2
+_GRACE_SECONDS = 60.0  # for runs to save themselves when the pool itself comes to grief
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class Observer(Protocol):
     def ended(self, run_id: str, state: str, cause: Cause | None, message: str | None, again: bool) -> None:
         """An attempt ended; `again`: the run waits for another."""
 
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
     def tick(self) -> None:
         """Called several times a second."""
 
@@ -100,13 +105,24 @@ class Outcome:
 
     Attributes:
         states: run id → `done`, `failed`, `cancelled` or `elsewhere`, for every run that was started.
-        stopped: None, `interrupted`, or `failures` after too many quick ones in a row.
+        stopped: None, `interrupted`, `failures` after too many quick ones in a row, or `error`.
         common_cause: the commonest (cause, message) of those.
     """
 
     states: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
     common_cause: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class _End:
+    """How an attempt ended; `began` by the monotonic clock."""
+
+    run_id: str
+    state: str
+    cause: Cause | None
+    message: str | None
+    began: float
 
 
 class _Worker:
@@ -124,13 +140,15 @@ class _Worker:
             "OMP_NUM_THREADS": str(slot.threads),
             "MKL_NUM_THREADS": str(slot.threads),
         }
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu if slot.gpu is not None else ""
+        if slot.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         self.process = subprocess.Popen(
             [sys.executable, "-m", "itopctl.dispatch.worker", str(write_end), str(slot.threads)],
             stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
             start_new_session=True, env=environment,
         )  # fmt: skip
         os.close(write_end)
+        os.set_blocking(self.report, False)
         self.pending = b""
 
     def send(self, command: dict[str, Any]) -> None:
@@ -139,13 +157,26 @@ class _Worker:
             self.process.stdin.write(json.dumps(command).encode() + b"\n")
             self.process.stdin.flush()
 
-    def read(self) -> list[dict[str, Any]] | None:
-        """Whole messages that have come; None at the end of the stream."""
-        chunk = os.read(self.report, 1 << 16)
-        if not chunk:
-            return None
-        *lines, self.pending = (self.pending + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
+    def read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Whole messages that have come, and whether more may come."""
+        open_ended = True
+        while True:
+            try:
+                chunk = os.read(self.report, 1 << 16)
+            except BlockingIOError:
+                break
+            if not chunk:
+                open_ended = False
+                break
+            self.pending += chunk
+        *lines, self.pending = self.pending.split(b"\n")
+        return [json.loads(line) for line in lines], open_ended
+
+    def kill(self) -> None:
+        """End the process and whatever it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def last_words(self) -> str:
         """The end of what it printed outside a run."""
@@ -189,6 +220,7 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         self._kill = False
         self._false_starts = 0
+        self._told_of_gpus = False
 
     def stop(self) -> None:
         """Ask to end after the current step of each run; asked again: kill. Safe in a signal handler."""
@@ -203,76 +235,110 @@ class Pool:
             EnvironmentUnfitError: a worker process could not start.
         """
         self._queue.extend(run_ids)
-        told = False
+        told_at: float | None = None
         try:
             for slot in self.slots[: len(self._queue)]:
                 self._start_worker(slot)
             while self._workers:
-                for key, _ in self._selector.select(_POLL_SECONDS):
-                    self._hear(key.data)
+                self._listen()
                 self.observer.tick()
-                if self.outcome.stopped and not told:
-                    told = True
-                    for worker in self._workers.values():
-                        worker.send({"stop": True})
+                if self.outcome.stopped and told_at is None:
+                    told_at = time.monotonic()
+                    self._tell_all_to_stop()
                 if self._kill:
                     self._kill_all()
         finally:
-            if self._workers:  # an error is on its way up
-                self.outcome.stopped = self.outcome.stopped or "interrupted"
-                self._kill = True
+            if self._workers:  # an error is on its way up: let the other runs save what they have
+                self.outcome.stopped = self.outcome.stopped or "error"
+                self._tell_all_to_stop()
+                until = time.monotonic() + _GRACE_SECONDS
+                while self._workers and time.monotonic() < until and not self._kill:
+                    self._listen()
                 self._kill_all()
         return self.outcome
+
+    def _listen(self) -> None:
+        for key, _ in self._selector.select(_POLL_SECONDS):
+            self._hear(key.data)
+        for worker in list(self._workers.values()):
+            if worker.process.poll() is not None and worker.report in self._workers:
+                self._hear(worker, last=True)  # its stream may be held open by a process that it started
 
     def _start_worker(self, slot: Slot) -> None:
         worker = _Worker(slot)
         self._workers[worker.report] = worker
         self._selector.register(worker.report, selectors.EVENT_READ, worker)
 
-    def _hear(self, worker: _Worker) -> None:
-        messages = worker.read()
-        if messages is None:
-            self._bury(worker)
+    def _tell_all_to_stop(self) -> None:
+        for worker in self._workers.values():
+            worker.send({"stop": True})
+
+    def _hear(self, worker: _Worker, last: bool = False) -> None:
+        """Take in what a worker reported; `last`: it is dead, and nothing more will come."""
+        if worker.report not in self._workers:
             return
+        messages, open_ended = worker.read()
         for message in messages:
             if "ready" in message:
                 worker.ready = True
+                self._false_starts = 0
+                self._check_gpu(worker.slot, bool(message["gpu"]))
                 self._give(worker)
             elif "ended" in message:
                 worker.run_id = None
-                self._note_end(message["ended"], message["state"], message["cause"], message["message"], worker.began)
-                self._give(worker)
+                ended = _End(message["ended"], message["state"], message["cause"], message["message"], worker.began)
+                again = self._count(ended)
+                self._give(worker)  # before the observer, which may take its time
+                self._tell(ended, again)
             else:
                 self.observer.event(message)
+        if last or not open_ended:
+            self._bury(worker)
+
+    def _check_gpu(self, slot: Slot, usable: bool) -> None:
+        """Tell where what PyTorch finds is not what was planned with; once."""
+        if usable == (slot.gpu is not None) or self._told_of_gpus:
+            return
+        self._told_of_gpus = True
+        if usable:
+            self.observer.note(
+                "PyTorch finds a GPU that is not listed: all workers share it, unless runs ask for the CPU."
+            )
+        else:
+            self.observer.note("GPUs are listed that PyTorch cannot use: runs are on the CPU, unless they ask for one.")
 
     def _give(self, worker: _Worker) -> None:
         if self.outcome.stopped or not self._queue:
             worker.send({"stop": True})
             return
         run_id = self._queue.popleft()
-        worker.run_id, worker.began = run_id, time.monotonic()
         self._tries[run_id] += 1
         self.prepare(run_id)
+        worker.run_id, worker.began = run_id, time.monotonic()
         self.observer.started(run_id)
         worker.send({"run": str(self.results.run(run_id).path), "data_dir": str(self.data_dir)})
 
-    def _note_end(self, run_id: str, state: str, cause: Cause | None, message: str | None, began: float) -> None:
-        again = state == "failed" and cause in RETRIED_AT_ONCE and self._tries[run_id] < MAX_ATTEMPTS
-        again = again and not self.outcome.stopped
-        if again:
-            self._queue.append(run_id)
-        self.outcome.states[run_id] = state
-        self.observer.ended(run_id, state, cause, message, again)
-        if state == "done":
+    def _count(self, end: _End) -> bool:
+        """Keep the books on an attempt that ended; returns whether its run is to be tried again."""
+        again = end.state == "failed" and end.cause in RETRIED_AT_ONCE and self._tries[end.run_id] < MAX_ATTEMPTS
+        self.outcome.states[end.run_id] = end.state
+        if again and not self.outcome.stopped:
+            self._queue.append(end.run_id)
+            return True
+        if end.state == "failed" and time.monotonic() - end.began < QUICK_SECONDS:
+            self._quick_failures.append((end.cause or "", end.message or ""))
+        else:
             self._quick_failures.clear()
-        elif state == "failed" and time.monotonic() - began < QUICK_SECONDS:
-            self._quick_failures.append((cause or "", message or ""))
-            if len(self._quick_failures) >= QUICK_FAILURES and not self.outcome.stopped:
-                self.outcome.stopped = "failures"
-                self.outcome.common_cause = Counter(self._quick_failures).most_common(1)[0][0]
+        if len(self._quick_failures) >= QUICK_FAILURES and not self.outcome.stopped:
+            self.outcome.stopped = "failures"
+            self.outcome.common_cause = Counter(self._quick_failures).most_common(1)[0][0]
+        return False
+
+    def _tell(self, end: _End, again: bool) -> None:
+        self.observer.ended(end.run_id, end.state, end.cause, end.message, again)
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker's stream has ended: it is gone. Its run, if any, lost an attempt."""
+        """A worker is gone. Its run, if any, lost an attempt, unless its result is there."""
         self._selector.unregister(worker.report)
         del self._workers[worker.report]
         words = worker.last_words()
@@ -282,32 +348,38 @@ class Pool:
             if worker.process.returncode >= 0 or self._false_starts >= MAX_ATTEMPTS:
                 end = describe_exit(worker.process.returncode)
                 raise EnvironmentUnfitError(f"a worker process could not start: {end}.\n{words}")
-        if worker.run_id is None:
-            self._replace(worker.slot)
-            return
-        run_id, killed_by_us = worker.run_id, self._kill
-        cause: Cause = "cancelled" if killed_by_us else "killed"
-        message = "killed at the second interrupt" if killed_by_us else describe_exit(worker.process.returncode)
-        self._journal_end(run_id, cause, message)
-        self._note_end(run_id, "cancelled" if killed_by_us else "failed", cause, message, worker.began)
-        self._replace(worker.slot)
-
-    def _replace(self, slot: Slot) -> None:
+        if worker.run_id is not None:
+            self._settle(worker.run_id, worker)
         if self._queue and not self.outcome.stopped:
-            self._start_worker(slot)
+            self._start_worker(worker.slot)
 
-    def _journal_end(self, run_id: str, cause: Cause, message: str) -> None:
-        """Write the end that a dead worker could not write itself."""
-        run = self.results.run(run_id)
-        journal = JournalWriter(run.journal, continuing=True)
-        journal.write("failed", {"step": None, "epoch": None, "cause": cause, "message": message})
-        journal.close()
-        release_lock_of_the_dead(run)
+    def _settle(self, run_id: str, worker: _Worker) -> None:
+        """Say for a worker that died with a run in hand how the attempt ended. Its own result decides success."""
+        if read_json(self.results.run(run_id).result) is not None:
+            end = _End(run_id, "done", "finished", None, worker.began)
+        else:
+            end = _End(run_id, *self._how_it_died(worker), worker.began)
+            self._journal_end(end)
+        self._tell(end, self._count(end))
+
+    def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
+        if self._kill:
+            return "cancelled", "cancelled", "killed on request"
+        if worker.process.returncode == 0:
+            return "cancelled", "cancelled", "its process was told to stop"
+        return "failed", "killed", describe_exit(worker.process.returncode)
+
+    def _journal_end(self, end: _End) -> None:
+        """Write the end that a dead worker could not write itself; where that is impossible, the run counts as lost."""
+        run = self.results.run(end.run_id)
+        with contextlib.suppress(OSError):
+            journal = JournalWriter(run.journal, continuing=True)
+            journal.write("failed", {"step": None, "epoch": None, "cause": end.cause, "message": end.message})
+            journal.close()
+            release_lock_of_the_dead(run)
 
     def _kill_all(self) -> None:
+        self._kill = True
         for worker in list(self._workers.values()):
-            worker.process.kill()
-            if worker.report in self._selector.get_map():
-                while worker.read() is not None:
-                    pass
-                self._bury(worker)
+            worker.kill()
+            self._hear(worker, last=True)

@@ -9,6 +9,7 @@ input means stop, too, so no worker outlives its pool. Reports go as JSON lines 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import queue
@@ -86,20 +87,21 @@ def execute(
                 return _attempt(run, data_dir, job, should_stop, notify)
     except RunLockedError as error:
         return Ended("elsewhere", message=str(error))
+    except (ItopctlError, OSError) as error:  # its directory cannot be used: there is no journal to say so in
+        return Ended("failed", "environment", _one_line(error))
 
 
 def _attempt(run: RunDirectory, data_dir: Path, job: Job, should_stop: Callable[[], bool], notify: Notify) -> Ended:
-    from itopctl.train.loop import Training, TrainingDivergedError, TrainingStoppedError
+    from itopctl.train.loop import TrainingDivergedError, TrainingStoppedError
 
     journal = JournalWriter(run.journal)
     record = _Recorder(run, journal, job, notify)
     print(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}", flush=True)
     try:
         config = load_config(run)
-        training = Training(config, data_dir, record, should_stop, lambda state: _save_checkpoint(run, state))
-        _write_environment(run, training.device)
-        _load_checkpoint(run, training)
-        result = training.run()
+        state = _read_checkpoint(run)
+        record.started(config, state)
+        result = _train(run, config, state, data_dir, record, should_stop)
         write_json(run.result, {"run_id": run.run_id, "attempt": journal.attempt, "finished_at": utc_now(), **result})
         record("finished", {"step": result["steps"], "epoch": result["epochs"], "cause": "finished"})
         run.checkpoint.unlink(missing_ok=True)
@@ -117,27 +119,51 @@ def _attempt(run: RunDirectory, data_dir: Path, job: Job, should_stop: Callable[
         journal.close()
 
 
+def _train(
+    run: RunDirectory,
+    config: RunConfig,
+    state: dict[str, Any] | None,
+    data_dir: Path,
+    record: _Recorder,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    """Train from a checkpoint's state, or from the start; returns the result."""
+    from itopctl.train.loop import Training
+    from itopctl.train.measure import environment
+
+    training = Training(config, data_dir, record, should_stop, lambda saved: _save_checkpoint(run, saved))
+    write_json(run.environment, environment(training.device))
+    if state is not None:
+        training.load_state_dict(state)
+    return training.run()
+
+
 class _Recorder:
     """Events of an attempt: into the journal, the log and the pool's display."""
 
     def __init__(self, run: RunDirectory, journal: JournalWriter, job: Job, notify: Notify) -> None:
         self.run, self.journal, self.job, self.notify = run, journal, job, notify
         self.position: dict[str, Any] = {"step": 0, "epoch": 0.0}
-        self.last_progress = time.monotonic()
+        self.last_progress = 0.0
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         self.position = {"step": fields["step"], "epoch": fields["epoch"]}
-        if event == "started":
-            fields = {
-                **fields, "scheduler": self.job.scheduler, "job_id": self.job.job_id,
-                "host": socket.gethostname(), "pid": os.getpid(),
-            }  # fmt: skip
         if event != "progress" or self._progress_due():
             self.journal.write(event, fields)
         line = log_line(event, fields)
         if line:
             print(line, flush=True)
         self.notify({"event": event, "run_id": self.run.run_id, **fields})
+
+    def started(self, config: RunConfig, state: dict[str, Any] | None) -> None:
+        """Say who begins what, and from which step, before anything that may take long or fail."""
+        step = int(state["progress"]["step"]) if state is not None else 0
+        self("started", {
+            "step": step, "epoch": round(step / config.steps_per_epoch, 6), "total_steps": config.total_steps,
+            "total_epochs": config.total_epochs, "steps_per_epoch": config.steps_per_epoch,
+            "scheduler": self.job.scheduler, "job_id": self.job.job_id, "host": socket.gethostname(),
+            "pid": os.getpid(), "threads": self.job.threads,
+        })  # fmt: skip
 
     def failed(self, cause: Cause, message: str) -> Ended:
         self("failed", {**self.position, "cause": cause, "message": message})
@@ -158,10 +184,12 @@ def log_line(event: str, fields: dict[str, Any]) -> str | None:
         return "-" if value is None else f"{100 * value:.2f} %"
 
     if event == "started":
-        return (
-            f"training on {fields['device']}: {fields['total_steps']} steps, {fields['total_epochs']} epochs, "
-            f"{fields['maskable']:,} maskable weights at density {fields['density']:.4g}, from step {fields['step']}"
-        )
+        return f"{fields['total_steps']} steps, {fields['total_epochs']} epochs, from step {fields['step']}"
+    if event == "progress" and "maskable" in fields:
+        weights = f"{fields['maskable']:,} maskable weights at density {fields['density']:.4g}"
+        return f"training on {fields['device']}: {weights}"
+    if event == "checkpoint":
+        return f"checkpoint after step {fields['step']}"
     if event == "evaluated":
         return (
             f"epoch {fields['epoch']:g}  step {fields['step']}  loss {fields['train_loss']:.4f}  "
@@ -198,17 +226,21 @@ def _save_checkpoint(run: RunDirectory, state: dict[str, Any]) -> None:
         torch.save(state, aside)
 
 
-def _load_checkpoint(run: RunDirectory, training: Any) -> None:
+def _read_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
+    """The state to go on from; None where there is no checkpoint, or none that can be read (it is set aside)."""
     import torch
 
-    if run.checkpoint.exists():
-        training.load_state_dict(torch.load(run.checkpoint, map_location="cpu", weights_only=True))
-
-
-def _write_environment(run: RunDirectory, device: Any) -> None:
-    from itopctl.train.measure import environment
-
-    write_json(run.environment, environment(device))
+    if not run.checkpoint.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(run.checkpoint, map_location="cpu", weights_only=True)
+        int(state["progress"]["step"])
+    except Exception as error:
+        aside = run.checkpoint.with_suffix(".damaged.pt")
+        run.checkpoint.replace(aside)
+        print(f"{run.checkpoint.name} cannot be read ({_one_line(error)}); set aside as {aside.name}", flush=True)
+        return None
+    return state
 
 
 def _one_line(error: BaseException) -> str:
@@ -242,19 +274,27 @@ def _output_to(log: Path) -> Iterator[None]:
 def main(report_fd: int, threads: int) -> None:
     """Serve commands from standard input until it ends or says stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.set_inheritable(report_fd, False)  # or a process that the user's code starts would keep the pool waiting
     stop = threading.Event()
     commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_listen, args=(commands, stop), daemon=True).start()
 
-    from itopctl.train.loop import be_deterministic
+    import torch
+
+    from itopctl.train.setup import be_deterministic
 
     be_deterministic(threads)
-    _report(report_fd, {"ready": os.getpid()})
+    _report(report_fd, {"ready": os.getpid(), "gpu": torch.cuda.is_available()})
     while (command := commands.get()) is not None and not stop.is_set():
         run = RunDirectory(Path(command["run"]))
         job = Job("local", None, threads)
         ended = execute(run, Path(command["data_dir"]), job, stop.is_set, lambda event: _report(report_fd, event))
         _report(report_fd, {"ended": run.run_id, **ended.__dict__})
+        if torch.cuda.is_available():
+            if ended.state == "failed":
+                return  # an error may have left the GPU's context unusable: the pool starts another worker
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 def _listen(commands: queue.Queue[dict[str, Any] | None], stop: threading.Event) -> None:

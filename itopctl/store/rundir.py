@@ -115,34 +115,44 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, keep: bool = True) -> Iterator[Path]:
-    """A path to write to; on leaving without an error its content is flushed and takes the place of `path`.
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; on leaving without an error its content is flushed and takes the place of `path`."""
+    with _aside(path) as aside:
+        yield aside
+        handle = os.open(aside, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        aside.replace(path)
 
-    With `keep=False` it is only a file beside `path` that is gone afterwards.
-    """
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, gone on leaving unless it was renamed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.fchmod(handle, 0o644)
+        os.close(handle)
     except OSError as error:
         raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error
     aside = Path(name)
     try:
-        os.fchmod(handle, 0o644)
         yield aside
-        if keep:
-            os.fsync(handle)
-            aside.replace(path)
     except OSError as error:
         raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        os.close(handle)
         aside.unlink(missing_ok=True)
 
 
 def remove_leftovers(run: RunDirectory) -> None:
     """Remove what processes that were killed while writing left aside; only for who holds the run's lock."""
-    for path in run.path.glob(".*"):
-        path.unlink(missing_ok=True)
+    with _one_at_a_time(run):
+        for file in (run.config, run.checkpoint, run.result, run.environment, run.lock):
+            for path in run.path.glob(f".{file.name}.*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -169,13 +179,13 @@ def locked(run: RunDirectory) -> Iterator[None]:
         RunLockedError: a live process, or one of another host, holds it.
     """
     mine = _me()
-    with _one_at_a_time(run), replacing(run.path / f"lock-of-{os.getpid()}", keep=False) as aside:
+    with _one_at_a_time(run), _aside(run.lock) as aside:
         aside.write_text(json.dumps(mine))
         holder = lock_holder(run)
         if run.lock.exists() and (holder is None or _gone(holder)):
             run.lock.unlink(missing_ok=True)
         try:
-            run.lock.hardlink_to(aside)
+            _place(aside, run.lock)
         except FileExistsError:
             holder = lock_holder(run) or {}
             raise RunLockedError(
@@ -187,6 +197,17 @@ def locked(run: RunDirectory) -> Iterator[None]:
         with _one_at_a_time(run):
             if lock_holder(run) == mine:
                 run.lock.unlink(missing_ok=True)
+
+
+def _place(aside: Path, path: Path) -> None:
+    """Give a file its second name, whole at once. Raises FileExistsError where there is one already."""
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        with path.open("xb") as file:
+            file.write(aside.read_bytes())
 
 
 @contextlib.contextmanager
@@ -221,11 +242,32 @@ def is_held(run: RunDirectory) -> bool:
 
 
 def _gone(holder: dict[str, Any]) -> bool:
-    """Whether the lock's process is surely dead: same host, and no process of that pid and start time."""
+    """Whether the lock's process is surely dead: same host, and no process of that pid and start time.
+
+    In another container of the same host name its pid would mean nothing here, so it may be alive.
+    """
     pid = holder.get("pid")
     if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
         return False
+    if holder.get("boot") == _boot() and holder.get("namespace") != _pid_namespace():
+        return False
     return process_start(pid) != holder.get("start")
+
+
+def _boot() -> str | None:
+    """What tells this boot of the machine from others."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _pid_namespace() -> str | None:
+    """What tells the pids seen here from those of another container."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
 
 
 def process_start(pid: int) -> str | None:
@@ -247,4 +289,7 @@ def process_start(pid: int) -> str | None:
 
 
 def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid())}
+    return {
+        "host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid()), "boot": _boot(),
+        "namespace": _pid_namespace(),
+    }  # fmt: skip

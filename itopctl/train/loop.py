@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from itopctl.catalogue import MODELS
-from itopctl.dst import FlopsMeter, Rules, SparseTraining, TopologyUpdate, forward_flops
-from itopctl.dst.rules import DropSchedule
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, forward_flops
 from itopctl.spec.config import RunConfig
 from itopctl.train.data.tensors import Part, load_images
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
 from itopctl.train.optim import lr_factor, make_optimizer
+from itopctl.train.setup import choose_device, rules_of, seed_everything
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its fields; `step` and `epoch` are always among them."""
@@ -36,21 +34,24 @@ _LOSS_WINDOW = 64  # losses checked at a time: one synchronisation with the devi
 _EVALUATION_SHARE = 0.25  # of the training cost, at most, for accuracies at topology updates
 _PROGRESS_SECONDS = 0.5
 
+CHECKPOINT_SECONDS = 600.0
+"""A checkpoint is saved at the end of an epoch where the last is older than this."""
+
 
 class TrainingDivergedError(Exception):
-    """The loss became NaN or infinite.
+    """The loss, or a weight, became NaN or infinite.
 
     Attributes:
-        step: the first step (from 1) whose loss was not finite.
+        step: the first step (from 1) at which it was not finite.
         last_good: the last finite loss, or None where there was none.
     """
 
-    def __init__(self, step: int, loss: float, last_good: float | None) -> None:
+    def __init__(self, step: int, what: str, last_good: float | None) -> None:
         self.step, self.last_good = step, last_good
-        before = (
-            f"the last good value was {last_good:.4g} at step {step - 1}" if last_good is not None else "from the start"
+        good = (
+            f"the last good value of the loss was {last_good:.4g}" if last_good is not None else "it never was finite"
         )
-        super().__init__(f"the loss became {loss} at step {step}; {before}. Try a smaller learning rate.")
+        super().__init__(f"{what} at step {step}; {good}. Try a smaller learning rate.")
 
 
 class TrainingStoppedError(Exception):
@@ -66,25 +67,29 @@ class Evaluation:
     test_accuracy: float
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`: the first GPU if there is one, else the CPU.
+@dataclass
+class Progress:
+    """How far a training is; all of it is saved in a checkpoint.
 
-    Raises:
-        EnvironmentUnfitError: a GPU was asked for by name and there is none.
+    Attributes:
+        step, epochs_ended: optimizer steps done, and epochs evaluated.
+        last_loss: the last loss that was read from the device.
+        epoch_loss_sum, epoch_loss_steps: losses of the present epoch so far.
+        last_zeta: drop fraction of the last topology update, or of the first to come.
+        best: the best epoch on validation, and what was measured there.
+        training_seconds: time spent on steps, without evaluation.
+        wall_seconds: time before this attempt, in attempts that it resumes.
     """
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise EnvironmentUnfitError(f"device {name!r} was asked for, and PyTorch finds no GPU on this machine.")
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-
-def be_deterministic(threads: int) -> None:
-    """Settings of the process under which the same run gives the same bits."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    last_zeta: float | None
+    step: int = 0
+    epochs_ended: int = 0
+    last_loss: float | None = None
+    epoch_loss_sum: float = 0.0
+    epoch_loss_steps: int = 0
+    best: dict[str, Any] | None = None
+    training_seconds: float = 0.0
+    wall_seconds: float = 0.0
 
 
 class Training:
@@ -114,13 +119,14 @@ class Training:
         self.should_stop = should_stop
         self.checkpoint = checkpoint
         self.started = time.perf_counter()
-        self.seconds_before = 0.0
         self.device = choose_device(config.device)
         reset_peak_memory(self.device)
         self.data = load_images(config.dataset, config.validation, data_dir.resolve(), self.device)
-        torch.manual_seed(config.seed)
+        seed_everything(config.seed)
         self.model = self._make_model()
-        self.optimizer = make_optimizer(config.optimizer, self.model)
+        scaled = config.precision == "fp16"
+        self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
+        self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self.sparse = SparseTraining(
             self.model, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
             total_steps=config.total_steps, seed=config.seed,
@@ -128,20 +134,13 @@ class Training:
         example = torch.zeros(1, *self.data.shape, device=self.device)
         self.meter = FlopsMeter(forward_flops(self.model, example))
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
-        self.forward = torch.compile(self.model) if config.compile else self.model
-        self.scaler = torch.amp.GradScaler(self.device.type) if config.precision == "fp16" else None
+        self.forward: Callable[..., Any] = self._compile() if config.compile else self.model
+        self.progress = Progress(last_zeta=config.drop_fraction)
         self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
         self.loss_count = 0
-        self.step = 0
-        self.epochs_ended = 0
-        self.training_seconds = 0.0
-        self.last_loss: float | None = None
-        self.epoch_loss_sum = 0.0
-        self.epoch_loss_steps = 0
-        self.last_zeta = config.drop_fraction
-        self.last_progress = 0.0
+        self.evaluation_seconds = 0.0
         self.last_evaluation: Evaluation | None = None
-        self.best: dict[str, Any] | None = None
+        self.last_told = self.last_saved = time.perf_counter()
         self.evaluation_stride = self._choose_evaluation_stride()
 
     # The training -----------------------------------------------------------------------------------------
@@ -149,36 +148,37 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Train to the end; returns the result, as written to `result.json`."""
         config = self.config
-        self.emit("started", {
-            **self._position(), "device": str(self.device), "total_steps": config.total_steps,
-            "total_epochs": config.total_epochs, "steps_per_epoch": config.steps_per_epoch,
-            "maskable": self.sparse.maskable, "density": self.sparse.density,
-            "exploration_rate": self.sparse.exploration_rate,
+        self.emit("progress", {
+            **self._position(), "device": str(self.device), "maskable": self.sparse.maskable,
+            "density": self.sparse.density, "exploration_rate": self.sparse.exploration_rate,
+            "wall_seconds": self.wall_seconds,
         })  # fmt: skip
-        while self.epochs_ended < config.total_epochs:
-            self._train_epoch(self.epochs_ended)
+        while self.progress.epochs_ended < config.total_epochs:
+            self._train_epoch(self.progress.epochs_ended)
             self._end_epoch()
         return self._result()
 
     def _train_epoch(self, epoch: int) -> None:
         config = self.config
-        start = self.step - epoch * config.steps_per_epoch
+        start = self.progress.step - epoch * config.steps_per_epoch
+        began, evaluating = time.perf_counter(), self.evaluation_seconds
         self.model.train()
         for images, labels in self.data.train_batches(config.batch_size, config.augment, config.seed, epoch, start):
-            began = time.perf_counter()
             update = self._train_step(images, labels)
-            self.training_seconds += time.perf_counter() - began
             if update is not None:
                 self._record_update(update)
             self._tick()
             if self.should_stop():
                 self._check_losses()
-                self.checkpoint(self.state_dict())
-                raise TrainingStoppedError(f"stopped after step {self.step}")
+                self._save()
+                raise TrainingStoppedError(f"after step {self.progress.step}")
+        self._check_losses()  # waits for the device, so that the clock tells the truth
+        spent = time.perf_counter() - began - (self.evaluation_seconds - evaluating)
+        self.progress.training_seconds += spent
 
     def _train_step(self, images: Tensor, labels: Tensor) -> TopologyUpdate | None:
         config = self.config
-        factor = lr_factor(config.lr_schedule, self.step, config.total_steps)
+        factor = lr_factor(config.lr_schedule, self.progress.step, config.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
@@ -193,41 +193,46 @@ class Training:
         self.meter.add_steps(1, self.inference_ratio, self.sparse.dense_gradient_due())
         self.losses[self.loss_count] = loss.detach()
         self.loss_count += 1
-        self.step += 1
+        self.progress.step += 1
         if self.loss_count == _LOSS_WINDOW or self.sparse.update_due():
             self._check_losses()
-        update = self.sparse.step(self.scaler)
+        try:
+            update = self.sparse.step(self.scaler)
+        except FloatingPointError as error:
+            raise TrainingDivergedError(self.progress.step, str(error), self.progress.last_loss) from error
         if self.scaler is not None:
             self.scaler.update()
         return update
 
     def _end_epoch(self) -> None:
-        self.epochs_ended += 1
-        self._check_losses()
+        progress = self.progress
+        progress.epochs_ended += 1
         evaluation = self._evaluate()
         fields = {
-            **self._position(), "train_loss": self.epoch_loss_sum / max(1, self.epoch_loss_steps),
+            **self._position(), "train_loss": progress.epoch_loss_sum / max(1, progress.epoch_loss_steps),
             **self._state_of_network(), "validation_accuracy": evaluation.validation_accuracy,
             "test_accuracy": evaluation.test_accuracy, "lr": self.optimizer.param_groups[0]["lr"],
             "wall_seconds": self.wall_seconds,
         }  # fmt: skip
-        self.epoch_loss_sum, self.epoch_loss_steps = 0.0, 0
+        progress.epoch_loss_sum, progress.epoch_loss_steps = 0.0, 0
         accuracy = evaluation.validation_accuracy
-        if accuracy is not None and (self.best is None or accuracy > self.best["validation_accuracy"]):
-            self.best = {
-                "epoch": self.epochs_ended, "step": self.step, "validation_accuracy": accuracy,
+        if accuracy is not None and (progress.best is None or accuracy > progress.best["validation_accuracy"]):
+            progress.best = {
+                "epoch": progress.epochs_ended, "step": progress.step, "validation_accuracy": accuracy,
                 "test_accuracy": evaluation.test_accuracy, "exploration_rate": self.sparse.exploration_rate,
             }  # fmt: skip
         self.emit("evaluated", fields)
+        if time.perf_counter() - self.last_saved >= CHECKPOINT_SECONDS:
+            self._save()
 
     def _record_update(self, update: TopologyUpdate) -> None:
-        self.last_zeta = update.drop_fraction
+        self.progress.last_zeta = update.drop_fraction
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
         stride = self.evaluation_stride
         measured = stride is not None and update.step % stride == 0
         evaluation = self._evaluate() if measured else None
         self.emit("topology", {
-            **self._position(), "train_loss": self.last_loss, **self._state_of_network(),
+            **self._position(), "train_loss": self.progress.last_loss, **self._state_of_network(),
             "validation_accuracy": evaluation.validation_accuracy if evaluation else None,
             "test_accuracy": evaluation.test_accuracy if evaluation else None,
             "replaced": update.replaced, "moved": update.moved, "new": update.new, "skipped": update.skipped,
@@ -236,7 +241,7 @@ class Training:
 
     def _result(self) -> dict[str, Any]:
         assert self.last_evaluation is not None
-        best, layers = self.best or {}, list(self.sparse.layers())
+        best = self.progress.best or {}
         dense_steps = self.config.epochs * self.config.steps_per_epoch
         return {
             "test_accuracy": self.last_evaluation.test_accuracy,
@@ -249,19 +254,19 @@ class Training:
             "density": self.sparse.density,
             "maskable": self.sparse.maskable,
             "active": self.sparse.active,
-            "train_loss": self.last_loss,
+            "train_loss": self.progress.last_loss,
             "train_flops_ratio": self.meter.training_ratio(dense_steps),
             "inference_flops_ratio": self.inference_ratio,
             "topology_updates": self.sparse.updates_done,
             "epochs": self.config.total_epochs,
-            "steps": self.step,
-            "steps_per_second": self.step / self.training_seconds if self.training_seconds else None,
+            "steps": self.progress.step,
+            "steps_per_second": self.progress.step / max(self.progress.training_seconds, 1e-9),
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": peak_memory_bytes(self.device),
             "layers": [
                 {"name": layer.name, "shape": list(layer.shape), "size": layer.size, "active": layer.active,
                  "density": layer.density, "exploration_rate": layer.exploration_rate}
-                for layer in layers
+                for layer in self.sparse.layers()
             ],
         }  # fmt: skip
 
@@ -277,18 +282,14 @@ class Training:
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
-            "progress": {
-                "step": self.step, "epochs_ended": self.epochs_ended, "last_loss": self.last_loss,
-                "epoch_loss_sum": self.epoch_loss_sum, "epoch_loss_steps": self.epoch_loss_steps,
-                "last_zeta": self.last_zeta, "best": self.best,
-                "training_seconds": self.training_seconds, "seconds_before": self.wall_seconds,
-            },
-        }  # fmt: skip
+            "progress": asdict(self.progress) | {"wall_seconds": self.wall_seconds},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` gave for the same config."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._lay_out_slots()
         self.sparse.load_state_dict(state["sparse"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
@@ -297,8 +298,7 @@ class Training:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
         for name, value in state["meter"].items():
             setattr(self.meter, name, value)
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
+        self.progress = Progress(**state["progress"])
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
 
     # Pieces -----------------------------------------------------------------------------------------------
@@ -306,7 +306,25 @@ class Training:
     @property
     def wall_seconds(self) -> float:
         """Seconds since the start, those of earlier attempts that this one resumes included."""
-        return self.seconds_before + time.perf_counter() - self.started
+        return self.progress.wall_seconds + time.perf_counter() - self.started
+
+    def _save(self) -> None:
+        """Save a checkpoint, then say so."""
+        self.checkpoint(self.state_dict())
+        self.last_saved = time.perf_counter()
+        self.emit("checkpoint", {**self._position(), "wall_seconds": self.wall_seconds})
+
+    def _lay_out_slots(self) -> None:
+        """Give optimizer state the memory layout of its weight: fused optimizers read both side by side."""
+        for weight, slots in self.optimizer.state.items():
+            for name, slot in slots.items():
+                if isinstance(slot, Tensor) and slot.shape == weight.shape and slot.stride() != weight.stride():
+                    slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)
+
+    def _compile(self) -> Callable[..., Any]:
+        torch._dynamo.reset()  # or the runs before this one in the process would count against its recompilations
+        compiled: Callable[..., Any] = torch.compile(self.model)
+        return compiled
 
     def _make_model(self) -> nn.Module:
         model: nn.Module = MODELS.function(self.config.model)(input_shape=self.data.shape, classes=self.data.classes)
@@ -324,22 +342,23 @@ class Training:
 
     def _check_losses(self) -> None:
         """Read the losses since the last check from the device; raise where one is not finite."""
-        if not self.loss_count:
-            return
-        first = self.step - self.loss_count + 1
+        progress = self.progress
+        first = progress.step - self.loss_count + 1
         for offset, loss in enumerate(self.losses[: self.loss_count].tolist()):
             if not math.isfinite(loss):
-                raise TrainingDivergedError(first + offset, loss, self.last_loss)
-            self.last_loss = loss
-            self.epoch_loss_sum += loss
-            self.epoch_loss_steps += 1
+                raise TrainingDivergedError(first + offset, f"the loss became {loss}", progress.last_loss)
+            progress.last_loss = loss
+            progress.epoch_loss_sum += loss
+            progress.epoch_loss_steps += 1
         self.loss_count = 0
 
     def _evaluate(self) -> Evaluation:
         """Accuracies now; computed once a step, however often it is asked."""
-        if self.last_evaluation is None or self.last_evaluation.step != self.step:
+        if self.last_evaluation is None or self.last_evaluation.step != self.progress.step:
+            began = time.perf_counter()
             validation = self._accuracy(self.data.validation) if len(self.data.validation) else None
-            self.last_evaluation = Evaluation(self.step, validation, self._accuracy(self.data.test))
+            self.last_evaluation = Evaluation(self.progress.step, validation, self._accuracy(self.data.test))
+            self.evaluation_seconds += time.perf_counter() - began
         return self.last_evaluation
 
     @torch.no_grad()
@@ -354,22 +373,23 @@ class Training:
         return int(correct) / len(part)
 
     def _position(self) -> dict[str, Any]:
-        return {"step": self.step, "epoch": round(self.step / self.config.steps_per_epoch, 6)}
+        step = self.progress.step
+        return {"step": step, "epoch": round(step / self.config.steps_per_epoch, 6)}
 
     def _state_of_network(self) -> dict[str, Any]:
         return {
             "exploration_rate": self.sparse.exploration_rate,
             "density": self.sparse.density,
-            "drop_fraction": self.last_zeta,
+            "drop_fraction": self.progress.last_zeta,
         }
 
     def _tick(self) -> None:
         now = time.perf_counter()
-        if now - self.last_progress >= _PROGRESS_SECONDS:
-            self.last_progress = now
+        if now - self.last_told >= _PROGRESS_SECONDS:
+            self.last_told = now
             self.emit("progress", {
-                **self._position(), "train_loss": self.last_loss, "exploration_rate": self.sparse.exploration_rate,
-                "wall_seconds": self.wall_seconds,
+                **self._position(), "train_loss": self.progress.last_loss,
+                "exploration_rate": self.sparse.exploration_rate, "wall_seconds": self.wall_seconds,
             })  # fmt: skip
 
     def _choose_evaluation_stride(self) -> int | None:
@@ -386,20 +406,3 @@ class Training:
         samples = len(self.data.validation) + len(self.data.test)
         affordable = _EVALUATION_SHARE * 3 * interval * self.config.batch_size
         return interval * math.ceil(samples / affordable)
-
-
-def rules_of(config: RunConfig) -> Rules:
-    """The engine's rules, from a resolved run config."""
-    schedule = config.drop_schedule
-    return Rules(
-        allocation=config.allocation,
-        allocation_power=1.0 if config.allocation_power is None else config.allocation_power,
-        keep_dense=config.keep_dense or (),
-        drop=config.drop,
-        growth=config.growth,
-        drop_fraction=config.drop_fraction,
-        drop_schedule=DropSchedule(schedule.name, schedule.final, schedule.stop) if schedule else None,
-        update_interval=config.update_interval,
-        update_replaces_step=config.update_replaces_step,
-        replace_rounding=config.replace_rounding,
-    )

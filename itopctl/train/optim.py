@@ -13,10 +13,18 @@ _ONE_CYCLE_START = 1 / 25  # Smith and Topin 2018; the factors torch's OneCycleL
 _ONE_CYCLE_END = 1 / 25e4
 
 
-def make_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters of the model, weight decay on all of them (as in the papers' recipes)."""
+def make_optimizer(config: OptimizerConfig, model: nn.Module, scaled: bool = False) -> torch.optim.Optimizer:
+    """The optimizer over all parameters of the model, weight decay on all of them (as in the papers' recipes).
+
+    Args:
+        config: the optimizer's settings.
+        model: its parameters are on their device already.
+        scaled: whether a gradient scaler will be used. PyTorch's fused SGD leaves its momentum uninitialised where
+            the scaler skips the very first step, so it is not used then.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    fused = all(parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    on_fused_device = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    fused = on_fused_device and not scaled
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters, lr=config.lr, momentum=config.momentum or 0.0, nesterov=bool(config.nesterov),

@@ -38,6 +38,9 @@ class Watcher:
     def ended(self, run_id: str, state: str, cause: str | None, message: str | None, again: bool) -> None:
         self.log.append((f"{state} {cause}" + " again" * again, run_id))
 
+    def note(self, text: str) -> None:
+        self.log.append(("note", text))
+
     def tick(self) -> None: ...
 
 
@@ -204,8 +207,10 @@ def test_a_run_at_another_process_is_left_alone(tmp_path: Path) -> None:
 def test_a_config_that_is_not_its_directorys_is_refused(tmp_path: Path) -> None:
     config, other = run_config(), run_config(seed=1)
     results = Results(tmp_path)
-    record_config(results, run_id(config), other)
-    outcome, _ = run_pool(results, [config])
+    pool = Pool(
+        results, Path("data"), [Slot(1)], Watcher(), prepare=lambda i: record_config(results, i, other)
+    )  # fmt: skip
+    outcome = pool.run([run_id(config)])
     assert outcome.states == {run_id(config): "failed"}
 
 
@@ -229,12 +234,12 @@ def test_every_worker_gets_its_share_of_cores_and_one_gpu(
 SEEING = (
     "import os, torch\n"
     "def make_model(input_shape, classes):\n"
-    "    print('sees', repr(os.environ['CUDA_VISIBLE_DEVICES']), torch.get_num_threads(), flush=True)\n"
+    "    print('sees', repr(os.environ.get('CUDA_VISIBLE_DEVICES')), torch.get_num_threads(), flush=True)\n"
     "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
 )
 
 
-@pytest.mark.parametrize(("slot", "seen"), [(Slot(2, "3"), "sees '3' 2"), (Slot(1), "sees '' 1")])
+@pytest.mark.parametrize(("slot", "seen"), [(Slot(2, "3"), "sees '3' 2"), (Slot(1), "sees None 1")])
 def test_a_worker_sees_its_gpu_alone_and_has_its_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot, seen: str
 ) -> None:
