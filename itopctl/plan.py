@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from itopctl.errors import plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.expand import Expansion
 from itopctl.spec.sweep import SweepSpec
@@ -83,11 +84,11 @@ def make_plan(sweeps: Sequence[PlannedSweep], states: Mapping[str, str]) -> Plan
 def _notes(sweep: PlannedSweep) -> list[str]:
     name, expansion = sweep.spec.name, sweep.expansion
     notes = []
-    for (method, settings), count in expansion.ignored.items():
-        verb = "mean" if len(settings) > 1 else "means"
-        notes.append(f"{name}: {', '.join(settings)} {verb} nothing for {method} ({count:,} of its points set it)")
+    for (reason, settings), count in expansion.ignored.items():
+        verb, them = ("mean", "them") if len(settings) > 1 else ("means", "it")
+        notes.append(f"{name}: {', '.join(settings)} {verb} nothing for {reason} ({count:,} of its points set {them})")
     if expansion.duplicates:
         notes.append(f"{name}: {expansion.points:,} points are {len(expansion.runs):,} different runs")
     if expansion.excluded:
-        notes.append(f"{name}: {expansion.excluded:,} points left out by exclude")
+        notes.append(f"{name}: {plural(expansion.excluded, 'point')} left out by exclude")
     return [*notes, *expansion.warnings]

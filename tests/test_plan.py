@@ -85,7 +85,7 @@ def test_the_plan_says_what_meant_nothing_and_that_it_collapsed() -> None:
     plan = make_plan([sweep], {})
     assert plan.counts["duplicate"] == 3
     assert plan.notes == (
-        "tried: sparsity, update_interval mean nothing for dense (4 of its points set it)",
+        "tried: sparsity, update_interval mean nothing for dense (4 of its points set them)",
         "tried: 8 points are 5 different runs",
     )
 

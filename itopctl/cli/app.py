@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from itopctl import __version__
 from itopctl.cli import data, listing, logs, report, schema, show, status, sweep
-from itopctl.errors import ItopctlError
+from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(
     name="itopctl",
@@ -58,9 +59,12 @@ def run() -> int:
         app(prog_name="itopctl")
     except ItopctlError as error:
         if _debug:
-            raise
+            traceback.print_exc()
         print(f"itopctl: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:  # a full disk behind standard output, say
+        if _debug:
+            traceback.print_exc()
+        print(f"itopctl: {error}", file=sys.stderr)
+        return EnvironmentUnfitError.exit_code
     return 0

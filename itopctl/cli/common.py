@@ -116,6 +116,7 @@ def print_tables(tables: Sequence[Table], style: str, output: Path | None = None
         return
     if style == "rich":
         style = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}.get(output.suffix, "markdown")
-    from itopctl.store.rundir import write_bytes
-
-    write_bytes(output, render(tables, style).encode())
+    try:
+        output.write_text(render(tables, style), encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error

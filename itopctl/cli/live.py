@@ -12,28 +12,42 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from itopctl.cli.tables import varying_within
 from itopctl.dispatch.causes import Cause
 from itopctl.report.words import duration, percent, rate, sparsity
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, flat_settings
 
 
-def run_label(run_id: str, config: RunConfig) -> str:
-    """A run in a few words."""
-    parts = [run_id, config.method]
-    if config.sparsity:
-        parts.append(sparsity(config.sparsity))
-    if config.update_interval:
-        parts.append(f"ΔT {config.update_interval}")
-    return "  ".join([*parts, f"seed {config.seed}"])
+def run_labels(configs: Mapping[str, RunConfig]) -> dict[str, str]:
+    """Each run in a few words: what it is, and what else tells it from the others."""
+    flat = {run_id: flat_settings(config.model_dump(mode="json")) for run_id, config in configs.items()}
+    varying = [name for name in varying_within(list(flat.values()), "method") if name not in _IN_EVERY_LABEL]
+    labels = {}
+    for run_id, config in configs.items():
+        parts = [run_id[:_SHORT_ID], config.method]
+        parts += [sparsity(config.sparsity)] if config.sparsity else []
+        parts += [f"ΔT {config.update_interval}"] if config.update_interval else []
+        parts += [f"seed {config.seed}"]
+        parts += [
+            f"{name.split('.')[-1]} {flat[run_id][name]}" for name in varying if flat[run_id].get(name) is not None
+        ]
+        labels[run_id] = " ".join(parts)
+    return labels
 
 
 def _ending(state: str, cause: Cause | None, message: str | None, known: Mapping[str, Any]) -> tuple[str, str]:
     """How an attempt ended, in words, and the style for them."""
+    if state == "done" and not known:
+        return "by another command", ""
     if state == "done":
         return f"test {percent(known.get('test_accuracy'))} %  R_s {rate(known.get('exploration_rate'))}", ""
     if state == "failed":
         return f"{cause}: {message}", "red"
     return message or "", "yellow"
+
+
+_IN_EVERY_LABEL = ("method", "sparsity", "update_interval", "seed")
+_SHORT_ID = 8  # digits; enough to tell the runs of a sweep apart
 
 
 class SweepDisplay:
@@ -52,6 +66,7 @@ class SweepDisplay:
         on_end: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.console, self.configs, self.on_end = console, configs, on_end
+        self.labels = run_labels(configs)
         self.total, self.workers = len(to_run), workers
         self.running: dict[str, dict[str, Any]] = {}
         self.finished = 0
@@ -85,7 +100,7 @@ class SweepDisplay:
     def started(self, run_id: str) -> None:
         self.running[run_id] = {}
         if not self.live:
-            self._line(f"started   {run_label(run_id, self.configs[run_id])}")
+            self._line(f"started   {self.labels[run_id]}")
 
     def event(self, event: dict[str, Any]) -> None:
         known = self.running.get(event["run_id"])
@@ -97,7 +112,7 @@ class SweepDisplay:
 
     def ended(self, run_id: str, state: str, cause: Cause | None, message: str | None, again: bool) -> None:
         known = self.running.pop(run_id, {})
-        if not again:
+        if not again and state != "cancelled":
             self.finished += 1
             self.failed += state == "failed"
             self.epochs_ended += self.configs[run_id].total_epochs
@@ -105,7 +120,7 @@ class SweepDisplay:
         if again:
             words += "  (will be tried again)"
         shown = "stopped" if state == "cancelled" else state
-        line = f"{shown:<9} {run_label(run_id, self.configs[run_id])}  {words}"
+        line = f"{shown:<9} {self.labels[run_id]}  {words}"
         if not self.live:
             self._line(f"{line}  [{self.finished}/{self.total}]")
         elif state != "done":
@@ -141,11 +156,12 @@ class SweepDisplay:
             words += f"  {self.failed} failed"
         self.bar.update(self.task, completed=self.finished, left=words)
         lines = Table.grid(padding=(0, 2))
+        for _ in range(4):
+            lines.add_column(no_wrap=True, overflow="ellipsis")
         for run_id, known in self.running.items():
-            config = self.configs[run_id]
             lines.add_row(
-                Text(run_label(run_id, config)),
-                Text(f"epoch {known.get('epoch', 0.0):.1f}/{config.total_epochs}"),
+                Text(self.labels[run_id]),
+                Text(f"epoch {known.get('epoch', 0.0):.1f}/{self.configs[run_id].total_epochs}"),
                 Text(f"test {percent(known.get('test_accuracy'))} %"),
                 Text(f"R_s {rate(known.get('exploration_rate'))}"),
             )

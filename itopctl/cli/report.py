@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -50,7 +50,7 @@ def report(
     from itopctl.catalogue import METHODS
     from itopctl.report.paper import paper_tables
     from itopctl.report.runs import runs_table
-    from itopctl.spec.config import unhashed_settings
+    from itopctl.spec.config import flat_settings, unhashed_settings
     from itopctl.store.queries import check_sweeps, select_runs
 
     style = check_format(format_, json)
@@ -70,18 +70,6 @@ def report(
         raise EnvironmentUnfitError("there are no runs to report on yet.")
     passed_over = unhashed_settings()
     for run in runs:
-        run["settings"] = _settings(run.pop("config"), passed_over)
+        settings = flat_settings(run.pop("config"))
+        run["settings"] = {name: value for name, value in settings.items() if name not in passed_over}
     print_tables(paper_tables(runs, METHODS.names()), style, output)
-
-
-def _settings(config: dict[str, Any], passed_over: frozenset[str]) -> dict[str, Any]:
-    """The settings that define the experiment, flat."""
-    flat = {}
-    for name, value in config.items():
-        if name in passed_over:
-            continue
-        if isinstance(value, dict):
-            flat.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
-        else:
-            flat[name] = value
-    return flat

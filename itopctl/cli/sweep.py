@@ -91,14 +91,22 @@ def _plan(specs: list[Path], overrides: list[str], limit: int, results: Path, st
     return make_plan(list(planned.values()), states)
 
 
-def _known_states(results: Path, store: str | None, run_ids: list[str]) -> dict[str, str]:
+def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[str, str]:
+    """State of each run that is known, for planning alone: nothing is written where no store is yet."""
     if not results.is_dir():
         return {}
-    from itopctl.cli.common import open_results
+    from itopctl.store.database import Store, open_store
+    from itopctl.store.ingest import ingest
     from itopctl.store.queries import run_states
+    from itopctl.store.rundir import Results
 
-    _, opened = open_results(results, store)
-    return {run_id: state for run_id, (state, _) in run_states(opened, run_ids).items()}
+    folder = Results(results)
+    store = open_store(folder.database, url) if url or folder.database.exists() else Store("sqlite://")
+    try:
+        ingest(store, folder)
+        return {run_id: state for run_id, (state, _) in run_states(store, run_ids).items()}
+    finally:
+        store.close()
 
 
 def _carry_out(
@@ -170,15 +178,17 @@ def _conclude(plan: Plan, store: Store, outcome: Outcome | None, console: Consol
 
     states = [state for state, _ in run_states(store, list(plan.configs)).values()]
     failed = failures(store, plan.to_run)
-    done = states.count("done")
-    stopped = outcome.stopped if outcome else None
+    done, elsewhere, total = states.count("done"), states.count("running"), len(plan.configs)
+    stopped = outcome.stopped if outcome and done < total else None
     if failed:
         console.print(rich_tables([failures_table(failed)]))
     if outcome and outcome.common_cause:
         cause, message = outcome.common_cause
         console.print(f"Stopped after repeated quick failures. The common cause is {cause}: {message}", markup=False)
-    ending = f", {len(failed):,} failed." if failed else "."
-    console.print(f"{done:,} of {plural(len(plan.configs), 'run')} done{ending}")
+    ending = (f", {len(failed):,} failed" if failed else "") + (
+        f", {elsewhere:,} being run by another command" * bool(elsewhere)
+    )
+    console.print(f"{done:,} of {plural(total, 'run')} done{ending}.")
     if stopped == "interrupted":
         console.print("Interrupted. Run the same command again to go on from there.")
     elif done:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from itopctl.report.runs import state_cell
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, sparsity
+from itopctl.spec.config import flat_settings
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan
@@ -17,9 +18,9 @@ def plan_table(plan: Plan) -> Table:
     """The runs a plan would start, with the settings that differ among the runs of a method."""
     configs = plan.configs
     states = dict.fromkeys(plan.new, "new") | dict.fromkeys(plan.failed, "failed")
-    flat = {run_id: _flat(configs[run_id].model_dump(mode="json")) for run_id in plan.to_run}
+    flat = {run_id: flat_settings(configs[run_id].model_dump(mode="json")) for run_id in plan.to_run}
     named = ("dataset", "model", "method", "sparsity", "seed")
-    shown = list(dict.fromkeys([*named, *_varying_within_methods(list(flat.values()))]))
+    shown = list(dict.fromkeys([*named, *varying_within(list(flat.values()), "method")]))
     columns = [Column("run"), Column("state"), *(Column(name, _alignment(name)) for name in shown)]
     rows = [
         [Cell(run_id), Cell(states[run_id]), *(Cell(_shown(name, values.get(name))) for name in shown)]
@@ -32,13 +33,13 @@ def plan_table(plan: Plan) -> Table:
     return Table(f"{len(rows):,} to run", columns, rows, records)
 
 
-def _varying_within_methods(flat: Sequence[dict[str, Any]]) -> list[str]:
-    """Settings that are not the same in all runs of some method; what only the method decides is not among them."""
+def varying_within(flat: Sequence[dict[str, Any]], group: str) -> list[str]:
+    """Settings that are not the same in all runs of some group; what the group alone decides is not among them."""
     seen: dict[tuple[str, str], str] = {}
     varying: dict[str, None] = {}
     for values in flat:
         for name, value in values.items():
-            if seen.setdefault((values["method"], name), repr(value)) != repr(value):
+            if seen.setdefault((values[group], name), repr(value)) != repr(value):
                 varying[name] = None
     return list(varying)
 
@@ -80,16 +81,6 @@ def _count_style(state: str, row: Record) -> str:
     if state in ("failed", "lost") and row[state]:
         return "red"
     return "green" if state == "done" and row["done"] == row["total"] else ""
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _shown(name: str, value: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -25,14 +26,14 @@ from typing import Any, Protocol
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, read_json, release_lock_of_the_dead
+from itopctl.store.rundir import Results, lock_holder, read_json, release_lock_of_the_dead
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""
 
 QUICK_SECONDS = 30.0
 QUICK_FAILURES = 5
-"""So many runs in a row that fail within `QUICK_SECONDS` stop the sweep."""
+"""So many runs in a row that fail alike within `QUICK_SECONDS` stop the sweep."""
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 60.0  # for runs to save themselves when the pool itself comes to grief
@@ -105,8 +106,8 @@ class Outcome:
 
     Attributes:
         states: run id → `done`, `failed`, `cancelled` or `elsewhere`, for every run that was started.
-        stopped: None, `interrupted`, `failures` after too many quick ones in a row, or `error`.
-        common_cause: the commonest (cause, message) of those.
+        stopped: None, `interrupted`, `failures` after too many quick ones alike in a row, or `error`.
+        common_cause: cause and message of the last of those.
     """
 
     states: dict[str, str] = field(default_factory=dict)
@@ -123,6 +124,12 @@ class _End:
     cause: Cause | None
     message: str | None
     began: float
+    alone: bool = False
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Cause and message without numbers: what failures of one kind have in common."""
+        return self.cause or "", re.sub(r"[\d.]+", "#", self.message or "")
 
 
 class _Worker:
@@ -215,7 +222,7 @@ class Pool:
         self.outcome = Outcome()
         self._queue: deque[str] = deque()
         self._tries: Counter[str] = Counter()
-        self._quick_failures: list[tuple[str, str]] = []
+        self._quick_failures: list[_End] = []
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._kill = False
@@ -286,10 +293,13 @@ class Pool:
                 self._give(worker)
             elif "ended" in message:
                 worker.run_id = None
-                ended = _End(message["ended"], message["state"], message["cause"], message["message"], worker.began)
-                again = self._count(ended)
+                end = _End(
+                    message["ended"], message["state"], message["cause"], message["message"], worker.began,
+                    message["alone"],
+                )  # fmt: skip
+                again = self._count(end)
                 self._give(worker)  # before the observer, which may take its time
-                self._tell(ended, again)
+                self._tell(end, again)
             else:
                 self.observer.event(message)
         if last or not open_ended:
@@ -325,13 +335,14 @@ class Pool:
         if again and not self.outcome.stopped:
             self._queue.append(end.run_id)
             return True
-        if end.state == "failed" and time.monotonic() - end.began < QUICK_SECONDS:
-            self._quick_failures.append((end.cause or "", end.message or ""))
-        else:
+        quick = end.state == "failed" and not end.alone and time.monotonic() - end.began < QUICK_SECONDS
+        if not quick or (self._quick_failures and self._quick_failures[-1].kind != end.kind):
             self._quick_failures.clear()
+        if quick:
+            self._quick_failures.append(end)
         if len(self._quick_failures) >= QUICK_FAILURES and not self.outcome.stopped:
             self.outcome.stopped = "failures"
-            self.outcome.common_cause = Counter(self._quick_failures).most_common(1)[0][0]
+            self.outcome.common_cause = (end.cause or "", end.message or "")
         return False
 
     def _tell(self, end: _End, again: bool) -> None:
@@ -359,7 +370,7 @@ class Pool:
             end = _End(run_id, "done", "finished", None, worker.began)
         else:
             end = _End(run_id, *self._how_it_died(worker), worker.began)
-            self._journal_end(end)
+            self._journal_end(end, worker.process.pid)
         self._tell(end, self._count(end))
 
     def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
@@ -369,9 +380,11 @@ class Pool:
             return "cancelled", "cancelled", "its process was told to stop"
         return "failed", "killed", describe_exit(worker.process.returncode)
 
-    def _journal_end(self, end: _End) -> None:
+    def _journal_end(self, end: _End, pid: int) -> None:
         """Write the end that a dead worker could not write itself; where that is impossible, the run counts as lost."""
         run = self.results.run(end.run_id)
+        if (lock_holder(run) or {}).get("pid") != pid:
+            return  # it had not begun, or was through with it; the journal is nobody's, or another's
         with contextlib.suppress(OSError):
             journal = JournalWriter(run.journal, continuing=True)
             journal.write("failed", {"step": None, "epoch": None, "cause": end.cause, "message": end.message})

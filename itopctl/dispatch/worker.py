@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended: state `done`, `failed`, `cancelled` or `elsewhere` (another process has the run)."""
+    """How an attempt ended.
+
+    Attributes:
+        state: `done`, `failed`, `cancelled` or `elsewhere` (another process has the run).
+        cause, message: why.
+        alone: whether a failure says nothing about other runs (a training that diverged).
+    """
 
     state: str
     cause: Cause | None = None
     message: str | None = None
+    alone: bool = False
 
 
 def execute(
@@ -107,12 +114,12 @@ def _attempt(run: RunDirectory, data_dir: Path, job: Job, should_stop: Callable[
         run.checkpoint.unlink(missing_ok=True)
         return Ended("done", "finished")
     except TrainingStoppedError as error:
-        return record.failed("cancelled", str(error))
+        return record.failed("cancelled", str(error), error.step)
     except TrainingDivergedError as error:
-        return record.failed("user-error", str(error))
+        return replace(record.failed("user-error", str(error), error.step), alone=True)
     except ItopctlError as error:
         return record.failed(cause_of_exception(error), str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
         return record.failed(cause_of_exception(error), _one_line(error))
     finally:
@@ -145,6 +152,7 @@ class _Recorder:
         self.run, self.journal, self.job, self.notify = run, journal, job, notify
         self.position: dict[str, Any] = {"step": 0, "epoch": 0.0}
         self.last_progress = 0.0
+        self.steps_per_epoch = 1
 
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         self.position = {"step": fields["step"], "epoch": fields["epoch"]}
@@ -158,6 +166,7 @@ class _Recorder:
     def started(self, config: RunConfig, state: dict[str, Any] | None) -> None:
         """Say who begins what, and from which step, before anything that may take long or fail."""
         step = int(state["progress"]["step"]) if state is not None else 0
+        self.steps_per_epoch = config.steps_per_epoch
         self("started", {
             "step": step, "epoch": round(step / config.steps_per_epoch, 6), "total_steps": config.total_steps,
             "total_epochs": config.total_epochs, "steps_per_epoch": config.steps_per_epoch,
@@ -165,8 +174,10 @@ class _Recorder:
             "pid": os.getpid(), "threads": self.job.threads,
         })  # fmt: skip
 
-    def failed(self, cause: Cause, message: str) -> Ended:
-        self("failed", {**self.position, "cause": cause, "message": message})
+    def failed(self, cause: Cause, message: str, step: int | None = None) -> Ended:
+        """Write the end of the attempt; `step` where it is known better than by the last event."""
+        at = self.position if step is None else {"step": step, "epoch": round(step / self.steps_per_epoch, 6)}
+        self("failed", {**at, "cause": cause, "message": message})
         return Ended("cancelled" if cause == "cancelled" else "failed", cause, message)
 
     def _progress_due(self) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -49,17 +49,35 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = [_RichColumn(self.table, index) for index in range(len(self.table.columns))]
         left_out = []
-        while sum(column.least_width + 3 for column in columns) + 1 > options.max_width:
+        while _least_width(columns) > options.max_width:
             last = max(columns, key=lambda column: column.rank)
             if not last.rank:
                 break
             columns.remove(last)
             left_out.append(last.header)
-        yield _rich(self.table, columns)
+        for panel in _panels(columns, options.max_width):
+            yield _rich(self.table, panel)
         for note in _notes(self.table, f"{_BEST_SIGN} "):
             yield Text(note, style="dim")
         if left_out:
             yield Text(f"No room for: {', '.join(reversed(left_out))}.", style="dim")
+
+
+def _least_width(columns: Sequence[_RichColumn]) -> int:
+    """Width of a table of these columns, borders included."""
+    return sum(column.least_width + 3 for column in columns) + 1
+
+
+def _panels(columns: Sequence[_RichColumn], width: int) -> Iterator[list[_RichColumn]]:
+    """Columns in as many tables as it takes to fit a width, each beginning with the first column."""
+    first, *rest = columns
+    panel = [first]
+    for column in rest:
+        if len(panel) > 1 and _least_width([*panel, column]) > width:
+            yield panel
+            panel = [first]
+        panel.append(column)
+    yield panel
 
 
 class _RichColumn:

@@ -8,7 +8,8 @@ means "as before it existed" (`itopctl.spec.identity`).
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -43,7 +44,7 @@ class LrScheduleConfig(_Part):
     )
     milestones: Annotated[tuple[float, ...] | None, Field(strict=False)] = Field(
         default=None,
-        description="milestones: positions in epochs (whole numbers) or as fractions of training (below 1)",
+        description="milestones: positions in epochs (1 or more) or as fractions of training (below 1)",
     )
     gamma: float | None = Field(default=None, gt=0.0, le=1.0, description="milestones: factor at each")
     warmup: float | None = Field(
@@ -138,13 +139,13 @@ class RunConfig(_Part):
     compile: bool = Field(default=False, description="use torch.compile", json_schema_extra={"identity": False})
     device: str = Field(
         default="auto",
-        description="auto, cpu, cuda or cuda:N",
-        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto (a GPU if there is one), cpu, cuda or mps",
+        pattern=r"^(auto|cpu|cuda|mps)$",
         json_schema_extra={"identity": False},
     )
-    evaluate_updates: Literal["auto", "always", "never"] = Field(
-        default="auto",
-        description="measure accuracy at topology updates too; auto: as often as costs at most a quarter of training",
+    evaluate_updates: Literal["always", "auto", "never"] = Field(
+        default="always",
+        description="measure accuracy at topology updates: always, auto (for at most a quarter of training), never",
         json_schema_extra={"identity": False},
     )
 
@@ -192,3 +193,14 @@ def unhashed_settings() -> frozenset[str]:
         for name, field in RunConfig.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False
     )
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's plain data with nested settings by dotted name, such as `optimizer.lr`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            flat[name] = value
+    return flat

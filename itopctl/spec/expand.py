@@ -27,7 +27,7 @@ class Expansion:
         runs: run id → config, in the order of the spec, each once.
         points: combinations before duplicates collapsed, those left out not counted.
         excluded: combinations left out by `exclude`.
-        ignored: (method, settings that mean nothing for it) → how many points had them.
+        ignored: (`dense`, `adam`, …, settings that mean nothing for it) → how many points had them.
         warnings: sentences for a person.
     """
 
@@ -91,12 +91,14 @@ def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFA
                 continue
             points += 1
             runs.setdefault(run_id(resolved.config), resolved.config)
-            if resolved.ignored:
-                ignored[resolved.config.method, resolved.ignored] += 1
+            for reason in sorted(set(resolved.ignored.values())):
+                names = tuple(sorted(name for name, why in resolved.ignored.items() if why == reason))
+                ignored[reason, names] += 1
         warnings += _idle_excludes(spec, block, matched)
     if not runs:
         left_out = f": all {plural(excluded, 'point')} left out by exclude" if excluded else ""
         raise spec.document.error((), f"expands to no run at all{left_out}.")
+    warnings += dict.fromkeys(text for config in runs.values() if (text := _never_updates(spec, config)))
     return Expansion(runs, points, excluded, dict(ignored), tuple(warnings))
 
 
@@ -145,6 +147,17 @@ def _equal(found: Any, wanted: Any) -> bool:
     if isinstance(found, (int, float)) and isinstance(wanted, (int, float)):
         return found == wanted or (abs(wanted) < _COMPARABLE and abs(found - wanted) < 1e-12)
     return bool((list(found) if isinstance(found, tuple) else found) == wanted)
+
+
+def _never_updates(spec: SweepSpec, config: RunConfig) -> str | None:
+    """A warning, where a dynamic method has no topology update within its training."""
+    interval, schedule = config.update_interval, config.drop_schedule
+    if interval is None or schedule is None or interval < schedule.stop * config.total_steps:
+        return None
+    return (
+        f"{spec.name}: {config.method} with an update interval of {interval:,} steps never updates in "
+        f"{config.total_steps:,} steps on {config.dataset}: it is a static network"
+    )
 
 
 def _idle_excludes(spec: SweepSpec, block: Block, matched: list[int]) -> Iterable[str]:

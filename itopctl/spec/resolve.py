@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, Catalogue
-from itopctl.errors import UserError, nearest, quoted
+from itopctl.errors import UserError, nearest, plural, quoted
 from itopctl.spec.config import RunConfig, steps_per_epoch
 from itopctl.spec.reading import Document
 from itopctl.spec.sweep import PARTS, Settings
@@ -51,10 +51,10 @@ _LR_PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run config, and the written settings that mean nothing for it."""
+    """A run config, and the written settings that mean nothing for it: name → for what (`dense`, `adam`, `cosine`)."""
 
     config: RunConfig
-    ignored: tuple[str, ...]
+    ignored: Mapping[str, str]
 
 
 def resolve(written: Settings, document: Document) -> Resolved:
@@ -78,9 +78,14 @@ def resolve(written: Settings, document: Document) -> Resolved:
         entry = written["density"]
         raise entry.document.error(entry.path, "sparsity and density both given; they say the same thing: keep one.")
     method = METHODS.get(flat["method"])
-    flat, ignored = _fill_method(flat, written, method.options, document)
-    ignored += _fill_part(flat, "optimizer", "sgd", _OPTIMIZER_PRESETS, _optimizer_relevant)
-    ignored += _fill_part(flat, "lr_schedule", "milestones", _LR_PRESETS, _lr_relevant)
+    flat, idle = _fill_method(flat, written, method.options, document)
+    ignored = dict.fromkeys(idle, method.name)
+    for part, default, presets, relevant in (
+        ("optimizer", "sgd", _OPTIMIZER_PRESETS, _optimizer_relevant),
+        ("lr_schedule", "milestones", _LR_PRESETS, _lr_relevant),
+    ):
+        idle = _fill_part(flat, part, default, presets, relevant)
+        ignored |= dict.fromkeys(idle, str(flat[f"{part}.name"]))
     if flat["optimizer.name"] == "sgd":
         flat.setdefault("optimizer.nesterov", bool(flat.get("optimizer.momentum")))
     flat.setdefault("augment", DATASETS.get(flat["dataset"]).options["augment"])
@@ -89,10 +94,9 @@ def resolve(written: Settings, document: Document) -> Resolved:
     if flat.get("drop_schedule.name") == "constant":
         flat["drop_schedule.final"] = 0.0
     config = _validate(flat, written, document)
-    idle = tuple(sorted({*ignored} & set(written)))
-    for name in idle:
+    for name in ignored:
         _check_idle(name, written, document)
-    return Resolved(config, idle)
+    return Resolved(config, ignored)
 
 
 def _check_name(written: Settings, name: str, catalogue: Catalogue) -> None:
@@ -174,16 +178,16 @@ def _settle_positions(flat: dict[str, Any], written: Settings) -> None:
     numbers = [p for p in positions if isinstance(p, (int, float)) and not isinstance(p, bool)]
     if len(numbers) != len(positions):
         return  # the schema says what is wrong
-    fractions = [p / epochs if 1 <= p < epochs else float(min(max(p, -1), 1)) for p in numbers]
+    fractions = [round(p / epochs if 1 <= p < epochs else float(min(max(p, -1), 1)), 12) for p in numbers]
     rising = all(a < b for a, b in zip([0.0, *fractions], fractions, strict=False))
     if not rising or (fractions and fractions[-1] >= 1.0):
         entry = written[name]
         raise entry.document.error(
             entry.path,
-            f"found {quoted(positions)}; rising positions inside training expected: epochs from 1 to "
-            f"{epochs - 1}, or fractions between 0 and 1.",
+            f"found {quoted(positions)} for {plural(epochs, 'epoch')}; rising positions inside training expected: "
+            "epochs from 1 on, or fractions between 0 and 1, which stretch with epochs.",
         )
-    flat[name] = tuple(round(fraction, 12) for fraction in fractions)
+    flat[name] = tuple(fractions)
 
 
 def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
@@ -192,8 +196,8 @@ def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
     if not isinstance(value, str):
         return
     try:
-        validation, batch_size = float(flat.get("validation", 0.1)), int(flat.get("batch_size", 128))
-        per_epoch = steps_per_epoch(flat["dataset"], validation, batch_size)
+        validation, batch_size = (flat.get(n, RunConfig.model_fields[n].default) for n in ("validation", "batch_size"))
+        per_epoch = steps_per_epoch(flat["dataset"], float(validation), int(batch_size))
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         per_epoch = 1  # validation or batch_size is at fault, and the schema says so
     steps = steps_of_epochs(value, per_epoch)
@@ -266,7 +270,7 @@ def _explain(error: ValidationError, written: Settings, document: Document, name
         name = ".".join(parts[:2]) if parts[0] in PARTS else parts[0]
     if first["type"] == "missing" and name not in written:
         return document.error((), f"a run needs {name}; it is set nowhere.")
-    allowed = first["msg"].replace("Input should be", "").strip()
+    allowed = first["msg"].replace("Input should be", "").replace("a valid tuple", "a list").strip()
     found = first["input"]
     said = quoted(found)
     message = f"found {said}; {allowed} expected" if "Input should be" in first["msg"] else f"found {said}: {allowed}"

@@ -157,6 +157,10 @@ def _blocks(document: Document) -> Iterator[Block]:
             ("include",), f"a list of blocks with {', '.join(SECTIONS)} expected; found {quoted(include)}."
         )
     outer = _block(document, (), data, base)
+    if include and outer.exclude and not outer.axes:
+        raise document.error(
+            ("exclude",), "there is no grid or zip beside it to leave runs out of; give it to the blocks of include."
+        )
     if not include or outer.axes:
         yield outer
     for index, block in enumerate(include or []):

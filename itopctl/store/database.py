@@ -21,6 +21,7 @@ from itopctl.store import tables
 
 _BUSY_SECONDS = 30
 _ROWS_AT_ONCE = 500
+_ADVISORY_LOCK = 1_769_238_896  # any number that others do not take: "itop" in ASCII
 
 
 class Store:
@@ -63,6 +64,8 @@ class Store:
         with _explained(self.name), self.engine.connect() as connection:
             connection = connection.execution_options(itopctl_writes=True)
             with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
                 yield connection
 
     def close(self) -> None:
@@ -112,8 +115,10 @@ def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, 
 
 def _make_engine(url: sa.URL) -> Engine:
     engine = sa.create_engine(url)
-    if engine.dialect.name != "sqlite":
+    if engine.dialect.name == "postgresql":
         return engine
+    if engine.dialect.name != "sqlite":
+        raise ValueError(f"{engine.dialect.name} is not supported; sqlite and postgresql are")
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -18,6 +18,8 @@ from itopctl.store.database import Store, upsert
 from itopctl.store.run_news import RunNews, new_run_row
 from itopctl.store.rundir import Results, read_json
 
+_RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
+
 
 def ingest(store: Store, results: Results) -> None:
     """Bring the database up to date with the results folder."""
@@ -52,8 +54,11 @@ def _forget_deleted(store: Store, there: set[str]) -> None:
 def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
     """Bring the rows of these runs up to date."""
     ids = list(run_ids)
-    if not ids:
-        return
+    for start in range(0, len(ids), _RUNS_AT_ONCE):
+        _ingest_some(store, results, ids[start : start + _RUNS_AT_ONCE])
+
+
+def _ingest_some(store: Store, results: Results, ids: list[str]) -> None:
     with store.write() as connection:  # from the first look, so that no other process writes older news over newer
         earlier = _rows(connection, ids)
         attempts = _attempt_rows(connection, ids)
@@ -87,19 +92,15 @@ def ingest_sweeps(store: Store, results: Results) -> None:
 
 
 def _rows(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:
-    found = {}
-    for start in range(0, len(ids), 500):
-        query = sa.select(tables.runs).where(tables.runs.c.run_id.in_(ids[start : start + 500]))
-        found.update({row["run_id"]: dict(row) for row in connection.execute(query).mappings()})
-    return found
+    query = sa.select(tables.runs).where(tables.runs.c.run_id.in_(ids))
+    return {row["run_id"]: dict(row) for row in connection.execute(query).mappings()}
 
 
 def _attempt_rows(connection: Connection, ids: list[str]) -> dict[str, dict[int, dict[str, Any]]]:
+    query = sa.select(tables.attempts).where(tables.attempts.c.run_id.in_(ids))
     found: dict[str, dict[int, dict[str, Any]]] = {}
-    for start in range(0, len(ids), 500):
-        query = sa.select(tables.attempts).where(tables.attempts.c.run_id.in_(ids[start : start + 500]))
-        for row in connection.execute(query).mappings():
-            found.setdefault(row["run_id"], {})[row["attempt"]] = dict(row)
+    for row in connection.execute(query).mappings():
+        found.setdefault(row["run_id"], {})[row["attempt"]] = dict(row)
     return found
 
 

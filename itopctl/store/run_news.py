@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from itopctl.store import tables
 from itopctl.store.journal import read_journal
 from itopctl.store.rundir import RunDirectory, is_held, read_json
@@ -63,6 +65,13 @@ class RunNews:
         self.row["attempts"] = max(self._known, default=0)
         self.changed = self.row != earlier
         self.attempts = [self._known[number] for number in sorted(self._touched)]
+        if self.changed:
+            _fit(self.row, tables.runs)
+        for rows, table in (
+            (self.attempts, tables.attempts), (self.evaluations, tables.evaluations), (self.layers, tables.layers),
+        ):  # fmt: skip
+            for row in rows:
+                _fit(row, table)
 
     def _first_row(self) -> Row | None:
         config = (read_json(self.run.config) or {}).get("config")
@@ -157,7 +166,23 @@ class RunNews:
 def _is_sound(event: Row) -> bool:
     """Whether an event has what its rows need."""
     needs_step = event["event"] in ("started", "evaluated", "topology")
-    return isinstance(event.get("attempt"), int) and (not needs_step or isinstance(event.get("step"), int))
+    numbers = [event.get("attempt"), *([event.get("step")] if needs_step else [])]
+    return all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers)
+
+
+_KINDS: dict[type, type | tuple[type, ...]] = {int: int, float: (int, float), str: str, bool: bool}
+
+
+def _fit(row: Row, table: sa.Table) -> None:
+    """Replace values that a column cannot hold by None: files may say anything, and one must not stop the others."""
+    for column in table.columns:
+        value = row.get(column.name)
+        kind = None if isinstance(column.type, sa.JSON) else column.type.python_type
+        if value is None or kind is None:
+            continue
+        fits = isinstance(value, _KINDS[kind]) and (kind is bool or not isinstance(value, bool))
+        if not fits or (isinstance(value, int) and abs(value) >= 2**63):
+            row[column.name] = None
 
 
 def _size(path: Path) -> int:

@@ -105,13 +105,8 @@ def write_json(path: Path, data: Any) -> None:
     Raises:
         EnvironmentUnfitError: the file cannot be written.
     """
-    write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """As `write_json`, for bytes."""
     with replacing(path) as aside:
-        aside.write_bytes(data)
+        aside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -149,7 +144,7 @@ def _aside(path: Path) -> Iterator[Path]:
 def remove_leftovers(run: RunDirectory) -> None:
     """Remove what processes that were killed while writing left aside; only for who holds the run's lock."""
     with _one_at_a_time(run):
-        for file in (run.config, run.checkpoint, run.result, run.environment, run.lock):
+        for file in (run.checkpoint, run.result, run.environment, run.lock):  # others write the config, without a lock
             for path in run.path.glob(f".{file.name}.*"):
                 with contextlib.suppress(OSError):
                     path.unlink()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
 
 SCHEMA_VERSION = 1
 
 metadata = MetaData()
+
+Large = BigInteger().with_variant(Integer, "sqlite")  # SQLite's own integers are large
 
 meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", String, nullable=False))
 
@@ -47,15 +49,15 @@ runs = Table(
     Column("allocation", String),
     Column("sparsity", Float),
     Column("density", Float),
-    Column("update_interval", Integer),
+    Column("update_interval", Large),
     Column("drop_fraction", Float),
-    Column("seed", Integer),
+    Column("seed", Large),
     Column("epochs", Integer),
     Column("config", JSON, nullable=False),
     # How far it is.
-    Column("step", Integer),
+    Column("step", Large),
     Column("epoch", Float),
-    Column("total_steps", Integer),
+    Column("total_steps", Large),
     Column("total_epochs", Integer),
     Column("current_test_accuracy", Float),
     Column("current_exploration_rate", Float),
@@ -72,12 +74,12 @@ runs = Table(
     Column("train_flops_ratio", Float),
     Column("inference_flops_ratio", Float),
     Column("topology_updates", Integer),
-    Column("steps", Integer),
+    Column("steps", Large),
     Column("steps_per_second", Float),
     Column("wall_seconds", Float),
-    Column("peak_memory_bytes", Integer),
+    Column("peak_memory_bytes", Large),
     # Of the journal.
-    Column("journal_offset", Integer, nullable=False, default=0),
+    Column("journal_offset", Large, nullable=False, default=0),
     Column("damaged_lines", Integer, nullable=False, default=0),
 )
 
@@ -95,7 +97,7 @@ attempts = Table(
     Column("state", String, nullable=False),  # running, done, failed, cancelled
     Column("cause", String),
     Column("message", String),
-    Column("resumed_from_step", Integer),
+    Column("resumed_from_step", Large),
 )
 
 evaluations = Table(
@@ -103,7 +105,7 @@ evaluations = Table(
     metadata,
     Column("run_id", String, primary_key=True),
     Column("kind", String, primary_key=True),  # epoch or update
-    Column("step", Integer, primary_key=True),
+    Column("step", Large, primary_key=True),
     Column("epoch", Float),
     Column("attempt", Integer),
     Column("train_loss", Float),
@@ -113,9 +115,9 @@ evaluations = Table(
     Column("density", Float),
     Column("drop_fraction", Float),
     Column("lr", Float),
-    Column("replaced", Integer),
-    Column("moved", Integer),
-    Column("new", Integer),
+    Column("replaced", Large),
+    Column("moved", Large),
+    Column("new", Large),
     Column("skipped", Boolean),
     Column("wall_seconds", Float),
 )
@@ -127,8 +129,8 @@ layers = Table(
     Column("position", Integer, primary_key=True),
     Column("name", String, nullable=False),
     Column("shape", JSON, nullable=False),
-    Column("size", Integer, nullable=False),
-    Column("active", Integer, nullable=False),
+    Column("size", Large, nullable=False),
+    Column("active", Large, nullable=False),
     Column("density", Float, nullable=False),
     Column("exploration_rate", Float, nullable=False),
 )

@@ -55,7 +55,11 @@ class TrainingDivergedError(Exception):
 
 
 class TrainingStoppedError(Exception):
-    """Somebody asked the training to stop; `checkpoint` was called before this was raised."""
+    """Somebody asked the training to stop, after `step`; `checkpoint` was called before this was raised."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"after step {step}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ class Training:
             if self.should_stop():
                 self._check_losses()
                 self._save()
-                raise TrainingStoppedError(f"after step {self.progress.step}")
+                raise TrainingStoppedError(self.progress.step)
         self._check_losses()  # waits for the device, so that the clock tells the truth
         spent = time.perf_counter() - began - (self.evaluation_seconds - evaluating)
         self.progress.training_seconds += spent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import socket
@@ -56,6 +57,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def git_state(folder: Path) -> dict[str, Any]:
     """Commit and dirty flag of the repository around a folder; null where there is none."""
 

@@ -65,7 +65,7 @@ class Terminal:
 
 def test_a_sweep_shows_a_bar_with_time_left_and_a_line_for_each_run(tmp_path: Path) -> None:
     terminal = Terminal("sweep", write_spec(tmp_path, **SPEC), "--results", tmp_path / "results")
-    line = re.compile(r"set-itop  90 %  ΔT 5  seed [01] +epoch \d+\.\d/400 +test \d+\.\d\d % +R_s 0\.\d\d")
+    line = re.compile(r"set-itop 90 % ΔT 5 seed [01] +epoch \d+\.\d/400 +test \d+\.\d\d % +R_s 0\.\d\d")
     seen = terminal.read_until(lambda text: bool(line.search(text)) and " left" in text)
     assert re.search(r"runs .*0/2.*left", seen)
     os.killpg(terminal.process.pid, signal.SIGINT)

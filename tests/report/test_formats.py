@@ -242,6 +242,15 @@ def test_a_terminal_of_eighty_columns_shows_the_methods_and_numbers_of_a_paper_w
     assert shown.count("81.00 ± 1.41") == 6 and shown.count("97.00 ± 0.00") == 1
 
 
+def test_a_table_too_wide_for_the_terminal_goes_on_below_with_its_first_column() -> None:
+    runs = [run("set-itop", value, 0, accuracy=0.8) for value in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)]
+    shown = text_of(paper_tables(runs), "rich", width=60)
+    assert max(map(len, shown.splitlines())) <= 60
+    assert shown.count("80.00") == 8
+    assert shown.count("set-itop") == shown.count("method") > 1
+    assert all(f"{value} %" in shown for value in (50, 60, 70, 80, 90, 95, 98, 99))
+
+
 def test_the_best_cell_can_be_told_where_there_is_no_colour() -> None:
     plain, best = (text_of(one_cell(Cell("97.31", best=best)), "rich") for best in (False, True))
     assert "97.31" in plain and "97.31" in best

@@ -14,8 +14,8 @@ from itopctl.spec.reading import read_text
 from itopctl.spec.resolve import Resolved, resolve
 from itopctl.spec.sweep import parse_sweep, settings_of
 
-BASE: dict[str, Any] = {"dataset": "digits", "model": "lenet-300-100", "epochs": 2}
-"""Enough for a dense run; a sparse method needs a sparsity, too."""
+BASE: dict[str, Any] = {"dataset": "digits", "model": "lenet-300-100", "epochs": 2000}
+"""Enough for a dense run; a sparse method needs a sparsity, too. Long enough for any method to update."""
 
 SPARSE: dict[str, Any] = {**BASE, "method": "rigl-itop", "sparsity": 0.9}
 

@@ -177,7 +177,7 @@ def test_included_blocks_add_their_runs_on_top_of_the_outer_base() -> None:
         ],
     )
     assert settings_of(found.runs, "method", "sparsity", "seed", "epochs") == [
-        ("rigl-itop", 0.5, 0, 2), ("rigl-itop", 0.9, 0, 2), ("dense", 0.0, 0, 2), ("dense", 0.0, 1, 2),
+        ("rigl-itop", 0.5, 0, 2000), ("rigl-itop", 0.9, 0, 2000), ("dense", 0.0, 0, 2000), ("dense", 0.0, 1, 2000),
         ("rigl-itop", 0.2, 0, 7),
     ]  # fmt: skip
 

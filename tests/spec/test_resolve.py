@@ -54,7 +54,7 @@ def test_every_method_makes_a_run(name: str) -> None:
 def test_a_dense_run_has_null_for_all_that_concerns_sparsity() -> None:
     run = resolved(DENSE + "sparsity: 0.9\nupdate_interval: 5\ngrowth: random\n")
     ignored = ("growth", "sparsity", "update_interval")
-    assert run.ignored == ignored
+    assert run.ignored == dict.fromkeys(ignored, "dense")
     assert run.config.sparsity == 0.0
     assert all(
         getattr(run.config, name) is None
@@ -65,7 +65,7 @@ def test_a_dense_run_has_null_for_all_that_concerns_sparsity() -> None:
 
 def test_a_static_run_keeps_its_sparsity_and_has_no_topology_update() -> None:
     run = resolved(SET_ITOP.replace("set-itop", "static") + "update_interval: 5\ndrop_schedule: {final: 0.1}\n")
-    assert run.ignored == ("drop_schedule.final", "update_interval")
+    assert run.ignored == dict.fromkeys(("drop_schedule.final", "update_interval"), "static")
     assert (run.config.sparsity, run.config.allocation) == (0.9, "erk")
     assert (run.config.update_interval, run.config.growth, run.config.drop_schedule) == (None, None, None)
 
@@ -152,8 +152,8 @@ def test_milestones_in_epochs_become_fractions_of_training() -> None:
 )
 def test_milestones_that_do_not_rise_inside_training_are_refused(milestones: list[float]) -> None:
     assert complaint_on(epochs=10, lr_schedule__milestones=milestones) == (
-        f"spec.yaml:6: lr_schedule.milestones: found {milestones}; rising positions inside training expected: "
-        "epochs from 1 to 9, or fractions between 0 and 1."
+        f"spec.yaml:6: lr_schedule.milestones: found {milestones} for 10 epochs; rising positions inside training "
+        "expected: epochs from 1 on, or fractions between 0 and 1, which stretch with epochs."
     )
 
 
@@ -188,7 +188,7 @@ def test_an_optimizers_preset_fills_its_own_settings_alone() -> None:
 
 def test_settings_of_another_optimizer_or_schedule_are_left_out_and_reported() -> None:
     run = resolved(DENSE + "optimizer: {name: adamw, momentum: 0.9}\nlr_schedule: {name: cosine, gamma: 0.5}\n")
-    assert run.ignored == ("lr_schedule.gamma", "optimizer.momentum")
+    assert run.ignored == {"lr_schedule.gamma": "cosine", "optimizer.momentum": "adamw"}
     assert (run.config.optimizer.momentum, run.config.lr_schedule.gamma) == (None, None)
 
 

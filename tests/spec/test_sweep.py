@@ -232,6 +232,11 @@ def test_an_outer_exclude_is_checked_beside_included_blocks_too() -> None:
     assert message.startswith("spec.yaml:2: exclude[0].metod: unknown setting 'metod'. Did you mean 'method'?")
 
 
+def test_an_outer_exclude_that_has_nothing_to_leave_out_is_refused() -> None:
+    message = said("name: a\nexclude: [{method: dense}]\ninclude: [{grid: {seed: 2}}]\n")
+    assert message.startswith("spec.yaml:2: exclude: there is no grid or zip beside it")
+
+
 @pytest.mark.parametrize("section", ["grid", "zip"])
 def test_an_empty_axis_is_refused(section: str) -> None:
     message = said(f"name: a\n{section}:\n  epochs: [1]\n  seed: []\n")

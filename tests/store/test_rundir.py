@@ -22,7 +22,6 @@ from itopctl.store.rundir import (
     process_start,
     read_json,
     replacing,
-    write_bytes,
     write_json,
 )
 
@@ -89,7 +88,7 @@ def test_what_is_no_json_leaves_the_old_file_as_it_was(tmp_path: Path, unwritabl
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_halfway_leaves_the_old_file_and_no_temporary_one(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "checkpoint.pt"
-    write_bytes(path, b"old")
+    path.write_bytes(b"old")
     with pytest.raises(error), replacing(path) as aside:
         aside.write_bytes(b"half of the n")
         assert path.read_bytes() == b"old"

@@ -52,7 +52,7 @@ def digits(folder: Path | None) -> RawImages:
     shape=(1, 28, 28),
     classes=10,
     augment="none",
-    folders=("MNIST/raw", "mnist", "."),
+    folders=("MNIST/raw", "mnist"),
     files=_IDX,
     torchvision="MNIST",
 )
