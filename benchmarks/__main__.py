@@ -1,7 +1,7 @@
 """`python -m benchmarks [NAME…]`: measure, print a table, exit 1 where a figure misses its goal.
 
-Every line gives the median of its repetitions and, since machines differ, the ratio to something simple that was
-measured in the same run.
+Short things are repeated and their median is given; the sweep and the ingest are measured once. Since machines
+differ, each figure stands beside something simple that was measured in the same run.
 """
 
 from __future__ import annotations
