@@ -47,13 +47,13 @@ class Catalogue:
     Args:
         kind: what an entry is called in messages, such as `growth rule`.
         modules: light modules whose import declares the entries.
-        user_functions: whether `package.module:function` is accepted as a name.
+        user_functions: whether `package.module:function` is accepted as a name, too.
     """
 
     def __init__(self, kind: str, modules: tuple[str, ...], user_functions: bool = False) -> None:
         self.kind = kind
         self._modules = modules
-        self._user_functions = user_functions
+        self.user_functions = user_functions
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
@@ -89,10 +89,10 @@ class Catalogue:
         self._load()
         if name in self._entries:
             return self._entries[name]
-        if self._user_functions and is_user_function(name):
+        if self.user_functions and is_user_function(name):
             check_user_function(name)
             return Entry(name, "a function of your own", name.split(":")[0])
-        allowed = self.names() + (["package.module:function"] if self._user_functions else [])
+        allowed = self.names() + (["package.module:function"] if self.user_functions else [])
         raise UserError(unknown(self.kind, name, allowed))
 
     def function(self, name: str) -> Callable[..., Any]:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+from itopctl.report.table import FORMATS
 
 if TYPE_CHECKING:
     from itopctl.report.table import Table
     from itopctl.store.database import Store
     from itopctl.store.rundir import Results
-
-FORMATS = ("rich", "markdown", "latex", "csv", "json")
 
 
 def results_folder(option: Path | None) -> Path:
@@ -74,7 +73,7 @@ RunArgument = Annotated[
 ]
 
 
-def open_results(results: Path | None, store: str | None, refresh: bool = True) -> tuple[Results, Store]:
+def open_results(results: Path | None, store: str | None) -> tuple[Results, Store]:
     """The results folder and its store, brought up to date with the run directories.
 
     Raises:
@@ -90,8 +89,7 @@ def open_results(results: Path | None, store: str | None, refresh: bool = True) 
             f"no results in {found.path}: nothing was run here yet. Start with: itopctl sweep SPEC.yaml"
         )
     opened = open_store(found.database, store)
-    if refresh:
-        ingest(opened, found)
+    ingest(opened, found)
     return found, opened
 
 

@@ -12,16 +12,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from itopctl.cli.tables import varying_within
 from itopctl.dispatch.causes import Cause
 from itopctl.report.words import duration, percent, rate, sparsity
-from itopctl.spec.config import RunConfig, flat_settings
+from itopctl.spec.config import RunConfig, flat_settings, varying_within
 
 
 def run_labels(configs: Mapping[str, RunConfig]) -> dict[str, str]:
     """Each run in a few words: what it is, and what else tells it from the others."""
     flat = {run_id: flat_settings(config.model_dump(mode="json")) for run_id, config in configs.items()}
-    varying = [name for name in varying_within(list(flat.values()), "method") if name not in _IN_EVERY_LABEL]
+    varying = [name for name in varying_within(flat.values(), "method") if name not in _IN_EVERY_LABEL]
     labels = {}
     for run_id, config in configs.items():
         parts = [run_id[:_SHORT_ID], config.method]

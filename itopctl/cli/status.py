@@ -19,16 +19,16 @@ from itopctl.cli.common import (
     print_tables,
 )
 from itopctl.errors import UserError, unknown
+from itopctl.store import STATES
 
 if TYPE_CHECKING:
     from itopctl.report.table import Table
 
-_STATES = ("queued", "running", "done", "failed", "lost")
 _WATCH_SECONDS = 2.0
 
 
 def _complete_states(incomplete: str) -> list[str]:
-    return [state for state in _STATES if state.startswith(incomplete)]
+    return [state for state in STATES if state.startswith(incomplete)]
 
 
 def status(
@@ -51,8 +51,8 @@ def status(
     """Show, per sweep, how many runs are done, running, queued, failed or lost, and the time left."""
     style = check_format(format_, json)
     for name in state or []:
-        if name not in _STATES:
-            raise UserError(f"--state: {unknown('state', name, _STATES)}")
+        if name not in STATES:
+            raise UserError(f"--state: {unknown('state', name, STATES)}")
     if not watch:
         print_tables([_table(sweeps or [], runs, state or [], results, store)], style)
         return

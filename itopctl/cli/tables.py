@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from itopctl.report.runs import state_cell
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, sparsity
-from itopctl.spec.config import flat_settings
+from itopctl.spec.config import flat_settings, varying_within
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan
@@ -20,7 +20,7 @@ def plan_table(plan: Plan) -> Table:
     states = dict.fromkeys(plan.new, "new") | dict.fromkeys(plan.failed, "failed")
     flat = {run_id: flat_settings(configs[run_id].model_dump(mode="json")) for run_id in plan.to_run}
     named = ("dataset", "model", "method", "sparsity", "seed")
-    shown = list(dict.fromkeys([*named, *varying_within(list(flat.values()), "method")]))
+    shown = list(dict.fromkeys([*named, *varying_within(flat.values(), "method")]))
     columns = [Column("run"), Column("state"), *(Column(name, _alignment(name)) for name in shown)]
     rows = [
         [Cell(run_id), Cell(states[run_id]), *(Cell(_shown(name, values.get(name))) for name in shown)]
@@ -31,17 +31,6 @@ def plan_table(plan: Plan) -> Table:
         for run_id in flat
     ]
     return Table(f"{len(rows):,} to run", columns, rows, records)
-
-
-def varying_within(flat: Sequence[dict[str, Any]], group: str) -> list[str]:
-    """Settings that are not the same in all runs of some group; what the group alone decides is not among them."""
-    seen: dict[tuple[str, str], str] = {}
-    varying: dict[str, None] = {}
-    for values in flat:
-        for name, value in values.items():
-            if seen.setdefault((values[group], name), repr(value)) != repr(value):
-                varying[name] = None
-    return list(varying)
 
 
 def _alignment(name: str) -> Literal["left", "right"]:

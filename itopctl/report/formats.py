@@ -16,8 +16,6 @@ from rich.text import Text
 
 from itopctl.report.table import Cell, Column, Record, Table
 
-FORMATS = ("rich", "markdown", "latex", "csv", "json")
-
 _BEST_SIGN = "★"
 _PLAIN_WIDTH = 10_000  # a file or a pipe has no edge to fold at
 
@@ -99,11 +97,11 @@ def _notes(table: Table, best_mark: str) -> list[str]:
     return [*([best_mark + table.best] if table.best else []), *table.notes]
 
 
-def make_console(stderr: bool = False) -> Console:
+def make_console() -> Console:
     """A console that folds at a terminal's edge, and writes plain unfolded text elsewhere."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=_PLAIN_WIDTH)
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
     return console
 
 

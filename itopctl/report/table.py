@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 Record = dict[str, Any]
 
+FORMATS = ("rich", "markdown", "latex", "csv", "json")
+"""What a table can be printed as (`formats.py`)."""
+
 
 @dataclass(frozen=True)
 class Column:

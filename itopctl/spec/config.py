@@ -8,7 +8,7 @@ means "as before it existed" (`itopctl.spec.identity`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -204,3 +204,14 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:
+    """Settings that are not the same in all runs of some group; what the group alone decides is not among them."""
+    seen: dict[tuple[str, str], str] = {}
+    varying: dict[str, None] = {}
+    for values in flat:
+        for name, value in values.items():
+            if seen.setdefault((values[group], name), repr(value)) != repr(value):
+                varying[name] = None
+    return list(varying)

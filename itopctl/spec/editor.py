@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS
 from itopctl.spec.config import RunConfig
+from itopctl.spec.resolve import NAMED
 from itopctl.spec.sweep import PARTS, SlurmOptions
-
-_NAMES = {
-    "dataset": (DATASETS, False), "model": (MODELS, True), "method": (METHODS, False),
-    "allocation": (ALLOCATIONS, False), "drop": (DROPS, True), "growth": (GROWTHS, True),
-}  # fmt: skip
 
 
 def json_schema() -> dict[str, Any]:
@@ -77,7 +72,7 @@ def _settings() -> dict[str, Any]:
             part = definitions[PARTS[name].__name__]["properties"]
             settings[name] = _mapping(part, schema["description"])
             settings.update({f"{name}.{inner}": inner_schema for inner, inner_schema in part.items()})
-        elif name in _NAMES:
+        elif name in NAMED:
             settings[name] = {"description": schema["description"], **_names(name)}
         else:
             settings[name] = schema
@@ -94,9 +89,9 @@ def _settings() -> dict[str, Any]:
 
 
 def _names(setting: str) -> dict[str, Any]:
-    catalogue, user_functions = _NAMES[setting]
+    catalogue = NAMED[setting]
     named = {"enum": catalogue.names()}
-    if not user_functions:
+    if not catalogue.user_functions:
         return named
     return {"anyOf": [named, {"type": "string", "pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"}]}
 

@@ -21,7 +21,7 @@ from itopctl.spec.config import RunConfig, steps_per_epoch
 from itopctl.spec.reading import Document
 from itopctl.spec.sweep import PARTS, Settings
 
-_NAMED: dict[str, Catalogue] = {
+NAMED: dict[str, Catalogue] = {
     "dataset": DATASETS,
     "model": MODELS,
     "method": METHODS,
@@ -29,6 +29,8 @@ _NAMED: dict[str, Catalogue] = {
     "drop": DROPS,
     "growth": GROWTHS,
 }
+"""Settings whose value is a name in a catalogue."""
+
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?)\s*epochs?")
 _INTERVAL_EXPECTED = "whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'"
 
@@ -67,7 +69,7 @@ def resolve(written: Settings, document: Document) -> Resolved:
     Raises:
         UserError: with file, line and key path of the setting at fault.
     """
-    for name, catalogue in _NAMED.items():
+    for name, catalogue in NAMED.items():
         if name in written and not (written[name].value is None and name not in ("dataset", "model", "method")):
             _check_name(written, name, catalogue)
     for name in ("dataset", "model", "method"):

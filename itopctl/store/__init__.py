@@ -6,3 +6,6 @@
 
 The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them.
 """
+
+STATES = ("queued", "running", "done", "failed", "lost")
+"""What a run can be: waiting, at some process, finished, ended by an error, or gone without a word."""

@@ -9,10 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from itopctl.errors import UserError, unknown
-from itopctl.store import tables
+from itopctl.store import STATES, tables
 from itopctl.store.database import Store
-
-STATES = ("queued", "running", "done", "failed", "lost")
 
 RUN_COLUMNS = (
     "run_id", "sweep", "state", "cause", "dataset", "model", "method", "growth", "drop", "allocation", "sparsity",

@@ -18,10 +18,10 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from itopctl.report.formats import FORMATS, latex_escape, render, rich_tables
+from itopctl.report.formats import latex_escape, render, rich_tables
 from itopctl.report.paper import paper_tables
 from itopctl.report.runs import runs_table
-from itopctl.report.table import Cell, Column, Table
+from itopctl.report.table import FORMATS, Cell, Column, Table
 from tests.report.records import paper_runs, run, store_runs
 
 GOLDEN = Path(__file__).parent / "golden"
