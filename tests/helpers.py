@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from itopctl.spec.config import RunConfig
@@ -16,6 +17,16 @@ from itopctl.spec.reading import read_text
 from itopctl.spec.sweep import parse_sweep
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+def need_fashion_mnist() -> None:
+    """Skip the test where Debian's package is not installed; in CI, which installs it, fail."""
+    if FASHION_MNIST.is_dir():
+        return
+    message = "Debian's package dataset-fashion-mnist is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def run_config(**settings: Any) -> RunConfig:

@@ -20,7 +20,7 @@ from itopctl.train.data.catalogue import locate
 from itopctl.train.data.fetch import compare_checksums
 from itopctl.train.data.files import read_cifar, read_digits, read_idx, read_idx_set
 from itopctl.train.data.tensors import crop_flip, load_images
-from tests.helpers import FASHION_MNIST
+from tests.helpers import FASHION_MNIST, need_fashion_mnist
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -204,8 +204,7 @@ def test_small_files_are_not_the_published_ones(tmp_path: Path) -> None:
 
 
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path) -> None:
-    if not FASHION_MNIST.is_dir():
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    need_fashion_mnist()
     assert locate("fashion_mnist", tmp_path) == FASHION_MNIST
     data = load_images("fashion_mnist", 0.1, tmp_path, torch.device("cpu"))
     assert (len(data.train), len(data.validation), len(data.test)) == (54_000, 6_000, 10_000)

@@ -14,7 +14,7 @@ from itopctl.spec.config import RunConfig
 from itopctl.train import loop
 from itopctl.train.loop import Training, TrainingDivergedError, TrainingStoppedError
 from itopctl.train.setup import be_deterministic
-from tests.helpers import FASHION_MNIST, run_config
+from tests.helpers import need_fashion_mnist, run_config
 
 DATA = Path("data")
 TIMES = ("wall_seconds", "steps_per_second", "peak_memory_bytes")
@@ -259,8 +259,7 @@ def test_a_users_own_model_is_built_for_the_data(tmp_path: Path, monkeypatch: py
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["set-itop", "rigl-itop"])
 def test_a_network_at_95_percent_sparsity_reaches_87_percent_on_fashion_mnist(method: str) -> None:
-    if not FASHION_MNIST.is_dir():
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    need_fashion_mnist()
     config = run_config(
         dataset="fashion_mnist", method=method, sparsity=0.95, epochs=10, update_interval=200,
         lr_schedule={"name": "milestones", "milestones": [5, 8]},
