@@ -40,10 +40,13 @@ class ExploredSet:
 
 def pack_bits(mask: Tensor) -> Tensor:
     """A bool tensor of n entries as ⌈n/8⌉ bytes, row-major, lowest bit first, on the same device."""
+    import numpy as np
     import torch
 
-    flat = mask.reshape(-1).to(torch.uint8)
-    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    flat = mask.reshape(-1)
+    if flat.device.type == "cpu":
+        return torch.from_numpy(np.packbits(flat.numpy(), bitorder="little"))
+    padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -flat.numel() % 8)).view(-1, 8)
     packed = padded[:, 0].clone()
     for bit in range(1, 8):
         packed |= padded[:, bit] << bit
@@ -52,8 +55,11 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """Inverse of `pack_bits`: a flat bool tensor of `size` entries."""
+    import numpy as np
     import torch
 
+    if packed.device.type == "cpu":
+        return torch.from_numpy(np.unpackbits(packed.numpy(), count=size, bitorder="little").view(np.bool_))
     positions = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(1) >> positions) & 1).to(torch.bool).reshape(-1)[:size]
 

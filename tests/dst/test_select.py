@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itopctl.dst.select import highest, lowest
+from itopctl.dst.select import _split, _split_on_cpu, highest, lowest
 from tests.dst.nets import modest
 
 INF = float("inf")
@@ -133,3 +133,21 @@ def test_every_floating_type_can_be_ranked(dtype):
     everything = torch.ones(5, dtype=torch.bool)
     assert lowest(scores, 2, everything, seeded(0)).tolist() == [1, 3]
     assert highest(scores, 2, everything, seeded(0)).tolist() == [0, 2]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.sampled_from([1, 3, 1000]))
+def test_the_way_for_gpus_chooses_what_the_way_for_cpus_does(seed: int, size: int, levels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(-levels, levels + 1, (size,), generator=generator).to(torch.float32)
+    allowed = torch.rand(size, generator=generator) < 0.7
+    available = int(allowed.sum())
+    for count in range(available + 1):
+        ours, theirs = (way(scores, allowed, count, available) for way in (_split_on_cpu, _split))
+        assert [part.tolist() for part in ours] == [part.tolist() for part in theirs]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_scores_of_other_precisions_are_ranked_alike(dtype: torch.dtype) -> None:
+    scores = torch.tensor([3.0, -1.0, 2.0, 0.5, 7.0]).to(dtype)
+    chosen = lowest(scores, 2, torch.tensor([True, True, False, True, True]), torch.Generator())
+    assert chosen.tolist() == [1, 3]
