@@ -17,6 +17,7 @@ from rich.text import Text
 from itopctl.report.table import Cell, Column, Record, Table
 
 _BEST_SIGN = "★"
+_LONGEST_WORD = 16  # longer ones, such as paths, are folded before a column is left out
 _PLAIN_WIDTH = 10_000  # a file or a pipe has no edge to fold at
 
 
@@ -90,7 +91,8 @@ class _RichColumn:
             piece for cell in self.cells for piece in (cell.plain.split("\n") if self.whole else cell.plain.split())
         ]
         self.cell_width = max(map(cell_len, pieces), default=0)
-        self.least_width = max(self.cell_width, *map(cell_len, column.header.split() or [""]))
+        needed = self.cell_width if self.whole else min(self.cell_width, _LONGEST_WORD)
+        self.least_width = max(needed, *map(cell_len, column.header.split() or [""]))
 
 
 def _notes(table: Table, best_mark: str) -> list[str]:
