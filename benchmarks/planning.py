@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import Figure, command_seconds, median_seconds
-from itopctl.dispatch.manifest import record_config, record_sweeps
+from itopctl.dispatch.manifest import SweepRecords, record_config
 from itopctl.plan import Plan, PlannedSweep, make_plan
 from itopctl.spec.expand import expand
 from itopctl.spec.reading import read_text
@@ -79,7 +79,7 @@ def status_of_many() -> list[Figure]:
 def _make_finished_runs(results: Results) -> None:
     """Run directories as a finished sweep leaves them, with ten epochs of history each."""
     plan = plan_ten_thousand()
-    record_sweeps(results, plan, [])
+    SweepRecords(results, plan, []).write()
     for number, (run_id, config) in enumerate(plan.configs.items()):
         record_config(results, run_id, config)
         run = results.run(run_id)

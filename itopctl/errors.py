@@ -46,6 +46,8 @@ def nearest(word: str, allowed: Iterable[str]) -> str | None:
 
 def quoted(value: object, most: int = 200) -> str:
     """`repr`, cut to a length that a person reads; never fails, whatever the size of a number."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]  # as YAML writes them
     try:
         text = repr(value)
     except ValueError:  # more digits than Python prints

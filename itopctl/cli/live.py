@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -21,15 +22,19 @@ def run_labels(configs: Mapping[str, RunConfig]) -> dict[str, str]:
     """Each run in a few words: what it is, and what else tells it from the others."""
     flat = {run_id: flat_settings(config.model_dump(mode="json")) for run_id, config in configs.items()}
     varying = [name for name in varying_within(flat.values(), "method") if name not in _IN_EVERY_LABEL]
+    # Where runs have different optimizers, the name says more than all the settings that come with it.
+    named = {name.removesuffix(".name") for name in varying if name.endswith(".name")}
+    told = [n for n in varying if n.endswith((".name", ".lr")) or n.partition(".")[0] not in named]
     labels = {}
     for run_id, config in configs.items():
         parts = [run_id[:_SHORT_ID], config.method]
         parts += [sparsity(config.sparsity)] if config.sparsity else []
         parts += [f"ΔT {config.update_interval}"] if config.update_interval else []
         parts += [f"seed {config.seed}"]
-        parts += [
-            f"{name.split('.')[-1]} {flat[run_id][name]}" for name in varying if flat[run_id].get(name) is not None
-        ]
+        for name in told:
+            if flat[run_id].get(name) is not None:
+                words = name.removesuffix(".name").rpartition(".")[2].replace("_", " ")
+                parts.append(f"{words} {flat[run_id][name]}")
         labels[run_id] = " ".join(parts)
     return labels
 
@@ -111,7 +116,7 @@ class SweepDisplay:
 
     def ended(self, run_id: str, state: str, cause: Cause | None, message: str | None, again: bool) -> None:
         known = self.running.pop(run_id, {})
-        if not again and state != "cancelled":
+        if not again and state in ("done", "failed"):
             self.finished += 1
             self.failed += state == "failed"
             self.epochs_ended += self.configs[run_id].total_epochs
@@ -154,18 +159,23 @@ class SweepDisplay:
         if self.failed:
             words += f"  {self.failed} failed"
         self.bar.update(self.task, completed=self.finished, left=words)
-        lines = Table.grid(padding=(0, 2))
-        for _ in range(4):
-            lines.add_column(no_wrap=True, overflow="ellipsis")
-        for run_id, known in self.running.items():
-            lines.add_row(
-                Text(self.labels[run_id]),
-                Text(f"epoch {known.get('epoch', 0.0):.1f}/{self.configs[run_id].total_epochs}"),
-                Text(f"test {percent(known.get('test_accuracy'))} %"),
-                Text(f"R_s {rate(known.get('exploration_rate'))}"),
-            )
+        lines = Table.grid(padding=(0, 2), expand=True)
+        lines.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        rows = [self._line_of(run_id, known) for run_id, known in self.running.items()]
+        for texts in list(zip(*rows, strict=True))[1:]:
+            lines.add_column(no_wrap=True, min_width=max(map(cell_len, texts)))
+        for row in rows:
+            lines.add_row(*map(Text, row))
         warning = [Text(self.warning, style="yellow")] if self.warning else []
         return Group(self.bar, lines, *warning)
+
+    def _line_of(self, run_id: str, known: Mapping[str, Any]) -> tuple[str, str, str, str]:
+        return (
+            self.labels[run_id],
+            f"epoch {known.get('epoch', 0.0):.1f}/{self.configs[run_id].total_epochs}",
+            f"test {percent(known.get('test_accuracy'))} %",
+            f"R_s {rate(known.get('exploration_rate'))}",
+        )
 
     def seconds_left(self) -> float | None:
         """By the epochs done since the first worker began; None until there is something to go by."""

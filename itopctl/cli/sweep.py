@@ -20,10 +20,10 @@ from itopctl.errors import EnvironmentUnfitError, ItopctlError, UserError, plura
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from itopctl.dispatch.manifest import SweepRecords
     from itopctl.dispatch.pool import Outcome
     from itopctl.plan import Plan
     from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 CLUSTERS = ("local",)
 
@@ -113,7 +113,7 @@ def _carry_out(
     plan: Plan, overrides: list[str], workers: int | None, runs_per_gpu: int, results: Path, data: Path, url: str | None
 ) -> bool:
     """Run what the plan says, and say how it ended; returns whether anything went wrong."""
-    from itopctl.dispatch.manifest import record_sweeps
+    from itopctl.dispatch.manifest import SweepRecords
     from itopctl.report.formats import make_console
     from itopctl.store.database import open_store
     from itopctl.store.ingest import ingest
@@ -126,17 +126,24 @@ def _carry_out(
     except OSError as error:
         raise EnvironmentUnfitError(f"{folder.runs} cannot be written: {error.strerror}.") from error
     store = open_store(folder.database, url)
-    record_sweeps(folder, plan, overrides)
+    records = SweepRecords(folder, plan, overrides)
+    records.write()
     ingest(store, folder)
     for line in (_counts(plan), *plan.notes):
         console.print(line)
-    outcome = _run_pool(plan, workers, runs_per_gpu, folder, data, store, console) if plan.to_run else None
+    outcome = _run_pool(plan, records, workers, runs_per_gpu, data, store, console) if plan.to_run else None
     ingest(store, folder)
     return _conclude(plan, store, outcome, console)
 
 
 def _run_pool(
-    plan: Plan, workers: int | None, runs_per_gpu: int, folder: Results, data: Path, store: Store, console: Console
+    plan: Plan,
+    records: SweepRecords,
+    workers: int | None,
+    runs_per_gpu: int,
+    data: Path,
+    store: Store,
+    console: Console,
 ) -> Outcome:
     import signal
 
@@ -145,7 +152,7 @@ def _run_pool(
     from itopctl.dispatch.pool import Pool, available_cores, plan_slots, visible_gpus
     from itopctl.store.ingest import ingest_runs
 
-    configs, to_run = plan.configs, plan.to_run
+    folder, configs, to_run = records.results, plan.configs, plan.to_run
     wants_gpu = any(configs[run_id].device != "cpu" for run_id in to_run)
     slots = plan_slots(workers, runs_per_gpu, available_cores(), visible_gpus() if wants_gpu else [])
     slots = slots[: len(to_run)]
@@ -157,7 +164,12 @@ def _run_pool(
             display.note(f"{error} The sweep goes on; the store is brought up to date at its end.")
 
     display = SweepDisplay(console, configs, to_run, len(slots), on_end=take_in)
-    pool = Pool(folder, data, slots, display, prepare=lambda i: record_config(folder, i, configs[i]))
+
+    def prepare(run_id: str) -> None:
+        record_config(folder, run_id, configs[run_id])
+        records.keep()
+
+    pool = Pool(folder, data, slots, display, prepare)
 
     def interrupt(*_: object) -> None:
         pool.stop()
@@ -177,24 +189,24 @@ def _conclude(plan: Plan, store: Store, outcome: Outcome | None, console: Consol
     from itopctl.store.queries import failures, run_states
 
     states = [state for state, _ in run_states(store, list(plan.configs)).values()]
-    failed = failures(store, plan.to_run)
+    failed = failures(store, list(plan.configs))
     done, elsewhere, total = states.count("done"), states.count("running"), len(plan.configs)
-    stopped = outcome.stopped if outcome and done < total else None
+    left = total - done - elsewhere - len(failed)
     if failed:
         console.print(rich_tables([failures_table(failed)]))
     if outcome and outcome.common_cause:
         cause, message = outcome.common_cause
         console.print(f"Stopped after repeated quick failures. The common cause is {cause}: {message}", markup=False)
-    ending = (f", {len(failed):,} failed" if failed else "") + (
-        f", {elsewhere:,} being run by another command" * bool(elsewhere)
-    )
-    console.print(f"{done:,} of {plural(total, 'run')} done{ending}.")
-    if stopped == "interrupted":
-        console.print("Interrupted. Run the same command again to go on from there.")
+    parts = [f"{done:,} of {plural(total, 'run')} done", f"{len(failed):,} failed" * bool(failed)]
+    parts += [f"{elsewhere:,} being run by another command" * bool(elsewhere), f"{left:,} not finished" * bool(left)]
+    console.print(", ".join(filter(None, parts)) + ".")
+    if left:
+        interrupted = "Interrupted. " if outcome and outcome.stopped == "interrupted" else ""
+        console.print(f"{interrupted}Run the same command again to go on from there.")
     elif done:
         names = " ".join(planned.spec.name for planned in plan.sweeps)
         console.print(f"See the results: itopctl report {names} --table paper")
-    return bool(failed) or stopped is not None
+    return bool(failed) or left > 0
 
 
 def _counts(plan: Plan) -> str:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from itopctl.plan import Plan
 
 
+_ROWS_SHOWN = 200  # of a plan, to a person
+
+
 def plan_table(plan: Plan) -> Table:
     """The runs a plan would start, with the settings that differ among the runs of a method."""
     configs = plan.configs
@@ -30,7 +33,9 @@ def plan_table(plan: Plan) -> Table:
         {"run_id": run_id, "state": states[run_id], "config": configs[run_id].model_dump(mode="json")}
         for run_id in flat
     ]
-    return Table(f"{len(rows):,} to run", columns, rows, records)
+    hidden = len(rows) - _ROWS_SHOWN
+    notes = [f"… and {hidden:,} more; --format csv or json lists them all."] if hidden > 0 else []
+    return Table(f"{len(rows):,} to run", columns, rows[:_ROWS_SHOWN], records, notes)
 
 
 def _alignment(name: str) -> Literal["left", "right"]:

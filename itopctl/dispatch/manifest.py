@@ -2,39 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from itopctl.plan import Plan, PlannedSweep
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.store.journal import utc_now
-from itopctl.store.rundir import Results, read_json, write_json
+from itopctl.store.rundir import Results, one_at_a_time, read_json, write_json
 
 
-def record_sweeps(results: Results, plan: Plan, overrides: Sequence[str]) -> None:
-    """Write the manifest of every sweep of a plan.
+class SweepRecords:
+    """The manifests of the sweeps of one command, kept right while other commands write them, too.
 
-    Runs that an earlier command gave a sweep stay its members if they were ever started; points that no command
-    asks for any more do not.
+    Args:
+        results: the results folder.
+        plan: the command's plan.
+        overrides: its `--set` arguments.
     """
-    for planned in plan.sweeps:
-        path = results.manifest(planned.spec.name)
-        earlier = read_json(path) or {}
-        manifest = _manifest(results, planned, overrides, earlier)
-        if any(manifest[key] != earlier.get(key) for key in manifest if key != "updated_at"):
-            write_json(path, manifest)
+
+    def __init__(self, results: Results, plan: Plan, overrides: Sequence[str]) -> None:
+        self.results, self.plan, self.overrides = results, plan, overrides
+        self._written: dict[str, int] = {}
+
+    def write(self) -> None:
+        """Write every manifest. Runs that an earlier command gave a sweep stay in it if they were ever started."""
+        for planned in self.plan.sweeps:
+            self._write(planned, lambda run_id: self.results.run(run_id).path.is_dir())
+
+    def keep(self) -> None:
+        """Put this command's runs back where another command wrote a manifest since, and take none of its out."""
+        for planned in self.plan.sweeps:
+            if self._written.get(planned.spec.name) != _changed_at(self.results.manifest(planned.spec.name)):
+                self._write(planned, lambda run_id: True)
+
+    def _write(self, planned: PlannedSweep, stays: Callable[[str], bool]) -> None:
+        path = self.results.manifest(planned.spec.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(path.parent):
+            earlier = read_json(path) or {}
+            manifest = _manifest(planned, self.overrides, earlier, stays)
+            if any(manifest[key] != earlier.get(key) for key in manifest if key != "updated_at"):
+                write_json(path, manifest)
+            self._written[planned.spec.name] = _changed_at(path)
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _manifest(
-    results: Results, planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str, Any]
+    planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str, Any], stays: Callable[[str], bool]
 ) -> dict[str, Any]:
     spec = planned.spec
     now = utc_now()
     runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
     for point in earlier.get("runs", []):
-        if results.run(point["run_id"]).path.is_dir():
-            runs.setdefault(point["run_id"], point["config"])
+        if point["run_id"] not in runs and stays(point["run_id"]):
+            runs[point["run_id"]] = point["config"]
     return {
         "sweep": spec.name,
         "description": spec.description,

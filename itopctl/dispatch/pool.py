@@ -25,8 +25,8 @@ from typing import Any, Protocol
 
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
 from itopctl.errors import EnvironmentUnfitError
-from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, lock_holder, read_json, release_lock_of_the_dead
+from itopctl.store.journal import JournalWriter, open_attempt
+from itopctl.store.rundir import Results, is_held, lock_holder, read_json, release_lock_of_the_dead
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""
@@ -147,6 +147,7 @@ class _Worker:
             "OMP_NUM_THREADS": str(slot.threads),
             "MKL_NUM_THREADS": str(slot.threads),
         }
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or threads that wait spin, and starve whoever else runs
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         self.process = subprocess.Popen(
@@ -228,6 +229,7 @@ class Pool:
         self._kill = False
         self._false_starts = 0
         self._told_of_gpus = False
+        self._elsewhere: set[str] = set()
 
     def stop(self) -> None:
         """Ask to end after the current step of each run; asked again: kill. Safe in a signal handler."""
@@ -318,6 +320,8 @@ class Pool:
             self.observer.note("GPUs are listed that PyTorch cannot use: runs are on the CPU, unless they ask for one.")
 
     def _give(self, worker: _Worker) -> None:
+        if not self._queue:
+            self._take_back_abandoned()
         if self.outcome.stopped or not self._queue:
             worker.send({"stop": True})
             return
@@ -326,12 +330,24 @@ class Pool:
         self.prepare(run_id)
         worker.run_id, worker.began = run_id, time.monotonic()
         self.observer.started(run_id)
-        worker.send({"run": str(self.results.run(run_id).path), "data_dir": str(self.data_dir)})
+        # Absolute: the user's code may change the working directory.
+        run, data_dir = self.results.run(run_id).path.absolute(), self.data_dir.absolute()
+        worker.send({"run": str(run), "data_dir": str(data_dir)})
+
+    def _take_back_abandoned(self) -> None:
+        """Queue runs that another command had, and has let go of unfinished."""
+        for run_id in list(self._elsewhere):
+            run = self.results.run(run_id)
+            if not is_held(run):
+                self._elsewhere.discard(run_id)
+                self._queue.append(run_id)
 
     def _count(self, end: _End) -> bool:
         """Keep the books on an attempt that ended; returns whether its run is to be tried again."""
         again = end.state == "failed" and end.cause in RETRIED_AT_ONCE and self._tries[end.run_id] < MAX_ATTEMPTS
         self.outcome.states[end.run_id] = end.state
+        if end.state == "elsewhere" and self._tries[end.run_id] < MAX_ATTEMPTS:
+            self._elsewhere.add(end.run_id)
         if again and not self.outcome.stopped:
             self._queue.append(end.run_id)
             return True
@@ -376,14 +392,15 @@ class Pool:
     def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
         if self._kill:
             return "cancelled", "cancelled", "killed on request"
-        if worker.process.returncode == 0:
+        if worker.process.returncode == 0 and self.outcome.stopped:
             return "cancelled", "cancelled", "its process was told to stop"
         return "failed", "killed", describe_exit(worker.process.returncode)
 
     def _journal_end(self, end: _End, pid: int) -> None:
         """Write the end that a dead worker could not write itself; where that is impossible, the run counts as lost."""
         run = self.results.run(end.run_id)
-        if (lock_holder(run) or {}).get("pid") != pid:
+        owner = lock_holder(run) or open_attempt(run.journal) or {}
+        if owner.get("pid") != pid:
             return  # it had not begun, or was through with it; the journal is nobody's, or another's
         with contextlib.suppress(OSError):
             journal = JournalWriter(run.journal, continuing=True)

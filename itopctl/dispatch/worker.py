@@ -22,10 +22,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from itopctl.dispatch.causes import Cause, cause_of_exception
-from itopctl.errors import ItopctlError
+from itopctl.errors import EnvironmentUnfitError, ItopctlError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.journal import JournalWriter, utc_now
@@ -88,6 +88,7 @@ def execute(
     try:
         with locked(run):
             if read_json(run.result) is not None:
+                run.checkpoint.unlink(missing_ok=True)
                 return Ended("done", "finished")
             remove_leftovers(run)
             with _output_to(run.log):
@@ -110,8 +111,9 @@ def _attempt(run: RunDirectory, data_dir: Path, job: Job, should_stop: Callable[
         record.started(config, state)
         result = _train(run, config, state, data_dir, record, should_stop)
         write_json(run.result, {"run_id": run.run_id, "attempt": journal.attempt, "finished_at": utc_now(), **result})
-        record("finished", {"step": result["steps"], "epoch": result["epochs"], "cause": "finished"})
-        run.checkpoint.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the result is there: nothing that follows can take the success away
+            record("finished", {"step": result["steps"], "epoch": result["epochs"], "cause": "finished"})
+            run.checkpoint.unlink(missing_ok=True)
         return Ended("done", "finished")
     except TrainingStoppedError as error:
         return record.failed("cancelled", str(error), error.step)
@@ -119,7 +121,7 @@ def _attempt(run: RunDirectory, data_dir: Path, job: Job, should_stop: Callable[
         return replace(record.failed("user-error", str(error), error.step), alone=True)
     except ItopctlError as error:
         return record.failed(cause_of_exception(error), str(error))
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # the user's code may raise anything, SystemExit and KeyboardInterrupt included
         traceback.print_exc()
         return record.failed(cause_of_exception(error), _one_line(error))
     finally:
@@ -234,7 +236,10 @@ def _save_checkpoint(run: RunDirectory, state: dict[str, Any]) -> None:
     import torch
 
     with replacing(run.checkpoint) as aside:
-        torch.save(state, aside)
+        try:
+            torch.save(state, aside)
+        except RuntimeError as error:  # how PyTorch says that the disk is full
+            raise EnvironmentUnfitError(f"{run.checkpoint} cannot be written: {_one_line(error)}.") from error
 
 
 def _read_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
@@ -288,7 +293,7 @@ def main(report_fd: int, threads: int) -> None:
     os.set_inheritable(report_fd, False)  # or a process that the user's code starts would keep the pool waiting
     stop = threading.Event()
     commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(commands, stop), daemon=True).start()
+    threading.Thread(target=_listen, args=(_take_over_standard_input(), commands, stop), daemon=True).start()
 
     import torch
 
@@ -308,8 +313,17 @@ def main(report_fd: int, threads: int) -> None:
             torch.cuda.empty_cache()
 
 
-def _listen(commands: queue.Queue[dict[str, Any] | None], stop: threading.Event) -> None:
-    for line in sys.stdin:
+def _take_over_standard_input() -> TextIO:
+    """The stream of commands; the user's code, and what it starts, reads an empty standard input instead."""
+    stream = os.dup(0)  # not inherited by what is started from here
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return os.fdopen(stream)
+
+
+def _listen(stream: TextIO, commands: queue.Queue[dict[str, Any] | None], stop: threading.Event) -> None:
+    for line in stream:
         command = json.loads(line)
         if command.get("stop"):
             break

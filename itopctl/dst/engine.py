@@ -332,8 +332,7 @@ class SparseTraining:
 # Optimizers that change a weight by what they know of that weight alone: where gradient, weight and state are zero
 # they stay zero, so masking the gradient is all that is needed.
 _ELEMENTWISE = {
-    getattr(torch.optim, name)
-    for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop")
+    getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop")
 }
 
 

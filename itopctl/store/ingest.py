@@ -32,16 +32,18 @@ def ingest(store: Store, results: Results) -> None:
         )
         skipped = set(connection.execute(settled).scalars())
     if store.indexes(results.database):
-        _forget_deleted(store, set(ids))
+        _forget_deleted(store, results)
     ingest_runs(store, results, [run_id for run_id in ids if run_id not in skipped])
 
 
-def _forget_deleted(store: Store, there: set[str]) -> None:
+def _forget_deleted(store: Store, results: Results) -> None:
     """Runs whose directory somebody deleted are queued again, with nothing known of them."""
     with store.read() as connection:
-        started = tables.runs.c.state != "queued", tables.runs.c.attempts > 0
-        known = connection.execute(sa.select(tables.runs.c.run_id, tables.runs.c.config).where(sa.or_(*started)))
-        gone = {run_id: config for run_id, config in known if run_id not in there}
+        ever_started = sa.or_(tables.runs.c.state != "queued", tables.runs.c.attempts > 0)
+        query = sa.select(tables.runs.c.run_id, tables.runs.c.config).where(ever_started)
+        started = {row.run_id: row.config for row in connection.execute(query)}
+    there = set(results.run_ids())  # looked at last: a run that the database knows has had its directory
+    gone = {run_id: config for run_id, config in started.items() if run_id not in there}
     if not gone:
         return
     with store.write() as connection:

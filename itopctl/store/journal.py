@@ -63,6 +63,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
+def open_attempt(path: Path) -> dict[str, Any] | None:
+    """The `started` event of the last attempt, where nothing says yet how that attempt ended."""
+    started = None
+    for event in read_journal(path).events:
+        if event["event"] == "started":
+            started = event
+        elif event["event"] in ("finished", "failed"):
+            started = None
+    return started
+
+
 class JournalWriter:
     """Appends events of one attempt.
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from itopctl.store import tables
 from itopctl.store.journal import read_journal
-from itopctl.store.rundir import RunDirectory, is_held, read_json
+from itopctl.store.rundir import RunDirectory, is_held, lock_holder, read_json
 
 Row = dict[str, Any]
 
@@ -126,7 +126,7 @@ class RunNews:
         elif row["state"] in ("running", "lost") and not held:
             damaged = "its result.json is damaged" if self.run.result.exists() else _LOST["message"]
             row.update(state="lost", cause="lost", message=damaged)
-        elif row["state"] == "lost":
+        elif held and not self._is_closing():
             row.update(state="running", cause=None, message=None)
         if held:
             return
@@ -135,6 +135,12 @@ class RunNews:
                 if number == result.get("attempt", number):
                     self._set_attempt(number, state="done", cause="finished", ended_at=result.get("finished_at"))
         self._lose_open_attempts()
+
+    def _is_closing(self) -> bool:
+        """Whether the lock is still that of the last attempt, which has said already how it ended."""
+        last = self._known.get(max(self._known, default=0))
+        holder = lock_holder(self.run) or {}
+        return last is not None and last["state"] != "running" and last["pid"] == holder.get("pid")
 
     def _apply_result(self, result: Row, row: Row) -> None:
         row.update({name: result.get(name) for name in tables.RESULT_COLUMNS})

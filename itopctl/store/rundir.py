@@ -143,7 +143,7 @@ def _aside(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(run: RunDirectory) -> None:
     """Remove what processes that were killed while writing left aside; only for who holds the run's lock."""
-    with _one_at_a_time(run):
+    with one_at_a_time(run.path):
         for file in (run.checkpoint, run.result, run.environment, run.lock):  # others write the config, without a lock
             for path in run.path.glob(f".{file.name}.*"):
                 with contextlib.suppress(OSError):
@@ -174,7 +174,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
         RunLockedError: a live process, or one of another host, holds it.
     """
     mine = _me()
-    with _one_at_a_time(run), _aside(run.lock) as aside:
+    with one_at_a_time(run.path), _aside(run.lock) as aside:
         aside.write_text(json.dumps(mine))
         holder = lock_holder(run)
         if run.lock.exists() and (holder is None or _gone(holder)):
@@ -189,7 +189,7 @@ def locked(run: RunDirectory) -> Iterator[None]:
     try:
         yield
     finally:
-        with _one_at_a_time(run):
+        with one_at_a_time(run.path):
             if lock_holder(run) == mine:
                 run.lock.unlink(missing_ok=True)
 
@@ -206,9 +206,9 @@ def _place(aside: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(run: RunDirectory) -> Iterator[None]:
-    """Keep other processes of this host out of the same section, where the file system can."""
-    handle = os.open(run.path, os.O_RDONLY)
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep other processes of this host out of the sections that take the same folder, where the file system can."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -219,7 +219,7 @@ def _one_at_a_time(run: RunDirectory) -> Iterator[None]:
 
 def release_lock_of_the_dead(run: RunDirectory) -> None:
     """Remove a run's lock if its process is surely gone."""
-    with _one_at_a_time(run):
+    with one_at_a_time(run.path):
         holder = lock_holder(run)
         if holder is None or _gone(holder):
             run.lock.unlink(missing_ok=True)

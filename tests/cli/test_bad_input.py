@@ -109,15 +109,15 @@ WRONG: dict[str, tuple[str, ...]] = {
     # wrong types and ranges
     "text for a number": ("grid: {epochs: [many]}", "spec.yaml:3: grid.epochs[0]: found 'many'", "integer expected"),
     "a truth value for a number": (
-        "grid: {epochs: [true]}", "spec.yaml:3: grid.epochs[0]: found True", "integer expected",
+        "grid: {epochs: [true]}", "spec.yaml:3: grid.epochs[0]: found true", "integer expected",
     ),
     "a truth value for a fraction": (
-        "grid: {drop_fraction: [false]}", "spec.yaml:3: grid.drop_fraction[0]: found False", "number expected",
+        "grid: {drop_fraction: [false]}", "spec.yaml:3: grid.drop_fraction[0]: found false", "number expected",
     ),
     "a number for a truth value": ("grid: {compile: [1]}", "spec.yaml:3: grid.compile[0]: found 1", "boolean expected"),
     "a list for a number": ("grid: {epochs: [[1]]}", "spec.yaml:3: grid.epochs[0]: found [1]", "integer expected"),
     "a fraction for an integer": ("grid: {batch_size: [1.5]}", "spec.yaml:3: grid.batch_size[0]: found 1.5", "integer"),
-    "null for a number": ("grid: {epochs: [null]}", "spec.yaml:3: grid.epochs[0]: found None", "integer expected"),
+    "null for a number": ("grid: {epochs: [null]}", "spec.yaml:3: grid.epochs[0]: found null", "integer expected"),
     "text for a part": ("grid: {optimizer: [sgd]}", "spec.yaml:3: grid.optimizer[0]: ", "'sgd'", "name, lr, "),
     "a list for a section": ("include: 5", "spec.yaml:3: include: ", "found 5", "base, grid, zip, exclude"),
     "a wrong slurm option": ("slurm: {timeout_min: soon}", "spec.yaml:3: slurm.timeout_min: found 'soon'", "integer"),
@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     ),
     # grids and what they expand to
     "an empty grid": ("grid: {}", "spec.yaml:3: grid: ", "found {}", "lists of values"),
-    "a grid that says nothing": ("grid:", "spec.yaml:3: grid: ", "found None", "lists of values"),
+    "a grid that says nothing": ("grid:", "spec.yaml:3: grid: ", "found null", "lists of values"),
     "an empty axis": ("grid: {seed: []}", "spec.yaml:3: grid.seed: ", "empty list"),
     "a value that is not in a list": ("grid: {sparsity: 0.5}", "spec.yaml:3: grid.sparsity: ", "found 0.5", "[0.5]"),
     "zip lists of unequal length": (
@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     ),
     # what is missing
     "a block without sparsity": (
-        "include: [{base: {sparsity: null}}]", "spec.yaml:3: include[0].base.sparsity: found None", "in [0, 1)",
+        "include: [{base: {sparsity: null}}]", "spec.yaml:3: include[0].base.sparsity: found null", "in [0, 1)",
     ),
 }  # fmt: skip
 
@@ -224,7 +224,7 @@ WHOLE: dict[str, tuple[str | bytes, ...]] = {
     "an empty file": (b"", "spec.yaml: a spec is a mapping", "found nothing"),
     "a word": (b"hello\n", "spec.yaml:1: a spec is a mapping", "found a text"),
     "a list": (b"- name: a\n", "spec.yaml:1: a spec is a mapping", "found a list"),
-    "no name": (BASE.encode(), "spec.yaml:1: a sweep needs a name", "found None"),
+    "no name": (BASE.encode(), "spec.yaml:1: a sweep needs a name", "found null"),
     "a name with a slash": (b"name: ../a\n", "spec.yaml:1: name: a sweep needs a name", "'../a'"),
     "no method": (b"name: a\nbase: {dataset: digits, model: lenet-5}\n", "spec.yaml:1: a run needs method"),
     "nothing but a name": (b"name: a\n", "spec.yaml:1: a run needs dataset"),
@@ -281,7 +281,7 @@ def test_a_file_of_a_terabyte_is_refused_unread(ask: Ask, tmp_path: Path) -> Non
         ("=1", ("--set =1: ", "key=value expected")),
         ("epoch=1", ("--set epoch=1: epoch: ", "Did you mean 'epochs'?", "Allowed: ")),
         ("epochs=many", ("--set epochs=many: epochs: found 'many'", "integer expected")),
-        ("epochs=true", ("--set epochs=true: epochs: found True", "integer expected")),
+        ("epochs=true", ("--set epochs=true: epochs: found true", "integer expected")),
         ("sparsity=1", ("--set sparsity=1: sparsity: found 1", "in [0, 1)")),
         ("sparsity=.nan", ("--set sparsity=.nan: sparsity: found nan", "finite")),
         ("seed=-1", ("--set seed=-1: seed: found -1", "greater than or equal to 0")),

@@ -153,3 +153,61 @@ def test_a_growth_rule_of_the_users_own_runs_and_may_be_edited_meanwhile(tmp_pat
     assert run["growth"] == "own_rules:last_first"
     assert run["train_flops_ratio"] == pytest.approx(run["inference_flops_ratio"])
     assert (tmp_path / "own_rules.py").stat().st_size < 20
+
+
+NET = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))"
+
+
+def run_own_model(folder: Path, body: str) -> tuple[int, dict[str, Any]]:
+    """Sweep one run of a model of the user's; returns the exit code and the run's record."""
+    code = f"import os, sys, torch\ndef make_model(input_shape, classes):\n    {body}\n    return {NET}\n"
+    (folder / "own_net.py").write_text(code)
+    done = itopctl("sweep", write_spec(folder, base={**BASE, "model": "own_net:make_model"}), cwd=folder)
+    assert "Traceback" not in done.stdout + done.stderr
+    (run,) = json.loads(itopctl("status", "--runs", "--json", cwd=folder).stdout)
+    return done.returncode, run
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("os.chdir('/')", id="that changes the working directory"),
+        pytest.param("assert sys.stdin.read() == ''", id="that reads standard input"),
+        pytest.param("import subprocess; subprocess.Popen(['sleep', '30'])", id="that leaves a process behind"),
+    ],
+)
+def test_a_model_of_odd_manners_is_trained_all_the_same(tmp_path: Path, body: str) -> None:
+    code, run = run_own_model(tmp_path, body)
+    assert (code, run["state"]) == (0, "done")
+
+
+@pytest.mark.parametrize(
+    ("body", "cause", "attempts"),
+    [
+        ("os._exit(0)", "killed", 3),
+        ("raise KeyboardInterrupt", "user-error", 1),
+        ("raise GeneratorExit", "user-error", 1),
+    ],
+)
+def test_a_model_that_leaves_is_a_failure_and_exit_code_1(tmp_path: Path, body: str, cause: str, attempts: int) -> None:
+    code, run = run_own_model(tmp_path, body)
+    assert (code, run["state"], run["cause"], run["attempts"]) == (1, "failed", cause, attempts)
+
+
+def test_commands_with_other_settings_share_a_sweep_and_lose_none_of_its_runs(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, base=BASE, grid={"batch_size": [64, 128, 256, 512]})
+    command = [sys.executable, "-m", "itopctl", "sweep", str(spec), "--results", str(tmp_path / "r"), "--workers", "1"]
+    sweeps = [
+        subprocess.Popen([*command, "--set", f"seed={seed}"], stdout=subprocess.PIPE, text=True) for seed in range(2)
+    ]
+    for sweep in sweeps:
+        sweep.communicate(timeout=200)
+    (row,) = json.loads(itopctl("status", "--json", "--results", tmp_path / "r").stdout)
+    assert (row["total"], row["done"]) == (8, 8)
+    assert {run["sweep"] for run in runs_of(tmp_path / "r")} == {"trial"}
+
+
+def test_a_plan_of_many_runs_shows_some_and_says_how_many_more(tmp_path: Path) -> None:
+    plan = itopctl("sweep", write_spec(tmp_path, base=BASE, grid={"seed": 230}), "--dry-run", cwd=tmp_path)
+    assert "Plan: 230 new" in plan.stdout
+    assert "… and 30 more" in plan.stdout

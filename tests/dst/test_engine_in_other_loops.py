@@ -106,6 +106,20 @@ def test_an_optimizer_that_mixes_weights_wakes_nothing() -> None:
             assert not optimizer.state[weight]["average"][~sparse.mask(name)].any()
 
 
+def test_adamax_keeps_its_state_empty_off_the_mask() -> None:
+    model = net()
+    optimizer = torch.optim.Adamax(model.parameters(), lr=0.01)
+    sparse = SparseTraining(model, optimizer, "rigl-itop", sparsity=0.8, total_steps=20, update_interval=4)
+    for step in range(12):
+        optimizer.zero_grad()
+        loss_of(model, step).backward()
+        sparse.step()
+    for name, weight in model.named_parameters():
+        for slot in optimizer.state[weight].values():
+            if slot.shape == weight.shape:
+                assert not slot[~sparse.mask(name)].any()
+
+
 def test_weights_that_are_not_finite_are_told_at_the_next_update() -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

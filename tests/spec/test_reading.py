@@ -106,7 +106,7 @@ def test_the_same_key_in_two_mappings_is_fine() -> None:
     assert read_text("x: {a: 1}\ny: {a: 1}\n", "spec.yaml").data == {"x": {"a": 1}, "y": {"a": 1}}
 
 
-@pytest.mark.parametrize(("text", "key"), [("1: x", "1"), ("true: x", "True"), ("? [a, b]\n: x", "['a', 'b']")])
+@pytest.mark.parametrize(("text", "key"), [("1: x", "1"), ("true: x", "true"), ("? [a, b]\n: x", "['a', 'b']")])
 def test_a_key_that_is_not_text_is_refused(text: str, key: str) -> None:
     assert said(text) == f"spec.yaml:1: the key {key} is not text."
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itopctl.catalogue import METHODS
-from itopctl.errors import UserError
+from itopctl.errors import UserError, quoted
 from itopctl.spec.config import RunConfig, batches_of
 from itopctl.spec.resolve import describe
 from itopctl.spec.sweep import SETTINGS
@@ -114,7 +114,7 @@ def test_an_interval_that_is_neither_steps_nor_epochs_is_refused(interval: str) 
 @pytest.mark.parametrize("interval", [0, -5, 1.5, True, [1], float("inf"), float("nan")])
 def test_an_interval_that_is_no_whole_number_of_steps_is_refused(interval: object) -> None:
     message = complaint_on(update_interval=interval)
-    assert message.startswith(f"spec.yaml:6: update_interval: found {interval!r}")
+    assert message.startswith(f"spec.yaml:6: update_interval: found {quoted(interval)}")
 
 
 def test_an_interval_of_more_epochs_than_a_number_holds_is_refused() -> None:
@@ -241,7 +241,7 @@ def test_an_unknown_name_is_refused_with_what_is_allowed_and_the_nearest(
 @pytest.mark.parametrize("value", [5, True, ["a"], {"a": 1}])
 def test_a_name_that_is_not_text_is_refused(name: str, value: object) -> None:
     message = complaint_on(**{name: value})
-    assert f": {name}: the name of a " in message and f"expected; found {value!r}." in message
+    assert f": {name}: the name of a " in message and f"expected; found {quoted(value)}." in message
 
 
 def test_a_word_that_looks_like_nothing_gets_no_guess() -> None:
@@ -253,7 +253,7 @@ def test_a_word_that_looks_like_nothing_gets_no_guess() -> None:
 )
 def test_a_sparsity_outside_0_to_1_is_refused(sparsity: object) -> None:
     message = complaint_on(sparsity=sparsity)
-    assert message.startswith(f"spec.yaml:5: sparsity: found {sparsity!r}; ")
+    assert message.startswith(f"spec.yaml:5: sparsity: found {quoted(sparsity)}; ")
     assert "in [0, 1)" in message
 
 
@@ -262,7 +262,7 @@ def test_a_density_outside_0_to_1_is_refused(density: object) -> None:
     text = SET_ITOP.replace(
         "sparsity: 0.9", yaml.safe_dump({"density": density}, default_flow_style=True).strip(" {}\n")
     )
-    assert said(text).startswith(f"spec.yaml:5: density: found {density!r}; a density is a number in (0, 1]")
+    assert said(text).startswith(f"spec.yaml:5: density: found {quoted(density)}; a density is a number in (0, 1]")
 
 
 def test_a_full_network_may_have_density_1_or_sparsity_0() -> None:
@@ -320,7 +320,7 @@ def test_a_value_out_of_range_or_of_the_wrong_type_is_refused_where_it_stands(na
     message = complaint_on(**{name: value})
     found = value[0] if isinstance(value, list) else value
     assert message.startswith("spec.yaml:")
-    assert f": {name.replace('__', '.')}: found {found!r}" in message
+    assert f": {name.replace('__', '.')}: found {quoted(found)}" in message
 
 
 @pytest.mark.parametrize(

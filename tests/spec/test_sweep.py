@@ -206,7 +206,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_word(text: str, message: str
         ("description: 5", "description: text expected; found 5."),
         ("slurm: gpu", "slurm: a mapping expected; found 'gpu'."),
         ("slurm: {timeout_min: 0}", "slurm.timeout_min: found 0: input should be greater than or equal to 1."),
-        ("slurm: {cpus_per_task: true}", "slurm.cpus_per_task: found True: input should be a valid integer."),
+        ("slurm: {cpus_per_task: true}", "slurm.cpus_per_task: found true: input should be a valid integer."),
         ("slurm: {gpus_per_node: [1]}", "slurm.gpus_per_node: found [1]: input should be a valid integer."),
     ],
 )  # fmt: skip
