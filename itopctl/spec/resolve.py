@@ -104,7 +104,7 @@ def resolve(written: Settings, document: Document) -> Resolved:
 def _check_name(written: Settings, name: str, catalogue: Catalogue) -> None:
     entry = written[name]
     if not isinstance(entry.value, str):
-        raise entry.document.error(entry.path, f"the name of a {catalogue.kind} expected; found {entry.value!r}.")
+        raise entry.document.error(entry.path, f"the name of a {catalogue.kind} expected; found {quoted(entry.value)}.")
     if entry.value not in catalogue:
         try:
             catalogue.get(entry.value)
