@@ -149,7 +149,8 @@ def _run_pool(
 
     from itopctl.cli.live import SweepDisplay
     from itopctl.dispatch.manifest import record_config
-    from itopctl.dispatch.pool import Pool, available_cores, plan_slots, visible_gpus
+    from itopctl.dispatch.pool import Pool
+    from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
     from itopctl.store.ingest import ingest_runs
 
     folder, configs, to_run = records.results, plan.configs, plan.to_run

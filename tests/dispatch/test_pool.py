@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool, Slot, plan_slots, visible_gpus
+from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool
+from itopctl.dispatch.slots import Slot, plan_slots, visible_gpus
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.journal import read_journal
