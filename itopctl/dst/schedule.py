@@ -22,8 +22,10 @@ def drop_fraction_at(rules: Rules, step: int, total_steps: int) -> float | None:
     if not rules.dynamic:
         return None
     assert rules.update_interval and rules.drop_schedule and rules.drop_fraction is not None
+    if step <= 0 or step % rules.update_interval:
+        return None  # asked at every step: nothing else is worked out for most of them
     end = last_update_before(rules, total_steps)
-    if step <= 0 or step >= end or step % rules.update_interval:
+    if step >= end:
         return None
     start, final, progress = rules.drop_fraction, rules.drop_schedule.final, step / end
     match rules.drop_schedule.name:

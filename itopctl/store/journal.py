@@ -85,9 +85,10 @@ class JournalWriter:
 
     def __init__(self, path: Path, continuing: bool = False) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if read_journal(path).torn:
-            os.write(self._file, b"\n")  # what was cut off may have been whole but for this
         earlier = read_journal(path)
+        if earlier.torn:
+            os.write(self._file, b"\n")  # what was cut off may have been whole but for this
+            earlier = read_journal(path)
         last = max((_number(e.get("attempt")) for e in earlier.events), default=0)
         ended = not earlier.events or earlier.events[-1]["event"] in ("finished", "failed")
         self.attempt = last if continuing and not ended else last + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,19 @@ def test_a_network_at_95_percent_sparsity_reaches_87_percent_on_fashion_mnist(me
     _, result, _ = train(config)
     assert result["density"] == pytest.approx(0.05, abs=1e-5)
     assert result["test_accuracy"] >= 0.87
+
+
+def test_a_checkpoint_of_an_epochs_end_is_told_and_leads_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config(epochs=3)
+    _, result, _ = train(config)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    saved: list[dict[str, Any]] = []
+    events: list[tuple[str, int]] = []
+    Training(
+        config, DATA, lambda name, fields: events.append((name, fields["step"])),
+        checkpoint=lambda state: saved.append(copy.deepcopy(state)),
+    ).run()  # fmt: skip
+    assert [step for name, step in events if name == "checkpoint"] == [11, 22, 33]
+    resumed = Training(config, DATA, lambda *_: None)
+    resumed.load_state_dict(saved[1])
+    assert numbers(resumed.run()) == numbers(result)
