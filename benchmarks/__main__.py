@@ -10,6 +10,7 @@ import argparse
 import platform
 import sys
 
+from benchmarks.engine import steps, topology_updates
 from benchmarks.measure import Figure
 from benchmarks.planning import expand_and_plan, status_of_many
 from benchmarks.startup import help_text
@@ -19,6 +20,8 @@ BENCHMARKS = {
     "help": help_text,
     "plan": expand_and_plan,
     "status": status_of_many,
+    "update": topology_updates,
+    "step": steps,
     "sweep": fashion_sweep,
 }
 
@@ -43,9 +46,13 @@ def main() -> int:
 
 
 def _line(figure: Figure) -> str:
-    goal = f"≤ {figure.goal:g} s" if figure.goal is not None else ""
+    goal = f"≤ {figure.goal:g} s" if figure.goal is not None else figure.wanted
     mark = " **missed**" if figure.missed else ""
-    return f"| {figure.what} | {figure.seconds:.2f} s{mark} | {goal} | {figure.beside} |"
+    return f"| {figure.what} | {_seconds(figure.seconds)}{mark} | {goal} | {figure.beside} |"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
 
 
 if __name__ == "__main__":

@@ -12,16 +12,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure: seconds, the goal if there is one, and what it is compared with."""
+    """One measured figure: seconds, the goal if there is one, and what it is compared with.
+
+    Where the goal is a ratio within the run, `reached` is to be at least `least`, and `wanted` says so in words.
+    """
 
     what: str
     seconds: float
     goal: float | None
     beside: str
+    reached: float | None = None
+    least: float | None = None
+    wanted: str = ""
 
     @property
     def missed(self) -> bool:
-        return self.goal is not None and self.seconds > self.goal
+        too_long = self.goal is not None and self.seconds > self.goal
+        return too_long or (self.reached is not None and self.least is not None and self.reached < self.least)
 
 
 def median_seconds(action: Callable[[], object], repetitions: int) -> float:
@@ -33,6 +40,18 @@ def median_seconds(action: Callable[[], object], repetitions: int) -> float:
         action()
         times.append(time.perf_counter() - began)
     return statistics.median(times)
+
+
+def interleaved_seconds(actions: Sequence[Callable[[], object]], repetitions: int) -> list[float]:
+    """Median wall time of each action, taken in turns, so that whatever slows the machine slows all of them."""
+    times: list[list[float]] = [[] for _ in actions]
+    for repetition in range(repetitions + 1):
+        for action, taken in zip(actions, times, strict=True):
+            began = time.perf_counter()
+            action()
+            if repetition:
+                taken.append(time.perf_counter() - began)
+    return [statistics.median(taken) for taken in times]
 
 
 def run_python(*arguments: str) -> None:

@@ -10,12 +10,14 @@ A new entry is one decorated function:
         "One line that `itopctl list` shows."
         ...
 
-A user's own function is named `package.module:function` in a spec and needs no entry.
+A user's own function is named `package.module:function` in a spec and needs no entry; what an entry would say about
+it (`needs`, `settings`, …) is said by the decorator `rule`.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import re
@@ -104,6 +106,14 @@ class Catalogue:
             return import_user_function(name)
         raise TypeError(f"{self.kind} {name!r} has no function")
 
+    def options(self, name: str) -> Mapping[str, Any]:
+        """What is declared about a name; for a user's function (imported for it), by the decorator `rule`."""
+        entry = self.get(name)
+        if entry.function is None and is_user_function(name):
+            declared: Mapping[str, Any] = getattr(import_user_function(name), "rule_options", UNDECLARED)
+            return declared
+        return entry.options
+
     def _put(self, entry: Entry) -> None:
         if entry.name in self._entries:
             raise ValueError(f"{self.kind} {entry.name!r} is declared twice")
@@ -114,6 +124,42 @@ class Catalogue:
             self._loaded = True
             for module in self._modules:
                 importlib.import_module(module)
+
+
+UNDECLARED: Mapping[str, Any] = {"needs": ("gradient",)}
+"""Options of a user's function that has no decorator: it may read the dense gradient."""
+
+
+def rule(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator for a rule of the user's own: declares what it needs, as the rules of this package do.
+
+    Options: `needs` (of "gradient", "momentum", "times_active"), `settings` (name → default of the settings it takes
+    as keywords), `chooses`, `scope`; see `itopctl.dst.drop` and `itopctl.dst.growth`.
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.rule_options = options  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+NEEDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "gradient": {"gradient_batches": 1},
+    "momentum": {"momentum_decay": 0.9},
+}
+"""Settings of what a rule needs, with their defaults: how the engine makes it."""
+
+
+def settings_of_rule(catalogue: Catalogue, name: str) -> dict[str, Any] | None:
+    """Settings that mean something for a rule, with their defaults; None for a user's function: any may."""
+    if name not in catalogue and is_user_function(name):
+        return None
+    options = catalogue.get(name).options
+    settings = dict(options.get("settings", {}))
+    for need in options.get("needs", ()):
+        settings |= NEEDED_SETTINGS.get(need, {})
+    return settings
 
 
 def is_user_function(name: str) -> bool:
@@ -180,9 +226,22 @@ def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
     return names, open_ended
 
 
+RULES = ("drop", "growth", "redistribution")
+"""Settings that name a rule which may have settings of its own."""
+
+
+@functools.cache
+def rule_settings() -> tuple[str, ...]:
+    """Settings that only some rules have."""
+    rules = [(catalogue, name) for catalogue in (DROPS, GROWTHS, REDISTRIBUTIONS) for name in catalogue.names()]
+    return tuple({setting: None for rule in rules for setting in settings_of_rule(*rule) or ()})
+
+
 METHODS = Catalogue("method", ("itopctl.dst.methods",))
-ALLOCATIONS = Catalogue("allocation", ("itopctl.dst.allocation",))
+ALLOCATIONS = Catalogue("allocation", ("itopctl.dst.allocation",), user_functions=True)
 DROPS = Catalogue("drop rule", ("itopctl.dst.drop",), user_functions=True)
 GROWTHS = Catalogue("growth rule", ("itopctl.dst.growth",), user_functions=True)
+REDISTRIBUTIONS = Catalogue("redistribution", ("itopctl.dst.redistribution",), user_functions=True)
+DROP_SCHEDULES = Catalogue("drop schedule", ("itopctl.dst.schedule",))
 MODELS = Catalogue("model", ("itopctl.train.models.catalogue",), user_functions=True)
 DATASETS = Catalogue("data set", ("itopctl.train.data.catalogue",))

@@ -16,7 +16,7 @@ from itopctl.cli.common import (
 )
 from itopctl.errors import UserError, unknown
 
-KINDS = ("methods", "models", "datasets", "growth", "drop", "allocations", "sweeps")
+KINDS = ("methods", "models", "datasets", "growth", "drop", "redistributions", "schedules", "allocations", "sweeps")
 
 
 def _complete_kinds(incomplete: str) -> list[str]:
@@ -30,7 +30,7 @@ def list_names(
     results: ResultsOption = None,
     store: StoreOption = None,
 ) -> None:
-    """List methods, models, datasets, growth rules, drop rules, allocations, or recorded sweeps."""
+    """List methods, models, datasets, rules (growth, drop, redistributions, schedules), allocations, or sweeps."""
     from itopctl import catalogue
     from itopctl.report.table import Cell, Column, Table
 
@@ -47,7 +47,8 @@ def list_names(
         return
     catalogues = {
         "methods": catalogue.METHODS, "models": catalogue.MODELS, "datasets": catalogue.DATASETS,
-        "growth": catalogue.GROWTHS, "drop": catalogue.DROPS, "allocations": catalogue.ALLOCATIONS,
+        "growth": catalogue.GROWTHS, "drop": catalogue.DROPS, "redistributions": catalogue.REDISTRIBUTIONS,
+        "schedules": catalogue.DROP_SCHEDULES, "allocations": catalogue.ALLOCATIONS,
     }  # fmt: skip
     records = [{"name": entry.name, "summary": entry.summary, "source": entry.source} for entry in catalogues[kind]]
     rows = [[Cell(value) for value in record.values()] for record in records]

@@ -50,7 +50,7 @@ def report(
     from itopctl.catalogue import METHODS
     from itopctl.report.paper import paper_tables
     from itopctl.report.runs import runs_table
-    from itopctl.spec.config import flat_settings, unhashed_settings
+    from itopctl.spec.config import defining_settings
     from itopctl.store.queries import check_sweeps, select_runs
 
     style = check_format(format_, json)
@@ -68,8 +68,6 @@ def report(
     runs = select_runs(opened, sweeps or [], columns=columns)
     if not runs:
         raise EnvironmentUnfitError("there are no runs to report on yet.")
-    passed_over = unhashed_settings()
     for run in runs:
-        settings = flat_settings(run.pop("config"))
-        run["settings"] = {name: value for name, value in settings.items() if name not in passed_over}
+        run["settings"] = defining_settings(run.pop("config"))
     print_tables(paper_tables(runs, METHODS.names()), style, output)

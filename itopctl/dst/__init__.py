@@ -9,9 +9,13 @@ Knows tensors and nothing else: no config files, no paths, no jobs, no database.
     loss.backward()
     sparse.step()            # in place of optimizer.step()
 
-Where to look: `methods.py` the named presets · `allocation.py` density per layer · `drop.py`, `growth.py` the
-rules · `schedule.py` the drop fraction ζ over training · `select.py` exact k-subsets · `exploration.py` R_s ·
-`flops.py` costs · `masked_layer.py` one masked weight · `engine.py` the object that puts them together.
+Where to look, in the order of reading: `methods.py` the named presets · `rules.py` their settings · `allocation.py`
+density per layer · `schedule.py` the drop fraction ζ over training · `drop.py`, `growth.py`, `redistribution.py` the
+rules, and `view.py` what they see · `update.py` one topology update, by `select.py` exact k-subsets and `apportion.py`
+exact shares · `exploration.py` the explored set and R_s · `expected.py` what random growth will explore · `layers.py`
+what can be masked · `masked_layer.py`, `masking.py` one masked weight · `gradient_masks.py` masked gradients,
+`gradients.py` dense ones kept for the rules · `parallel.py` equal masks on all ranks · `flops.py` costs and sizes ·
+`records.py` what the engine tells · `engine.py` the object that puts them together.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """
@@ -21,21 +25,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itopctl.dst.engine import LayerReport, SparseTraining, TopologyUpdate
-    from itopctl.dst.exploration import expected_exploration
-    from itopctl.dst.flops import FlopsMeter, forward_flops
-    from itopctl.dst.rules import DropSchedule, LayerView, Rules
+    from itopctl.catalogue import rule
+    from itopctl.dst.engine import SparseTraining
+    from itopctl.dst.expected import expected_exploration, expected_layer_exploration, interval_for_exploration
+    from itopctl.dst.flops import FlopsMeter, inference_flops, layer_costs, size_megabytes
+    from itopctl.dst.records import LayerReport, TopologyUpdate
+    from itopctl.dst.rules import DropSchedule, Rules
+    from itopctl.dst.view import LayerView
 
 _HOME = {
-    "SparseTraining": "engine",
-    "TopologyUpdate": "engine",
-    "LayerReport": "engine",
-    "Rules": "rules",
-    "DropSchedule": "rules",
-    "LayerView": "rules",
-    "expected_exploration": "exploration",
-    "forward_flops": "flops",
-    "FlopsMeter": "flops",
+    "SparseTraining": "itopctl.dst.engine",
+    "TopologyUpdate": "itopctl.dst.records",
+    "LayerReport": "itopctl.dst.records",
+    "Rules": "itopctl.dst.rules",
+    "DropSchedule": "itopctl.dst.rules",
+    "LayerView": "itopctl.dst.view",
+    "rule": "itopctl.catalogue",
+    "expected_exploration": "itopctl.dst.expected",
+    "expected_layer_exploration": "itopctl.dst.expected",
+    "interval_for_exploration": "itopctl.dst.expected",
+    "layer_costs": "itopctl.dst.flops",
+    "inference_flops": "itopctl.dst.flops",
+    "size_megabytes": "itopctl.dst.flops",
+    "FlopsMeter": "itopctl.dst.flops",
 }
 
 __all__ = [
@@ -47,7 +59,12 @@ __all__ = [
     "SparseTraining",
     "TopologyUpdate",
     "expected_exploration",
-    "forward_flops",
+    "expected_layer_exploration",
+    "inference_flops",
+    "interval_for_exploration",
+    "layer_costs",
+    "rule",
+    "size_megabytes",
 ]
 
 
@@ -56,4 +73,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)

@@ -2,14 +2,15 @@
 
 Pure arithmetic on shapes; torch is not imported. An allocation rule is a function of a layer's shape that
 returns its *raw* share; all raw shares are scaled by one factor, layers that would exceed density 1 are capped
-and their surplus goes to the others (RigL, Evci et al. 2020, appendix on ERK).
+and their surplus goes to the others (RigL, Evci et al. 2020, appendix on ERK). What a rule declares beside its name
+and source: `first`, the density of the first layer, and `last_at_least`, the least density of the last one.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from itopctl.catalogue import ALLOCATIONS
 from itopctl.errors import UserError
@@ -20,6 +21,17 @@ Shape = Sequence[int]
 @ALLOCATIONS.add("uniform", source="Liu et al. 2021: every layer at the same density, the first included")
 def uniform(shape: Shape, power: float) -> float:
     """every layer at the global density"""
+    return 1.0
+
+
+@ALLOCATIONS.add(
+    "uniform-plus",
+    source="Gale et al. 2019 (arXiv 1902.09574); Liu et al. 2022 (arXiv 2202.02643), exact budget",
+    first=1.0,
+    last_at_least=0.2,
+)
+def uniform_plus(shape: Shape, power: float) -> float:
+    """the first layer dense, the last at density 0.2 or more, the others alike"""
     return 1.0
 
 
@@ -41,47 +53,59 @@ def layer_densities(
     sparsity: float,
     allocation: str = "erk",
     power: float = 1.0,
-    keep_dense: Collection[str] = (),
+    fixed: Mapping[str, float] | None = None,
+    fixed_in_budget: bool = True,
 ) -> dict[str, float]:
     """Real-valued density of each layer; Σ d_l·N_l = (1 − sparsity)·N exactly, up to float round-off.
 
     Args:
         shapes: weight shape of each maskable layer, in order.
         sparsity: global fraction of zero weights, in [0, 1).
-        allocation: name in `ALLOCATIONS`.
+        allocation: name in `ALLOCATIONS`, or `module:function`.
         power: exponent of the raw share (`erk_power_scale` in RigL); 0 makes every rule uniform.
-        keep_dense: layers held at density 1. They count in the budget: the others pay for them.
+        fixed: layers whose density is given, in (0, 1]; 1 keeps a layer dense.
+        fixed_in_budget: whether fixed layers count in the budget, so that the others pay for them. Otherwise the
+            others share (1 − sparsity) of their own weights (RigL's code; its published 99 % networks).
 
     Raises:
-        UserError: sparsity outside [0, 1), or dense layers alone exceed the budget (names the largest
-            reachable sparsity).
+        UserError: sparsity outside [0, 1), fixed layers alone exceed the budget (names the largest reachable
+            sparsity), or they leave more than the others can hold (names the smallest).
     """
     if not 0.0 <= sparsity < 1.0:
         raise UserError(f"sparsity {sparsity} is outside [0, 1).")
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    total = sum(sizes.values())
-    if sparsity == 0.0:
+    fixed = _with_ends(dict(fixed or {}), list(shapes), sparsity, allocation)
+    if sparsity == 0.0 and all(density == 1.0 for density in fixed.values()):
         return dict.fromkeys(shapes, 1.0)
-    rule: Callable[[Shape, float], float] = ALLOCATIONS.function(allocation)
-    raw = {name: rule(shape, power) for name, shape in shapes.items() if name not in keep_dense}
-    budget = (1.0 - sparsity) * total - sum(sizes[name] for name in keep_dense)
-    if budget <= 0:
+    raw = {name: _raw_share(allocation, shape, power) for name, shape in shapes.items() if name not in fixed}
+    counted = sizes if fixed_in_budget else {name: sizes[name] for name in raw}
+    budget = (1.0 - sparsity) * sum(counted.values())
+    if fixed_in_budget:
+        budget -= math.fsum(density * sizes[name] for name, density in fixed.items())
+    if (raw and budget <= 0) or budget < -0.5:
+        kept = ", ".join(name for name, density in fixed.items() if density == 1.0)
         raise UserError(
-            f"sparsity {sparsity:g} cannot be reached while {', '.join(sorted(keep_dense))} stay dense; "
-            f"{_largest_reachable(sizes, keep_dense)}."
+            f"sparsity {sparsity:g} cannot be reached while {kept or ', '.join(fixed)} stay"
+            f"{' dense' if kept else ' as dense as asked'}; {_largest_reachable(sizes, fixed, fixed_in_budget)}."
         )
-    capped: set[str] = set(keep_dense)
-    scale = 0.0
+    if fixed_in_budget and budget > sum(sizes[name] for name in raw) + 0.5:
+        most = sum(density * sizes[name] for name, density in fixed.items()) + sum(sizes[name] for name in raw)
+        raise UserError(
+            f"sparsity {sparsity:g} cannot be reached: the densities given to {', '.join(fixed)} leave more zeros; "
+            f"the smallest reachable sparsity is {math.ceil((1.0 - most / sum(sizes.values())) * 1e6) / 1e6:g}."
+        )
+    densities = dict(fixed)
     while raw:
         scale = budget / sum(share * sizes[name] for name, share in raw.items())
         largest = max(raw.values())
         if scale * largest <= 1.0:
+            densities |= {name: scale * share for name, share in raw.items()}
             break
         for name in [name for name, share in raw.items() if share == largest]:
-            capped.add(name)
+            densities[name] = 1.0
             budget -= sizes[name]
             del raw[name]
-    return {name: 1.0 if name in capped else scale * raw[name] for name in shapes}
+    return {name: densities[name] for name in shapes}
 
 
 def allocate(
@@ -89,54 +113,82 @@ def allocate(
     sparsity: float,
     allocation: str = "erk",
     power: float = 1.0,
-    keep_dense: Collection[str] = (),
+    fixed: Mapping[str, float] | None = None,
+    fixed_in_budget: bool = True,
 ) -> dict[str, int]:
     """Number of active weights of each layer; their sum is exactly round((1 − sparsity)·N).
 
     Densities of `layer_densities`, rounded by largest remainder. Every layer gets at least one weight (with a
-    warning where the rule gave it less). Arguments and errors as in `layer_densities`; also UserError where
+    warning where the rule gave it less). Without `fixed_in_budget` the sum over the layers that are not fixed is
+    round((1 − sparsity) of their weights). Arguments and errors as in `layer_densities`; also UserError where
     there are more layers than weights to give.
     """
-    densities = layer_densities(shapes, sparsity, allocation, power, keep_dense)
+    densities = layer_densities(shapes, sparsity, allocation, power, fixed, fixed_in_budget)
+    fixed = _with_ends(dict(fixed or {}), list(shapes), sparsity, allocation)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    total = sum(sizes.values())
-    target = round((1.0 - sparsity) * total)
-    least = sum(size if name in keep_dense else 1 for name, size in sizes.items())
-    if target < least:
+    counts = {name: _count_of(density, sizes[name]) for name, density in fixed.items()}
+    free = {name: size for name, size in sizes.items() if name not in fixed}
+    in_budget = sizes if fixed_in_budget else free
+    target = round((1.0 - sparsity) * sum(in_budget.values())) - (sum(counts.values()) if fixed_in_budget else 0)
+    if target < len(free):
+        others = " beside the layers whose density is given" if fixed else ""
         raise UserError(
-            f"sparsity {sparsity:g} leaves {target:,} weights where {least:,} are needed, one a layer"
-            f"{' and all of the dense ones' if keep_dense else ''}; {_largest_reachable(sizes, keep_dense)}."
+            f"sparsity {sparsity:g} leaves {max(target, 0):,} weights{others} where {len(free):,} are needed, one a "
+            f"layer; {_largest_reachable(sizes, fixed, fixed_in_budget)}."
         )
-    ideal = {name: density * sizes[name] for name, density in densities.items()}
+    ideal = {name: densities[name] * size for name, size in free.items()}
     starved = [name for name, count in ideal.items() if count < 1.0]
     if starved:
         warnings.warn(
             f"sparsity {sparsity:g} gives less than one weight to {', '.join(starved)}; each keeps one.",
             stacklevel=2,
         )
-    counts = {name: min(sizes[name], max(1, math.floor(count + 1e-9))) for name, count in ideal.items()}
-    return _settle(counts, ideal, sizes, target, set(keep_dense))
+    rounded = {name: min(free[name], max(1, math.floor(count + 1e-9))) for name, count in ideal.items()}
+    counts |= _settle(rounded, ideal, free, min(target, sum(free.values())))
+    return {name: counts[name] for name in shapes}
 
 
-def _largest_reachable(sizes: Mapping[str, int], keep_dense: Collection[str]) -> str:
-    """In words, the sparsity at which every layer that need not be dense has one weight; rounded down."""
-    least = sum(size if name in keep_dense else 1 for name, size in sizes.items())
-    sparsity = 1.0 - least / sum(sizes.values())
+def _raw_share(allocation: str, shape: Shape, power: float) -> float:
+    share = ALLOCATIONS.function(allocation)(shape, power)
+    if not (isinstance(share, (int, float)) and math.isfinite(share) and share > 0):
+        raise UserError(f"allocation {allocation!r} gives a layer of shape {tuple(shape)} the share {share!r}; "
+                        "a finite number above 0 expected.")  # fmt: skip
+    return float(share)
+
+
+def _with_ends(fixed: dict[str, float], names: list[str], sparsity: float, allocation: str) -> dict[str, float]:
+    """The fixed densities, and those that the allocation itself gives to the first and the last layer."""
+    options = ALLOCATIONS.get(allocation).options
+    if not names or sparsity == 0.0:
+        return fixed
+    if "last_at_least" in options and 1.0 - sparsity < options["last_at_least"]:
+        fixed = {names[-1]: options["last_at_least"], **fixed}
+    if "first" in options:
+        fixed = {names[0]: options["first"], **fixed}
+    return fixed
+
+
+def _count_of(density: float, size: int) -> int:
+    return min(size, max(1, round(density * size)))
+
+
+def _largest_reachable(sizes: Mapping[str, int], fixed: Mapping[str, float], fixed_in_budget: bool) -> str:
+    """In words, the sparsity at which every layer whose density is not given has one weight; rounded down."""
+    least = sum(_count_of(fixed[name], size) if name in fixed else 1 for name, size in sizes.items())
+    total = sum(sizes.values())
+    if not fixed_in_budget:
+        least = sum(1 for name in sizes if name not in fixed)
+        total = sum(size for name, size in sizes.items() if name not in fixed)
+    sparsity = 1.0 - least / total if total else 0.0
     return f"the largest reachable sparsity is {math.floor(sparsity * 1e6) / 1e6:g}"
 
 
-def _settle(
-    counts: dict[str, int], ideal: dict[str, float], sizes: dict[str, int], target: int, fixed: set[str]
-) -> dict[str, int]:
+def _settle(counts: dict[str, int], ideal: dict[str, float], sizes: dict[str, int], target: int) -> dict[str, int]:
     """Move `counts` one weight at a time, where they are furthest from `ideal`, until they sum to `target`."""
     difference = target - sum(counts.values())
     step = 1 if difference > 0 else -1
     while difference:
-        movable = [
-            name
-            for name in counts
-            if name not in fixed and (counts[name] < sizes[name] if step > 0 else counts[name] > 1)
-        ]
+        movable = [name for name in counts if (counts[name] < sizes[name] if step > 0 else counts[name] > 1)]
         name = max(movable, key=lambda name: step * (ideal[name] - counts[name]))
         counts[name] += step
         difference -= step

@@ -1,9 +1,9 @@
 """The sparse-training engine: masks on a model, kept by every step, changed by topology updates.
 
 Order of operations (dst-spec 1.2). An ordinary step masks the gradients and lets the optimizer step: weights
-and optimizer state that are zero off the mask stay exactly zero, whatever the weight decay or momentum. At an
-update the dense gradient of that step is set aside first if growth needs it; then either the optimizer steps and
-the update follows (SET, ITOP), or the update takes the step's place (RigL).
+and optimizer state that are zero off the mask stay exactly zero, whatever the weight decay or momentum. Where a rule
+reads the dense gradient, it is taken in before that. At an update either the optimizer steps and the update follows
+(SET, ITOP), or the update takes the step's place (RigL).
 
 All randomness is keyed by (seed, layer, update), so masks depend on neither data order nor thread count, and a
 resumed training draws what the uninterrupted one would have drawn.
@@ -11,72 +11,32 @@ resumed training draws what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from itopctl.catalogue import DROPS, GROWTHS
 from itopctl.dst.allocation import allocate
-from itopctl.dst.keyed import keyed_generator
-from itopctl.dst.layers import maskable_weights, matching
+from itopctl.dst.gradient_masks import GradientMasks
+from itopctl.dst.gradients import DenseGradients, finite
+from itopctl.dst.layers import kinds_of, maskable_weights, matching
 from itopctl.dst.masked_layer import MaskedLayer
-from itopctl.dst.rules import LayerView, Rules
+from itopctl.dst.masking import Masker
+from itopctl.dst.parallel import Ranks, unwrapped
+from itopctl.dst.records import LayerReport, TopologyUpdate
+from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import drop_fraction_at
-from itopctl.dst.select import highest, lowest
+from itopctl.dst.update import Drops, TopologyRules
 from itopctl.errors import UserError
-
-
-@dataclass(frozen=True)
-class TopologyUpdate:
-    """What one drop-and-grow did, over all layers.
-
-    Attributes:
-        step: optimizer steps (or steps replaced by an update) done so far, this one included.
-        drop_fraction: ζ at this update.
-        replaced: weights dropped, which is also the number grown.
-        moved: weights active now that were not before (regrown ones are not counted).
-        new: weights active now for the first time.
-        exploration_rate: R_s after the update.
-        skipped: True where a non-finite gradient made the update impossible; nothing was changed.
-    """
-
-    step: int
-    drop_fraction: float
-    replaced: int
-    moved: int
-    new: int
-    exploration_rate: float
-    skipped: bool = False
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active."""
-
-    name: str
-    shape: tuple[int, ...]
-    size: int
-    active: int
-    explored: int
-
-    @property
-    def density(self) -> float:
-        return self.active / self.size
-
-    @property
-    def exploration_rate(self) -> float:
-        return self.explored / self.size
 
 
 class SparseTraining:
     """Sparse training of one model: call `step()` in place of `optimizer.step()`.
 
     Args:
-        model: its linear and convolution weights are masked in place, at once.
+        model: its linear and convolution weights are masked in place, at once. It may be wrapped in
+            DistributedDataParallel or `torch.compile`; the weights are named as in the model inside.
         optimizer: any torch optimizer over the model's parameters. One that is not known to treat every weight for
             itself (Muon, say) is followed by another masking of weights and state.
         method: name in `itopctl list methods`; its preset gives the rules.
@@ -84,6 +44,8 @@ class SparseTraining:
         total_steps: optimizer steps of the whole training, for the schedule of ζ.
         rules: explicit rules, in place of a method.
         seed: of the initial masks and of every random choice.
+        synchronise: whether all ranks of the process group (the one of DistributedDataParallel, else the default one,
+            if there is any) hold the same masks.
         **overrides: single settings of the method's preset, such as `update_interval=500`.
 
     A weight that grows starts at zero with empty optimizer state. Under Adam, whose step count is not reset, the
@@ -103,6 +65,7 @@ class SparseTraining:
         total_steps: int,
         rules: Rules | None = None,
         seed: int = 0,
+        synchronise: bool = True,
         **overrides: Any,
     ) -> None:
         self.optimizer = optimizer
@@ -115,15 +78,21 @@ class SparseTraining:
         self.seed = seed
         self.steps_done = 0
         self.updates_done = 0
-        self._dense_gradients: dict[str, Tensor] = {}
-        self._masked_gradients: dict[str, Tensor | None] = {}
-        self._drop_rule = DROPS.function(self.rules.drop) if self.rules.drop else None
-        self._growth_rule = GROWTHS.function(self.rules.growth) if self.rules.growth else None
-        self._needs_gradient = self.rules.needs_gradient
+        model, group = unwrapped(model)
+        self._ranks = Ranks(group if synchronise else None)
+        self._masker = Masker()
+        self._set_aside: dict[str, Tensor] = {}
         self._weights = maskable_weights(model)
         if not self._weights:
             raise UserError("the model has no linear or convolution layer to make sparse.")
-        self._layers = self._draw_layers(sparsity or 0.0) if self.rules.sparse else []
+        self._layers = self._draw_layers(model, sparsity or 0.0) if self.rules.sparse else []
+        self._gradients = DenseGradients(self._layers, self.rules, total_steps)
+        self._gradient_masks = GradientMasks(self._layers, self._masker, self._dense_gradient_read)
+        self._topology = TopologyRules(self.rules, seed) if self.rules.dynamic else None
+        self._reads_dense_gradient = self.rules.reads_dense_gradient  # a user's module is looked at once
+        self._take_masks([layer.keep.reshape(-1) for layer in self._layers])
+        for layer in self._layers:
+            layer.start_over()
         self._apply_masks()
 
     # Reading ----------------------------------------------------------------------------------------------
@@ -135,8 +104,8 @@ class SparseTraining:
 
     @property
     def active(self) -> int:
-        """Weights that are active now; exactly round((1 − sparsity)·N)."""
-        return self.maskable - sum(layer.weight.numel() - layer.active_count for layer in self._layers)
+        """Weights that are active now; exactly round((1 − sparsity)·N), where all layers share one budget."""
+        return self.maskable - sum(layer.size - layer.active_count for layer in self._layers)
 
     @property
     def density(self) -> float:
@@ -156,7 +125,7 @@ class SparseTraining:
             size = weight.numel()
             layer = masked.get(name)
             active, explored = (layer.active_count, layer.explored.count) if layer else (size, size)
-            yield LayerReport(name, tuple(weight.shape), size, active, explored)
+            yield LayerReport(name, tuple(weight.shape), size, active, explored, masked=layer is not None)
 
     def mask(self, name: str) -> Tensor:
         """Bool tensor of the weight's shape, True where active."""
@@ -170,21 +139,16 @@ class SparseTraining:
     def mask_gradients(self) -> None:
         """Zero the gradients of inactive weights; call it before clipping by global norm.
 
-        `step()` calls it in any case. The dense gradient that an update needs is set aside first, once for each
-        backward pass (told by a new gradient tensor, as `zero_grad()` leaves it by default). With a scaler the
-        order is: `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
+        `step()` does so in any case, and most gradients are masked in the backward pass already. The dense gradient
+        that a rule needs is set aside first, once for each backward pass (told by a new gradient tensor, as
+        `zero_grad()` leaves it by default). With a scaler the order is: `scaler.unscale_(optimizer)`,
+        `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
-        due = self.dense_gradient_due()
-        for layer in self._layers:
-            gradient = layer.weight.grad  # None where a layer had no part in the loss
-            seen = layer.name in self._masked_gradients and self._masked_gradients[layer.name] is gradient
-            if due and not seen:
-                self._dense_gradients[layer.name] = (
-                    torch.zeros_like(layer.weight) if gradient is None else gradient.clone()
-                )
-            if gradient is not None:
-                gradient.masked_fill_(layer.inactive, 0)
-            self._masked_gradients[layer.name] = gradient
+        if self._dense_gradient_read():
+            for layer in self._layers:
+                if not self._gradient_masks.has_seen(layer):
+                    self._set_aside[layer.name] = self._dense(layer).clone()
+        self._gradient_masks.mask_all()
 
     def step(self, scaler: torch.amp.GradScaler | None = None) -> TopologyUpdate | None:
         """One training step, in place of `optimizer.step()`: after `backward()`, before `zero_grad()`.
@@ -200,9 +164,18 @@ class SparseTraining:
         """
         if scaler is not None:
             _unscale_once(scaler, self.optimizer)
-        self.mask_gradients()
         zeta = self._due()
+        overflow = zeta is not None and scaler is not None and not self._gradients_finite()
+        if self._dense_gradient_read():
+            self._gradients.take(self.steps_done + 1, {layer.name: self._dense(layer) for layer in self._layers})
+        self._gradient_masks.mask_all()
         self.steps_done += 1
+        possible = zeta is not None and self._ranks.all(
+            not overflow and all(finite(mean) for mean in self._gradients.mean.values()), self._a_weight.device
+        )
+        drops = None
+        if zeta is not None and possible and self._topology is not None and self._topology.drop_reads_gradient:
+            drops = self._drop(zeta)
         if zeta is None or not self.rules.update_replaces_step:
             if scaler is not None:
                 scaler.step(self.optimizer)
@@ -210,9 +183,9 @@ class SparseTraining:
                 self.optimizer.step()
             if type(self.optimizer) not in _ELEMENTWISE:
                 self._apply_masks()
-        update = None if zeta is None else self._update_topology(zeta)
-        self._dense_gradients.clear()
-        self._masked_gradients.clear()
+        update = None if zeta is None else self._update_topology(zeta, possible, drops)
+        self._set_aside.clear()
+        self._gradient_masks.forget()
         return update
 
     def update_due(self) -> bool:
@@ -220,63 +193,82 @@ class SparseTraining:
         return self._due() is not None
 
     def dense_gradient_due(self) -> bool:
-        """Whether the coming step reads the dense gradient (it costs a dense backward pass)."""
-        return self._needs_gradient and self.update_due()
+        """Whether the coming step reads the gradient of all masked weights (it costs a dense backward pass)."""
+        return self._reads_dense_gradient and self._dense_gradient_read()
+
+    def _dense_gradient_read(self) -> bool:
+        """Whether some rule reads the gradient of the coming step before it is masked."""
+        return self._gradients.wanted(self.steps_done + 1)
 
     def _due(self) -> float | None:
         return drop_fraction_at(self.rules, self.steps_done + 1, self.total_steps)
 
+    def _dense(self, layer: MaskedLayer) -> Tensor:
+        """The dense gradient of this step."""
+        if layer.name in self._set_aside and self._gradient_masks.has_seen(layer):
+            return self._set_aside[layer.name]
+        gradient = layer.weight.grad
+        return torch.zeros_like(layer.weight) if gradient is None else gradient
+
+    def _gradients_finite(self) -> bool:
+        """False where gradients overflowed under a scaler: the step is skipped then, and so is the update."""
+        return all(layer.weight.grad is None or finite(self._dense(layer)) for layer in self._layers)
+
     # Topology ---------------------------------------------------------------------------------------------
 
-    def _draw_layers(self, sparsity: float) -> list[MaskedLayer]:
+    @property
+    def _a_weight(self) -> Tensor:
+        return next(iter(self._weights.values()))
+
+    def _draw_layers(self, model: nn.Module, sparsity: float) -> list[MaskedLayer]:
+        rules = self.rules
+        assert rules.allocation is not None
         shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
-        dense = matching(list(shapes), self.rules.keep_dense)
-        assert self.rules.allocation is not None
-        counts = allocate(shapes, sparsity, self.rules.allocation, self.rules.allocation_power, dense)
+        kinds = kinds_of(model)
+        fixed: dict[str, float] = {}
+        wanted = [("layer_density", *entry) for entry in rules.layer_density]
+        for setting, pattern, density in [*wanted, *(("keep_dense", pattern, 1.0) for pattern in rules.keep_dense)]:
+            for name in matching(shapes, pattern, kinds, setting):
+                if fixed.setdefault(name, density) != density:
+                    raise UserError(f"{setting} {pattern!r}: {name} has two densities, {fixed[name]} and {density}.")
+        counts = allocate(shapes, sparsity, rules.allocation, rules.allocation_power, fixed, rules.dense_in_budget)
+        counted = "times_active" in rules.needs
         return [
-            MaskedLayer(index, name, weight, counts[name], self.seed)
+            MaskedLayer(index, name, weight, counts[name], self.seed, counted)
             for index, (name, weight) in enumerate(self._weights.items())
             if counts[name] < weight.numel()
         ]
 
-    @torch.no_grad()
-    def _update_topology(self, zeta: float) -> TopologyUpdate:
-        self.updates_done += 1
+    def _drop(self, zeta: float) -> Drops:
+        assert self._topology is not None
         for layer in self._layers:
-            if not layer.weight.isfinite().all():
+            if not finite(layer.weight):
                 raise FloatingPointError(f"{layer.name} has a weight that is not finite after step {self.steps_done}")
-        if not all(gradient.isfinite().all() for gradient in self._dense_gradients.values()):
+        return self._topology.drop(self._layers, zeta, self.steps_done, self.updates_done + 1, self._gradients)
+
+    @torch.no_grad()
+    def _update_topology(self, zeta: float, possible: bool, drops: Drops | None) -> TopologyUpdate:
+        assert self._topology is not None
+        if possible:
+            drops = drops or self._drop(zeta)
+        self.updates_done += 1
+        if drops is None:
+            self._gradients.forget()
             return TopologyUpdate(self.steps_done, zeta, 0, 0, 0, self.exploration_rate, skipped=True)
-        replaced = moved = new = 0
-        for layer in self._layers:
-            count = self._count_to_replace(layer.active_count, zeta)
-            before = layer.active
-            self._drop_and_grow(layer, count)
-            replaced += count
-            moved += int((layer.active & ~before).sum())
-            new += layer.explored.add(layer.active)
+        chosen = self._topology.grow(self._layers, drops, self.steps_done)
+        self._gradients.forget()
+        moved, new = self._take_masks([mask.keep for mask in chosen])
         self._apply_masks()
+        replaced = sum(mask.replaced for mask in chosen)
         return TopologyUpdate(self.steps_done, zeta, replaced, moved, new, self.exploration_rate)
 
-    def _count_to_replace(self, active: int, zeta: float) -> int:
-        exact = round(zeta * active, 9)
-        return math.floor(exact) if self.rules.replace_rounding == "floor" else math.ceil(exact)
-
-    def _drop_and_grow(self, layer: MaskedLayer, count: int) -> None:
-        assert self._drop_rule and self._growth_rule
-        weight = layer.weight.detach()
-        generator = keyed_generator(self.seed, layer.index, self.updates_done, device=weight.device)
-        active = layer.active
-        view = LayerView(layer.name, weight, active, self._dense_gradients.get(layer.name), self.steps_done, generator)
-        kept = active.reshape(-1).clone()
-        kept[lowest(_scores(self._drop_rule, view), count, active, generator)] = False
-        grown = highest(_scores(self._growth_rule, view), count, ~kept, generator)
-        if bool(kept[grown].any()):
-            raise AssertionError(f"{layer.name}: kept and grown weights overlap")
-        kept[grown] = True
-        if int(kept.sum()) != layer.active_count:
-            raise AssertionError(f"{layer.name}: {int(kept.sum())} active weights, not {layer.active_count}")
-        layer.set_active(kept)
+    def _take_masks(self, masks: list[Tensor]) -> tuple[int, int]:
+        """Take over flat masks, the same on all ranks; how many weights are active that were not before, or never."""
+        moved = new = 0
+        for layer, mask in zip(self._layers, self._ranks.agree(masks), strict=True):
+            moved += int(torch.count_nonzero(mask & ~layer.keep.reshape(-1)))
+            new += layer.set_active(mask)
+        return moved, new
 
     @torch.no_grad()
     def _apply_masks(self) -> None:
@@ -286,23 +278,27 @@ class SparseTraining:
         dropped and regrown in one update keeps both.
         """
         for layer in self._layers:
-            layer.weight.masked_fill_(layer.inactive, 0)
+            self._masker.mask_(layer.weight, layer.keep)
             if layer.weight.grad is not None:
-                layer.weight.grad.masked_fill_(layer.inactive, 0)
+                self._masker.mask_(layer.weight.grad, layer.keep)
             for slot in self.optimizer.state.get(layer.weight, {}).values():
                 if isinstance(slot, Tensor) and slot.shape == layer.weight.shape:
-                    slot.masked_fill_(layer.inactive, 0)
+                    self._masker.mask_(slot, layer.keep)
 
     # State ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks and explored sets as bits, and the position in the schedule; tensors and plain values only."""
+        """Masks and explored sets as bits, the position in the schedule, and what was made of the gradients so far.
+
+        Tensors and plain values only. All draws are keyed by seed and position, which is the random state.
+        """
         return {
             "steps_done": self.steps_done,
             "updates_done": self.updates_done,
             "total_steps": self.total_steps,
             "seed": self.seed,
             "layers": {layer.name: layer.saved() for layer in self._layers},
+            "gradients": self._gradients.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -311,6 +307,9 @@ class SparseTraining:
         Raises:
             ValueError: other layers, shapes, counts, seed or training length than this object has.
         """
+        missing = {"steps_done", "updates_done", "total_steps", "seed", "layers"} - set(state)
+        if missing:
+            raise ValueError(f"this is no state of a sparse training: it lacks {', '.join(sorted(missing))}")
         saved = state["layers"]
         if list(saved) != [layer.name for layer in self._layers]:
             raise ValueError(
@@ -319,14 +318,28 @@ class SparseTraining:
         for key in ("total_steps", "seed"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")
-        taken = [layer.check_saved(saved[layer.name]) for layer in self._layers]
-        for layer, (active, explored) in zip(self._layers, taken, strict=True):
-            layer.set_active(active)
-            layer.explored.bits = explored
-            layer.explored.add(layer.active)
+        for layer in self._layers:
+            layer.check_saved(saved[layer.name])
+        self._check_counts(saved)
+        gradients = state.get("gradients", {"averaged": 0, "mean": {}, "momentum": {}})
+        self._gradients.check_state(gradients)
+        for layer in self._layers:
+            layer.take_over(saved[layer.name])
+        self._gradients.load_state_dict(gradients)
         self.steps_done = state["steps_done"]
         self.updates_done = state["updates_done"]
         self._apply_masks()
+
+    def _check_counts(self, saved: dict[str, Any]) -> None:
+        found = {layer.name: layer.saved_count(saved[layer.name]) for layer in self._layers}
+        if self.rules.redistribution != "none":
+            total = sum(layer.active_count for layer in self._layers)
+            if sum(found.values()) != total:
+                raise ValueError(f"{sum(found.values())} weights saved, {total} expected")
+            return
+        for layer in self._layers:
+            if found[layer.name] != layer.active_count:
+                raise ValueError(f"{layer.name}: {found[layer.name]} weights saved, {layer.active_count} expected")
 
 
 # Optimizers that change a weight by what they know of that weight alone: where gradient, weight and state are zero
@@ -352,10 +365,3 @@ def _unscale_once(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer
     except RuntimeError as error:
         if "already been called" not in str(error):
             raise
-
-
-def _scores(rule: Any, view: LayerView) -> Tensor:
-    scores: Tensor = rule(view)
-    if scores.shape != view.weight.shape:
-        raise ValueError(f"a rule gave scores of shape {tuple(scores.shape)} for {tuple(view.weight.shape)}")
-    return scores

@@ -1,17 +1,14 @@
-"""The exploration rate R_s: which weights were ever active, and what random growth is expected to reach.
+"""The explored set: which weights of a layer were ever active, one bit each.
 
 R_s = Σ_l |ever active in l| / Σ_l N_l over maskable layers (Liu et al. 2021, section 3.2). Dense training has
-R_s = 1, static sparse training R_s = density.
+R_s = 1, static sparse training R_s = density. What random growth is expected to reach: `expected.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
 
 
 class ExploredSet:
@@ -29,8 +26,16 @@ class ExploredSet:
     def add(self, active: Tensor) -> int:
         """Mark the active weights as explored; returns how many were so for the first time."""
         self.bits |= pack_bits(active)
-        before, self.count = self.count, int(unpack_bits(self.bits, self.size).sum())
+        before, self.count = self.count, count_bits(self.bits)
         return self.count - before
+
+    def flags(self) -> Tensor:
+        """Flat bool tensor, True where the weight was ever active."""
+        return unpack_bits(self.bits, self.size)
+
+    def take_over(self, bits: Tensor) -> None:
+        """Become the set with these bits."""
+        self.bits, self.count = bits, count_bits(bits)
 
     @property
     def rate(self) -> float:
@@ -40,9 +45,6 @@ class ExploredSet:
 
 def pack_bits(mask: Tensor) -> Tensor:
     """A bool tensor of n entries as ⌈n/8⌉ bytes, row-major, lowest bit first, on the same device."""
-    import numpy as np
-    import torch
-
     flat = mask.reshape(-1)
     if flat.device.type == "cpu":
         return torch.from_numpy(np.packbits(flat.numpy(), bitorder="little"))
@@ -55,35 +57,17 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 def unpack_bits(packed: Tensor, size: int) -> Tensor:
     """Inverse of `pack_bits`: a flat bool tensor of `size` entries."""
-    import numpy as np
-    import torch
-
     if packed.device.type == "cpu":
         return torch.from_numpy(np.unpackbits(packed.numpy(), count=size, bitorder="little").view(np.bool_))
     positions = torch.arange(8, dtype=torch.uint8, device=packed.device)
     return ((packed.unsqueeze(1) >> positions) & 1).to(torch.bool).reshape(-1)[:size]
 
 
-def expected_exploration(density: float, drop_fractions: Iterable[float]) -> float:
-    """Expected R of one layer under exact-k uniform random growth, after updates with the given ζ.
-
-    Derived, not published: an unexplored weight is inactive at every update whatever the drop rule, and is one
-    of N(1 − d(1 − ζ)) candidates for N·d·ζ places, so it stays unexplored with probability
-    (1 − d) / (1 − d(1 − ζ)).
-
-    Args:
-        density: the layer's density d, in (0, 1].
-        drop_fractions: ζ of each update, in [0, 1].
-    """
-    unexplored = 1.0 - density
-    for zeta in drop_fractions:
-        unexplored *= (1.0 - density) / (1.0 - density * (1.0 - zeta)) if density < 1.0 else 0.0
-    return 1.0 - unexplored
+def count_bits(packed: Tensor) -> int:
+    """How many bits of a uint8 tensor are set."""
+    if packed.device.type == "cpu":
+        return int(_BITS_IN_BYTE[packed.numpy()].sum(dtype=np.int64))
+    return int(torch.from_numpy(_BITS_IN_BYTE).to(packed.device)[packed.long()].sum())
 
 
-def expected_total_exploration(counts: Sequence[int], sizes: Sequence[int], drop_fractions: Sequence[float]) -> float:
-    """Expected R_s of a network: the size-weighted mean of `expected_exploration` over its layers."""
-    explored = math.fsum(
-        size * expected_exploration(count / size, drop_fractions) for count, size in zip(counts, sizes, strict=True)
-    )
-    return explored / sum(sizes)
+_BITS_IN_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)

@@ -1,39 +1,88 @@
-"""Forward and training FLOPs of a masked network, relative to dense.
+"""FLOPs and size of a masked network, by the two published conventions, from its real masks.
 
-Counts multiply-accumulates of linear and convolution layers, which is what the published ratios count
-(normalisation, activations, pooling and residual sums are left out). A masked weight costs nothing. A training
-step costs one forward and two backward products (with respect to inputs and to weights); where growth reads the
-dense gradient, the last of the three is dense (Evci et al. 2020, appendix on FLOPs).
+`macs` counts multiply-accumulates: n output values of v weights each cost n·v. `micronet` counts as the MicroNet
+challenge did, and RigL's tables with it: v multiplications and v − 1 additions, one addition for a bias and one
+multiplication for a ReLU, in every layer: n·(2v + 1). In both, linear and convolution layers are all that counts
+(normalisation, pooling and residual sums are left out), and a masked weight costs nothing: v is the mean over the
+layer's outputs. The ratio to dense differs in the last printed digit, so tables must say which they use.
+
+A training step costs one forward and two backward products (with respect to inputs and to weights); where growth
+reads the dense gradient, the last of the three is dense (Evci et al. 2020, appendix on FLOPs).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.engine import LayerReport
 from itopctl.dst.layers import MASKABLE, weight_name
+from itopctl.dst.records import LayerReport
+
+Convention = Literal["macs", "micronet"]
 
 
-def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Dense multiply-accumulates of one forward pass for one sample, by weight name.
+@dataclass(frozen=True)
+class LayerCost:
+    """What one linear or convolution layer costs for one sample.
+
+    Attributes:
+        name: of its weight.
+        weights: number of weights, N.
+        channels: output channels (as many biases are counted in the size, whether the layer has them or not).
+        outputs: output values n that a forward pass computes; of all its uses, where the weight is used repeatedly.
+        uses: how often each weight is multiplied in a forward pass; n·v = uses·N.
+    """
+
+    name: str
+    weights: int
+    channels: int
+    outputs: int
+    uses: int
+
+    def flops(self, density: float = 1.0, convention: Convention = "micronet") -> float:
+        """FLOPs of a forward pass at this density; for `macs`, multiply-accumulates."""
+        macs = self.uses * self.weights * density
+        return macs if convention == "macs" else 2 * macs + self.outputs
+
+    def size_bits(self, density: float = 1.0, masked: bool | None = None) -> float:
+        """Bits to store the layer: 32 a weight and a bias, and one a weight for the mask, if there is one.
+
+        `masked`: whether there is a mask; None: where the density is below 1.
+        """
+        mask = self.weights if (density < 1.0 if masked is None else masked) else 0
+        return 32 * self.weights * density + mask + 32 * self.channels
+
+
+def layer_costs(model: nn.Module, example: Tensor) -> dict[str, LayerCost]:
+    """What each linear and convolution layer costs, by weight name; any model, any input size.
 
     Args:
         model: run once in evaluation mode, without gradients; its mode is restored.
         example: a batch of one sample, on the model's device.
     """
-    counts: dict[str, int] = {}
+    costs: dict[str, LayerCost] = {}
     names = _weight_names(model)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = module.get_parameter("weight")
+        transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+        axis = -1 if isinstance(module, nn.Linear) else 1
         # Every weight is used once a position: of the output, or of the input where the layer is transposed.
-        used = inputs[0] if isinstance(module, nn.modules.conv._ConvTransposeNd) else output
-        channels = used.shape[-1 if isinstance(module, nn.Linear) else 1]
-        name = names[id(weight)]
-        counts[name] = counts.get(name, 0) + weight.numel() * (used.numel() // channels)
+        used = inputs[0] if transposed else output
+        name, channels = names[id(weight)], output.shape[axis]
+        before = costs.get(name)
+        costs[name] = LayerCost(
+            name,
+            weight.numel(),
+            channels,
+            output.numel() + (before.outputs if before else 0),
+            used.numel() // used.shape[axis] + (before.uses if before else 0),
+        )
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, MASKABLE)]
@@ -46,11 +95,45 @@ def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
             handle.remove()
         for module, training in modes:
             module.training = training
-    return counts
+    return costs
+
+
+def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """Dense multiply-accumulates of one forward pass for one sample, by weight name; see `layer_costs`."""
+    return {name: cost.uses * cost.weights for name, cost in layer_costs(model, example).items()}
+
+
+def inference_flops(
+    costs: Iterable[LayerCost], layers: Iterable[LayerReport], convention: Convention = "micronet"
+) -> float:
+    """FLOPs of a forward pass for one sample at the real masks; layers without a report count in full."""
+    density = {layer.name: layer.density for layer in layers}
+    return math.fsum(cost.flops(density.get(cost.name, 1.0), convention) for cost in costs)
+
+
+def size_megabytes(costs: Iterable[LayerCost], layers: Iterable[LayerReport]) -> float:
+    """Size of the network in units of 10⁶ bytes: 32 bits a nonzero weight and a bias, one bit a masked weight."""
+    reports = {layer.name: layer for layer in layers}
+    bits = 0.0
+    for cost in costs:
+        report = reports.get(cost.name)
+        bits += cost.size_bits(report.density, report.active < report.size) if report else cost.size_bits()
+    return bits / 8e6
+
+
+def training_ratio_of_step(inference: float, dense_gradient: bool = False) -> float:
+    """FLOPs of a training step relative to a dense one, where a forward pass costs `inference` of the dense one."""
+    return (2 * inference + 1.0) / 3 if dense_gradient else inference
+
+
+def rigl_training_ratio(inference: float, update_interval: int) -> float:
+    """The published estimate for RigL: one dense gradient beside every `update_interval` sparse steps."""
+    dense = training_ratio_of_step(inference, dense_gradient=True)
+    return (update_interval * inference + dense) / (update_interval + 1)
 
 
 def _weight_names(model: nn.Module) -> dict[int, str]:
-    """Identity of every maskable weight → its name, the one `maskable_weights` gives it; frozen ones, too."""
+    """Identity of every linear or convolution weight → its first name; frozen and tied ones, too."""
     names: dict[int, str] = {}
     for module_name, module in model.named_modules():
         if isinstance(module, MASKABLE):
@@ -62,32 +145,27 @@ class FlopsMeter:
     """Integrates the cost of a training over its real masks, step by step.
 
     Args:
-        dense: multiply-accumulates by weight name, from `forward_flops`. Layers without a mask count in full.
+        costs: of the layers, by weight name, from `layer_costs`. Layers without a mask count in full.
+        convention: how FLOPs are counted.
     """
 
-    def __init__(self, dense: Mapping[str, int]) -> None:
-        self.dense = dict(dense)
+    def __init__(self, costs: Mapping[str, LayerCost], convention: Convention = "macs") -> None:
+        self.costs = dict(costs)
+        self.convention: Convention = convention
         self.training_cost = 0.0
         self.steps = 0
 
     def inference_ratio(self, layers: Iterable[LayerReport]) -> float:
         """Forward FLOPs at these densities, relative to dense, in (0, 1]."""
-        density = {layer.name: layer.density for layer in layers}
-        return sum(flops * density.get(name, 1.0) for name, flops in self.dense.items()) / self._total
+        costs = self.costs.values()
+        return inference_flops(costs, layers, self.convention) / inference_flops(costs, (), self.convention)
 
     def add_steps(self, steps: int, inference_ratio: float, dense_gradient: bool = False) -> None:
         """Account for `steps` training steps at one sparsity pattern."""
-        if dense_gradient:
-            cost = 2 * inference_ratio + 1.0
-        else:
-            cost = 3 * inference_ratio
+        cost = 2 * inference_ratio + 1.0 if dense_gradient else 3 * inference_ratio
         self.training_cost += steps * cost
         self.steps += steps
 
     def training_ratio(self, dense_steps: int) -> float:
         """FLOPs of all steps so far, relative to a dense training of `dense_steps`."""
         return self.training_cost / (3 * dense_steps)
-
-    @property
-    def _total(self) -> int:
-        return sum(self.dense.values())

@@ -1,15 +1,17 @@
 """Which weights of a model can be masked: those of linear and convolution layers, each parameter once.
 
-Biases, norms (batch, layer, group), embeddings and PReLU slopes are not; nor are frozen weights.
+Biases, norms (batch, layer, group), embeddings (also where a linear layer shares the weight) and PReLU slopes are
+not; nor are frozen weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 
-from itopctl.errors import UserError
+from itopctl.errors import UserError, nearest
 
 MASKABLE = (
     nn.Linear,
@@ -25,7 +27,7 @@ MASKABLE = (
 def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name → weight of every maskable layer, in order of definition; a tied weight under its first name."""
     found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
+    seen = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
     for module_name, module in model.named_modules():
         if not isinstance(module, MASKABLE):
             continue
@@ -45,12 +47,34 @@ def weight_name(module_name: str) -> str:
     return f"{module_name}.weight" if module_name else "weight"
 
 
-def matching(names: list[str], patterns: tuple[str, ...]) -> set[str]:
-    """Layer names that match any of the globs. Raises UserError for a glob that matches none."""
-    chosen: set[str] = set()
-    for pattern in patterns:
+def kinds_of(model: nn.Module) -> dict[str, set[str]]:
+    """Name of every maskable weight → what its layer is: its class and the torch class it derives from, and
+    `depthwise` for a convolution that sees one channel at a time."""
+    kinds: dict[str, set[str]] = {}
+    for module_name, module in model.named_modules():
+        if isinstance(module, MASKABLE):
+            words = {kind.__name__ for kind in type(module).__mro__ if issubclass(kind, MASKABLE)}
+            if not isinstance(module, nn.Linear) and module.groups == module.in_channels > 1:
+                words.add("depthwise")
+            kinds[weight_name(module_name)] = words
+    return kinds
+
+
+def matching(names: Iterable[str], pattern: str, kinds: Mapping[str, set[str]], setting: str) -> set[str]:
+    """Layer names that match a glob, or are of a type (`type:Conv2d`, `type:depthwise`).
+
+    Raises:
+        UserError: it matches none; says which setting it stands in.
+    """
+    names = list(names)
+    if pattern.startswith("type:"):
+        matches = {name for name in names if pattern.removeprefix("type:") in kinds.get(name, ())}
+        there = sorted({f"type:{kind}" for name in names for kind in kinds.get(name, ())})
+    else:
         matches = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.weight")}
-        if not matches:
-            raise UserError(f"keep_dense {pattern!r} matches no layer. Layers: {', '.join(names)}.")
-        chosen |= matches
-    return chosen
+        there = names
+    if not matches:
+        guess = nearest(pattern, there)
+        meant = f" Did you mean {guess!r}?" if guess else ""
+        raise UserError(f"{setting} {pattern!r} matches no layer.{meant} Layers: {', '.join(there)}.")
+    return matches

@@ -10,18 +10,34 @@ from itopctl.catalogue import METHODS
 DYNAMIC = (
     "drop",
     "growth",
+    "redistribution",
     "drop_fraction",
     "drop_schedule",
     "update_interval",
     "update_replaces_step",
     "replace_rounding",
+    "gradient_batches",
+    "momentum_decay",
+    "drop_threshold",
+    "gradient_weight",
+    "exploration_weight",
+    "exploration_offset",
+    "sampled_share",
 )
 """Settings of the topology update: they mean nothing where the topology never changes."""
 
-SPARSE = ("sparsity", "allocation", "allocation_power", "keep_dense", *DYNAMIC)
+SPARSE = (
+    "sparsity",
+    "allocation",
+    "allocation_power",
+    "keep_dense",
+    "layer_density",
+    "dense_in_budget",
+    *DYNAMIC,
+)
 """Settings of a sparse network: they mean nothing for a dense one."""
 
-_ERK = {"allocation": "erk", "allocation_power": 1.0, "keep_dense": ()}
+_ERK = {"allocation": "erk", "allocation_power": 1.0, "keep_dense": (), "dense_in_budget": True}
 
 METHODS.declare(
     "dense",
@@ -45,6 +61,7 @@ METHODS.declare(
         **_ERK,
         "drop": "magnitude",
         "growth": "random",
+        "redistribution": "none",
         "drop_fraction": 0.3,
         "drop_schedule": {"name": "constant", "final": 0.0, "stop": 1.0},
         "update_interval": "1 epoch",
@@ -61,6 +78,7 @@ METHODS.declare(
         **_ERK,
         "drop": "magnitude",
         "growth": "gradient",
+        "redistribution": "none",
         "drop_fraction": 0.3,
         "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
         "update_interval": 100,
@@ -69,10 +87,28 @@ METHODS.declare(
     },
     ignores=(),
 )
+METHODS.declare(
+    "snfs",
+    summary="SNFS: drop the smallest weights, grow and redistribute by the momentum of the dense gradient",
+    source="Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)",
+    preset={
+        **_ERK,
+        "drop": "magnitude",
+        "growth": "momentum",
+        "redistribution": "momentum",
+        "drop_fraction": 0.5,
+        "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
+        "update_interval": "1 epoch",
+        "update_replaces_step": False,
+        "replace_rounding": "ceil",
+    },
+    ignores=(),
+)
 
 _ITOP = {
     **_ERK,
     "drop": "magnitude",
+    "redistribution": "none",
     "drop_fraction": 0.5,
     "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
     "update_replaces_step": False,
@@ -90,5 +126,58 @@ METHODS.declare(
     summary="RigL with ITOP's longer update interval: gradient growth, reliably explored",
     source="Liu et al., ICML 2021 (arXiv 2102.02887)",
     preset={**_ITOP, "growth": "gradient", "update_interval": 4000},
+    ignores=(),
+)
+METHODS.declare(
+    "mest",
+    summary="MEST (its elastic mutation): drop by |w| + λ·|gradient|, grow at random, ever less of it",
+    source="Yuan et al., NeurIPS 2021 (arXiv 2110.14032; intervals and fractions as in its released CIFAR scripts)",
+    preset={
+        **_ERK,
+        "allocation": "uniform",
+        "drop": "mest",
+        "growth": "random",
+        "redistribution": "none",
+        "drop_fraction": 0.2,
+        "drop_schedule": {"name": "linear", "final": 0.0, "stop": 0.75},
+        "update_interval": "5 epochs",
+        "update_replaces_step": False,
+        "replace_rounding": "floor",
+    },
+    ignores=(),
+)
+METHODS.declare(
+    "dst-ee",
+    summary="DST-EE: RigL that also grows what was seldom active, |gradient| + c·ln t / (N + ε)",
+    source="Huang et al., DAC 2023 (arXiv 2211.16667; interval, fraction, c and ε are RigL's and ours: unverified)",
+    preset={
+        **_ERK,
+        "drop": "magnitude",
+        "growth": "gradient-plus-exploration",
+        "redistribution": "none",
+        "drop_fraction": 0.3,
+        "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
+        "update_interval": 100,
+        "update_replaces_step": True,
+        "replace_rounding": "floor",
+    },
+    ignores=(),
+)
+METHODS.declare(
+    "gse",
+    summary="GSE: grow the largest gradients among as many random candidates as there are weights",
+    source="Heddes et al. 2024 (arXiv 2401.06898), with uniform candidates; its code ranks over the whole network",
+    preset={
+        **_ERK,
+        "allocation": "er",
+        "drop": "magnitude",
+        "growth": "sampled-gradient",
+        "redistribution": "none",
+        "drop_fraction": 0.2,
+        "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.6},
+        "update_interval": 1000,
+        "update_replaces_step": False,
+        "replace_rounding": "floor",
+    },
     ignores=(),
 )

@@ -1,20 +1,23 @@
-"""The values that steer a topology update: `Rules`, the settings of a method, and `LayerView`, what a rule sees."""
+"""`Rules`: a sparse-training method as a value, every setting explicit. Checked when made; nothing is computed here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from itopctl.catalogue import ALLOCATIONS, DROPS, GROWTHS, METHODS, is_user_function
+from itopctl.catalogue import (
+    ALLOCATIONS,
+    DROP_SCHEDULES,
+    DROPS,
+    GROWTHS,
+    METHODS,
+    NEEDED_SETTINGS,
+    REDISTRIBUTIONS,
+    Catalogue,
+)
 from itopctl.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-
-SCHEDULES = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True)
@@ -22,19 +25,23 @@ class DropSchedule:
     """How ζ, the fraction of a layer's active weights replaced by an update, changes over training.
 
     Attributes:
-        name: `cosine` (from drop_fraction to `final`), `linear` (the same, straight) or `constant`.
+        name: in the catalogue of drop schedules: `cosine`, `linear`, `exponential` (from drop_fraction to `final`)
+            or `constant`.
         final: ζ at the end of the schedule, in [0, 1].
         stop: fraction of training, in (0, 1], at which the schedule ends; there are no updates from there on.
+        power: exponent k of the exponential schedule, above 0.
     """
 
-    name: Literal["cosine", "linear", "constant"] = "cosine"
+    name: str = "cosine"
     final: float = 0.0
     stop: float = 1.0
+    power: float | None = None
 
     def __post_init__(self) -> None:
-        _check_word("drop schedule", self.name, SCHEDULES)
+        DROP_SCHEDULES.get(self.name)
         _check_range("final", self.final, 0.0 <= self.final <= 1.0, "in [0, 1]")
         _check_range("stop", self.stop, 0.0 < self.stop <= 1.0, "in (0, 1]")
+        _check_range("power", self.power, self.power is None or self.power > 0.0, "above 0")
 
 
 @dataclass(frozen=True)
@@ -42,44 +49,76 @@ class Rules:
     """A sparse-training method, every setting explicit.
 
     Attributes:
-        allocation: name in the catalogue of allocations; None: every layer is dense.
-        allocation_power: exponent of the allocation's raw share.
-        keep_dense: globs over layer names that stay at density 1 (and in the budget).
-        drop, growth: names in the catalogues (or `module:function`); None: the topology is static.
+        allocation: name in the catalogue of allocations (or `module:function`); None: every layer is dense.
+        allocation_power: exponent of the allocation's raw share, 0 or more.
+        keep_dense: globs over layer names, or `type:Class` (`type:depthwise`), of layers that stay at density 1.
+        layer_density: (glob or type, density in (0, 1]) of layers whose density is given, not allocated; in no order.
+        dense_in_budget: whether those two count in the budget, so that the other layers pay for them; otherwise
+            the others share their own budget at the global sparsity, as in RigL's code.
+        drop, growth, redistribution: names in the catalogues (or `module:function`); drop and growth None: the
+            topology is static.
         drop_fraction: ζ at step 0, in (0, 1].
         drop_schedule: how ζ changes.
         update_interval: ΔT in optimizer steps, at least 1.
         update_replaces_step: RigL's order, where an update takes the place of the optimizer's step; otherwise
             the optimizer steps first and the update follows (ITOP, SET).
         replace_rounding: whether ζ·nnz is rounded up (ITOP; at least one weight moves) or down (RigL).
+        gradient_batches: how many batches' dense gradients are averaged for a rule that reads the gradient; at
+            least 1 and less than update_interval (or 1).
+        momentum_decay: factor of the moving average of the dense gradient, in [0, 1).
+        drop_threshold: τ of the `threshold` drop rule, 0 or more.
+        gradient_weight: λ of the `mest` drop rule, 0 or more.
+        exploration_weight, exploration_offset: c (0 or more) and ε (above 0) of `gradient-plus-exploration`.
+        sampled_share: γ of `sampled-gradient`, above 0.
+
+    The last six are None for the default of the rule that reads them.
     """
 
     allocation: str | None = None
     allocation_power: float = 1.0
     keep_dense: tuple[str, ...] = ()
+    layer_density: tuple[tuple[str, float], ...] = ()
+    dense_in_budget: bool = True
     drop: str | None = None
     growth: str | None = None
+    redistribution: str = "none"
     drop_fraction: float | None = None
     drop_schedule: DropSchedule | None = None
     update_interval: int | None = None
     update_replaces_step: bool | None = None
     replace_rounding: Literal["floor", "ceil"] | None = None
+    gradient_batches: int | None = None
+    momentum_decay: float | None = None
+    drop_threshold: float | None = None
+    gradient_weight: float | None = None
+    exploration_weight: float | None = None
+    exploration_offset: float | None = None
+    sampled_share: float | None = None
 
     def __post_init__(self) -> None:
         if self.allocation is not None:
             ALLOCATIONS.get(self.allocation)
         _check_range("allocation_power", self.allocation_power, self.allocation_power >= 0.0, "0 or more")
+        for pattern, density in self.layer_density:
+            _check_range(f"layer_density of {pattern!r}", density, 0.0 < density <= 1.0, "in (0, 1]")
         if not self.dynamic:
             return
-        missing = [f.name for f in fields(self) if f.name != "allocation" and getattr(self, f.name) is None]
+        missing = [name for name in _DYNAMIC if getattr(self, name) is None]
         if missing:
             raise UserError(f"a dynamic method needs {', '.join(missing)}.")
         assert self.drop and self.growth and self.update_interval is not None and self.drop_fraction is not None
-        DROPS.get(self.drop)
-        GROWTHS.get(self.growth)
+        for catalogue, name in self._used():
+            catalogue.get(name)
         _check_range("update_interval", self.update_interval, self.update_interval >= 1, "1 step or more")
         _check_range("drop_fraction", self.drop_fraction, 0.0 < self.drop_fraction <= 1.0, "in (0, 1]")
-        _check_word("replace_rounding", str(self.replace_rounding), ("floor", "ceil"))
+        if self.replace_rounding not in ("floor", "ceil"):
+            raise UserError(unknown("replace_rounding", str(self.replace_rounding), ("floor", "ceil")))
+        for name, (inside, range_) in _RANGES.items():
+            value = getattr(self, name)
+            _check_range(name, value, value is None or inside(value), range_)
+        batches = self.gradient_batches or 1
+        _check_range("gradient_batches", batches, batches == 1 or batches < self.update_interval,
+                     f"less than the update interval of {self.update_interval}")  # fmt: skip
 
     @property
     def sparse(self) -> bool:
@@ -92,27 +131,57 @@ class Rules:
         return self.drop is not None or self.growth is not None
 
     @property
-    def needs_gradient(self) -> bool:
-        """Whether a rule reads the dense gradient.
+    def needs(self) -> frozenset[str]:
+        """What the rules read beside the weights: of "gradient", "momentum", "times_active"."""
+        return frozenset(need for catalogue, name in self._used() for need in catalogue.options(name).get("needs", ()))
 
-        A rule of the user's own gets one, unless the function has an attribute `needs_gradient` that is False.
-        """
-        for catalogue, name in ((GROWTHS, self.growth), (DROPS, self.drop)):
-            if name is None:
-                continue
-            if is_user_function(name):
-                needed = getattr(catalogue.function(name), "needs_gradient", True)
-            else:
-                needed = catalogue.get(name).options.get("needs_gradient", False)
-            if needed:
-                return True
-        return False
+    @property
+    def reads_dense_gradient(self) -> bool:
+        """Whether growth looks at the gradient of every masked weight (it costs a dense backward pass)."""
+        if self.growth is None:
+            return False
+        options = GROWTHS.options(self.growth)
+        return bool({"gradient", "momentum"} & set(options.get("needs", ()))) and not options.get("sampled", False)
+
+    def settings_for(self, catalogue: Catalogue, name: str) -> dict[str, Any]:
+        """The keyword arguments of a rule: the settings it declares, with its default where ours is None."""
+        declared: Mapping[str, Any] = catalogue.options(name).get("settings", {})
+        given = {setting: getattr(self, setting) for setting in declared}
+        return {setting: default if given[setting] is None else given[setting] for setting, default in declared.items()}
+
+    def needed(self, setting: str) -> Any:
+        """The value of one of `NEEDED_SETTINGS`, its default where ours is None."""
+        value = getattr(self, setting)
+        return (
+            value
+            if value is not None
+            else {k: v for need in NEEDED_SETTINGS.values() for k, v in need.items()}[setting]
+        )
+
+    def count_to_replace(self, active: int, zeta: float) -> int:
+        """How many of `active` weights an update with drop fraction ζ replaces."""
+        exact = round(zeta * active, 9)
+        return math.floor(exact) if self.replace_rounding == "floor" else math.ceil(exact)
+
+    def with_interval(self, update_interval: int) -> Rules:
+        """The same rules at another update interval."""
+        return replace(self, update_interval=update_interval)
+
+    def _used(self) -> Iterable[tuple[Catalogue, str]]:
+        if self.drop is not None:
+            yield DROPS, self.drop
+        if self.growth is not None:
+            yield GROWTHS, self.growth
+        if self.dynamic:
+            yield REDISTRIBUTIONS, self.redistribution
 
     @classmethod
     def of_method(cls, method: str, **overrides: Any) -> Rules:
         """The rules of a named method, some of them overridden.
 
         `update_interval` may be `"K epoch(s)"` in a preset; a caller who wants it so must pass the steps.
+        `drop_schedule` may be a mapping, whose missing entries are the preset's where it is of the same name;
+        `layer_density` may be one, too.
 
         Raises:
             UserError: unknown method or setting, or an interval in epochs left unresolved.
@@ -124,11 +193,12 @@ class Rules:
                 raise UserError(unknown("rule", name, sorted(known)))
         settings = {**entry.options["preset"], **overrides}
         settings = {name: value for name, value in settings.items() if name not in entry.options["ignores"]}
-        schedule = settings.get("drop_schedule")
-        if isinstance(schedule, Mapping):
-            for name in schedule:
-                _check_word("setting of drop_schedule", name, [field.name for field in fields(DropSchedule)])
-            settings["drop_schedule"] = DropSchedule(**schedule)
+        if isinstance(settings.get("drop_schedule"), Mapping):
+            settings["drop_schedule"] = _schedule(settings["drop_schedule"])
+        if isinstance(settings.get("layer_density"), Mapping):
+            settings["layer_density"] = tuple(settings["layer_density"].items())
+        if isinstance(settings.get("keep_dense"), str):
+            raise UserError(f"keep_dense is {settings['keep_dense']!r}; it is a list: [{settings['keep_dense']!r}].")
         if isinstance(settings.get("update_interval"), str):
             raise UserError(
                 f"method {method!r} updates every {settings['update_interval']}: pass update_interval in steps."
@@ -136,45 +206,45 @@ class Rules:
         return cls(**settings)
 
 
-def _check_word(kind: str, found: str, allowed: Sequence[str]) -> None:
-    if found not in allowed:
-        raise UserError(unknown(kind, found, allowed))
+RULE_SETTINGS = (
+    "gradient_batches",
+    "momentum_decay",
+    "drop_threshold",
+    "gradient_weight",
+    "exploration_weight",
+    "exploration_offset",
+    "sampled_share",
+)
+"""Settings of single rules: each means something only for the rules that declare it."""
+
+_DYNAMIC = (
+    "drop",
+    "growth",
+    "drop_fraction",
+    "drop_schedule",
+    "update_interval",
+    "update_replaces_step",
+    "replace_rounding",
+)
+_RANGES: Mapping[str, tuple[Any, str]] = {
+    "gradient_batches": (lambda n: n >= 1, "1 or more"),
+    "momentum_decay": (lambda x: 0.0 <= x < 1.0, "in [0, 1)"),
+    "drop_threshold": (lambda x: x >= 0.0, "0 or more"),
+    "gradient_weight": (lambda x: x >= 0.0, "0 or more"),
+    "exploration_weight": (lambda x: x >= 0.0, "0 or more"),
+    "exploration_offset": (lambda x: x > 0.0, "above 0"),
+    "sampled_share": (lambda x: x > 0.0, "above 0"),
+}
 
 
-def _check_range(name: str, found: float, inside: bool, range_: str) -> None:
+def _schedule(given: Mapping[str, Any]) -> DropSchedule:
+    allowed: Sequence[str] = [field.name for field in fields(DropSchedule)]
+    for name in given:
+        if name not in allowed:
+            raise UserError(unknown("setting of drop_schedule", name, allowed))
+    return DropSchedule(**given)
+
+
+def _check_range(name: str, found: Any, inside: bool, range_: str) -> None:
     if not inside:
         raise UserError(f"{name} is {found!r}; it must be {range_}.")
-
-
-@dataclass(frozen=True)
-class LayerView:
-    """What a drop or growth rule may look at: one layer, at one update.
-
-    Attributes:
-        name: the weight's parameter name.
-        weight: the weight, masked; read only.
-        active: bool tensor of the weight's shape.
-        dense_gradient: gradient of the loss for every weight, masked ones included; None unless needed.
-        step: optimizer steps done.
-        generator: seeded by (seed, update, layer), so that a rule's draws depend on nothing else.
-    """
-
-    name: str
-    weight: Tensor
-    active: Tensor
-    dense_gradient: Tensor | None
-    step: int
-    generator: torch.Generator
-
-    @property
-    def gradient(self) -> Tensor:
-        """The dense gradient; an error for a rule that did not ask for it."""
-        if self.dense_gradient is None:
-            raise RuntimeError("this rule reads layer.gradient: declare it with needs_gradient=True")
-        return self.dense_gradient
-
-    def random_scores(self) -> Tensor:
-        """Independent uniform scores in [0, 1), of the weight's shape."""
-        import torch
-
-        return torch.rand(self.weight.shape, generator=self.generator, device=self.weight.device)

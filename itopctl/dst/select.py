@@ -1,8 +1,10 @@
-"""Exact k-subsets by score: the only place where weights are ranked.
+"""Exact k-subsets, by score or at random: the only place where weights are ranked or drawn.
 
 Ranks, never thresholds alone: exactly k indices come back, whatever the ties. Ties at the k-th score are broken
 by a seeded random key; nothing is drawn where there is no tie. Forbidden entries take no part at all, so no
-score, not even NaN or -inf, can make them come back.
+score, not even -inf, can make them come back.
+
+On a CPU the work is NumPy's, whose partition and flatnonzero are many times faster than PyTorch's.
 """
 
 from __future__ import annotations
@@ -12,66 +14,96 @@ import torch
 from torch import Tensor
 
 
-def lowest(scores: Tensor, count: int, among: Tensor, generator: torch.Generator) -> Tensor:
-    """Flat indices, ascending, of the `count` lowest scores among the allowed entries.
+def lowest(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Positions, ascending, of the `count` lowest of `scores` (1-d, floating).
+
+    Raises:
+        ValueError: `count` exceeds the scores, or a score is NaN.
+    """
+    return highest(-scores, count, generator)
+
+
+def highest(
+    scores: Tensor, count: int, generator: torch.Generator, forbidden: Tensor | None = None, *, scratch: bool = False
+) -> Tensor:
+    """Positions, ascending, of the `count` highest of `scores` (1-d, floating) that are not forbidden.
 
     Args:
-        scores: any shape, floating; read in logical (row-major) order.
-        count: how many, in [0, number of allowed entries].
-        among: bool tensor of the same shape, True where an entry may be chosen.
+        scores: one for each entry; those of forbidden entries are not looked at.
+        count: how many, in [0, number of entries that are not forbidden].
         generator: breaks ties.
+        forbidden: positions that cannot be chosen.
+        scratch: the scores may be overwritten.
 
     Raises:
         ValueError: `count` exceeds the allowed entries, or an allowed score is NaN.
     """
-    size = int(among.sum())
-    if not 0 <= count <= size:
-        raise ValueError(f"cannot choose {count} of {size} entries")
-    flat, allowed = scores.detach().reshape(-1), among.reshape(-1)
-    if flat.device.type == "cpu":
-        chosen, ties = _split_on_cpu(flat, allowed, count, size)
-    else:
-        chosen, ties = _split(flat, allowed, count, size)
-    wanted = count - chosen.numel()
-    if wanted < ties.numel():
-        order = torch.randperm(ties.numel(), generator=generator, device=generator.device)
-        ties = ties[order[:wanted].to(ties.device)]
-    return torch.cat([chosen, ties]).sort().values
+    scores = scores.detach()
+    allowed = scores.numel() - (0 if forbidden is None else forbidden.numel())
+    if not 0 <= count <= allowed:
+        raise ValueError(f"cannot choose {count} of {allowed} entries")
+    if scores.dtype in (torch.bfloat16, torch.float16):
+        scores, scratch = scores.to(torch.float32), True
+    if forbidden is not None and forbidden.numel():
+        scores = scores if scratch else scores.clone()
+        scores[forbidden] = -torch.inf
+    above, tied = (_split_on_cpu if scores.device.type == "cpu" else _split)(scores, count)
+    wanted = count - above.numel()
+    if tied.numel() > wanted:
+        if forbidden is not None and forbidden.numel():
+            tied = tied[~torch.isin(tied, forbidden)] if scores[tied[0]] == -torch.inf else tied
+        tied = tied[distinct(tied.numel(), wanted, generator)]
+    return torch.cat([above, tied]).sort().values if tied.numel() else above
 
 
-def highest(scores: Tensor, count: int, among: Tensor, generator: torch.Generator) -> Tensor:
-    """Flat indices, ascending, of the `count` highest scores among the allowed entries; as `lowest`."""
-    return lowest(-scores, count, among, generator)
+def distinct(population: int, count: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random `count`-subset of 0 … population − 1, ascending, on the generator's device."""
+    if not 0 <= count <= population:
+        raise ValueError(f"cannot draw {count} of {population}")
+    if generator.device.type != "cpu":
+        return torch.randperm(population, generator=generator, device=generator.device)[:count].sort().values
+    seed = int(torch.randint(2**62, (), generator=generator))
+    drawn = np.random.Generator(np.random.Philox(seed)).choice(population, count, replace=False, shuffle=False)
+    drawn.sort()
+    return torch.from_numpy(drawn)
 
 
-def _split(flat: Tensor, allowed: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Indices of the allowed scores below the count-th lowest, and of those equal to it, both ascending."""
-    if count in (0, size):
-        everything = allowed.nonzero().squeeze(1)
-        return everything[:count], everything[:0]
-    values = flat[allowed]
-    if values.isnan().any():
+def outside(ranks: Tensor, members: Tensor) -> Tensor:
+    """The entries of these ranks among 0, 1, 2, … without `members` (ascending): rank 0 is the first non-member."""
+    gaps = members - torch.arange(members.numel(), device=members.device)  # non-members below each member
+    return ranks + torch.searchsorted(gaps, ranks, right=True)
+
+
+def positions(flags: Tensor) -> Tensor:
+    """Positions, ascending, at which a flat bool tensor is True."""
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(flags.numpy()))
+    return flags.nonzero().squeeze(1)
+
+
+def _split(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Positions of the scores above the count-th highest, and of those equal to it, both ascending."""
+    if scores.numel() and scores.max().isnan():
         raise ValueError("a score is NaN")
+    if count == 0:
+        nothing = torch.empty(0, dtype=torch.int64, device=scores.device)
+        return nothing, nothing
     # Not kthvalue: on a GPU it is refused where deterministic algorithms are asked for.
-    threshold = torch.topk(values, count, largest=False, sorted=False).values.max()
-    below = (flat < threshold) & allowed
-    equal = (flat == threshold) & allowed
-    return below.nonzero().squeeze(1), equal.nonzero().squeeze(1)
+    threshold = torch.topk(scores, count, sorted=False).values.min()
+    return (scores > threshold).nonzero().squeeze(1), (scores == threshold).nonzero().squeeze(1)
 
 
-def _split_on_cpu(flat: Tensor, allowed: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """`_split` with NumPy, whose partition and flatnonzero are many times faster than PyTorch's on a CPU."""
-    mask = allowed.numpy()
-    if count in (0, size):
-        everything = torch.from_numpy(np.flatnonzero(mask))
-        return everything[:count], everything[:0]
-    if flat.dtype in (torch.bfloat16, torch.float16):
-        flat = flat.to(torch.float32)
-    scores = flat.numpy()
-    values = scores[mask]
-    if np.isnan(values).any():
+def _split_on_cpu(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`_split` by NumPy."""
+    values = scores.numpy()
+    if values.size and np.isnan(values.max()):
         raise ValueError("a score is NaN")
-    threshold = np.partition(values, count - 1)[count - 1]
-    below = np.flatnonzero((scores < threshold) & mask)
-    equal = np.flatnonzero((scores == threshold) & mask)
-    return torch.from_numpy(below), torch.from_numpy(equal)
+    nothing = torch.empty(0, dtype=torch.int64)
+    if count == 0:
+        return nothing, nothing
+    threshold = np.partition(values, values.size - count)[values.size - count]
+    reached = np.flatnonzero(values >= threshold)
+    if reached.size == count:
+        return torch.from_numpy(reached), nothing
+    tie = values[reached] == threshold
+    return torch.from_numpy(reached[~tie]), torch.from_numpy(reached[tie])

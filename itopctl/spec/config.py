@@ -7,13 +7,14 @@ means "as before it existed" (`itopctl.spec.identity`).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from itopctl.catalogue import DATASETS
+from itopctl.catalogue import DATASETS, RULES, rule_settings
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -61,8 +62,8 @@ class LrScheduleConfig(_Part):
 class DropScheduleConfig(_Part):
     """How the drop fraction ζ changes over training."""
 
-    name: Literal["cosine", "linear", "constant"] = Field(
-        description="cosine or linear from drop_fraction to `final`, or constant"
+    name: Literal["cosine", "linear", "exponential", "constant"] = Field(
+        description="cosine, linear or exponential from drop_fraction to `final`, or constant"
     )
     final: float = Field(ge=0.0, le=1.0, description="drop fraction at the end of the schedule")
     stop: float = Field(
@@ -70,6 +71,7 @@ class DropScheduleConfig(_Part):
         le=1.0,
         description="fraction of training at which the schedule ends; no topology updates from there on",
     )
+    power: float | None = Field(default=None, gt=0.0, description="exponential: of (1 − progress)")
 
 
 class RunConfig(_Part):
@@ -86,11 +88,24 @@ class RunConfig(_Part):
         default=None, ge=0.0, description="exponent of the allocation's raw share; 0 is uniform"
     )
     keep_dense: Annotated[tuple[str, ...] | None, Field(strict=False)] = Field(
-        default=None, description="globs over layer names that stay dense; the other layers pay for them"
+        default=None, description="globs over layer names, or type:Class or type:depthwise, that stay dense"
+    )
+    layer_density: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] | None = Field(
+        default=None, description="density of layers by glob over their names, or by type:Class"
+    )
+    dense_in_budget: bool | None = Field(
+        default=None,
+        description="whether the other layers pay for keep_dense and layer_density (else they have the sparsity alone)",
+        json_schema_extra={"as_before": True},
     )
     drop: str | None = Field(default=None, description="drop rule (`itopctl list drop`) or package.module:function")
     growth: str | None = Field(
         default=None, description="growth rule (`itopctl list growth`) or package.module:function"
+    )
+    redistribution: str | None = Field(
+        default=None,
+        description="which layers grow what was dropped (`itopctl list redistributions`) or package.module:function",
+        json_schema_extra={"as_before": "none"},
     )
     drop_fraction: float | None = Field(
         default=None,
@@ -113,6 +128,31 @@ class RunConfig(_Part):
     )
     replace_rounding: Literal["floor", "ceil"] | None = Field(
         default=None, description="how the number of replaced weights is rounded"
+    )
+    gradient_batches: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**6,
+        description="batches whose dense gradients are averaged for rules that read it",
+        json_schema_extra={"as_before": 1},
+    )
+    momentum_decay: float | None = Field(
+        default=None, ge=0.0, lt=1.0, description="of the moving average of the dense gradient, for rules that read it"
+    )
+    drop_threshold: float | None = Field(default=None, ge=0.0, description="drop rule threshold: τ")
+    gradient_weight: float | None = Field(default=None, ge=0.0, description="drop rule mest: λ, the gradient's weight")
+    exploration_weight: float | None = Field(
+        default=None, ge=0.0, description="growth rule gradient-plus-exploration: c, the weight of exploration"
+    )
+    exploration_offset: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="growth rule gradient-plus-exploration: ε, added to the times a weight was active",
+    )
+    sampled_share: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="growth rule sampled-gradient: candidates drawn for each active weight",
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of initial weights, masks, batch order and growth")
     epochs: int = Field(ge=1, le=1_000_000, description="passes over the training set, before training_multiplier")
@@ -186,6 +226,17 @@ def batches_of(samples: int, batch_size: int) -> int:
     return max(1, math.ceil(samples / batch_size) - int(lone))
 
 
+@functools.cache
+def _as_before() -> dict[str, Any]:
+    """Settings that came in a later version → the value that means "as before"."""
+    return {
+        name: field.json_schema_extra["as_before"]
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and "as_before" in field.json_schema_extra
+    }
+
+
+@functools.cache
 def unhashed_settings() -> frozenset[str]:
     """Names of the settings that do not change the experiment."""
     return frozenset(
@@ -193,6 +244,17 @@ def unhashed_settings() -> frozenset[str]:
         for name, field in RunConfig.model_fields.items()
         if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False
     )
+
+
+def defining_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run's experiment from others, flat: without settings that are recorded only, and without those
+    that have the value "as before they existed", which older records lack."""
+    unhashed, before = unhashed_settings(), _as_before()
+    return {
+        name: value
+        for name, value in flat_settings(config).items()
+        if name not in unhashed and not (name in before and value == before[name])
+    }
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,11 +269,17 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:
-    """Settings that are not the same in all runs of some group; what the group alone decides is not among them."""
-    seen: dict[tuple[str, str], str] = {}
+    """Settings that are not the same in all runs of some group; what the group alone decides is not among them.
+
+    Nor is what comes with a rule: a setting that only some rules have must vary among runs of the same rules.
+    """
+    seen: dict[tuple[str, ...], str] = {}
     varying: dict[str, None] = {}
+    of_rules = rule_settings()
     for values in flat:
+        rules = tuple(str(values.get(name)) for name in RULES)
         for name, value in values.items():
-            if seen.setdefault((values[group], name), repr(value)) != repr(value):
+            key = (values[group], name, *rules) if name in of_rules else (values[group], name)
+            if seen.setdefault(key, repr(value)) != repr(value):
                 varying[name] = None
     return list(varying)

@@ -15,7 +15,20 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, Catalogue
+from itopctl.catalogue import (
+    ALLOCATIONS,
+    DATASETS,
+    DROP_SCHEDULES,
+    DROPS,
+    GROWTHS,
+    METHODS,
+    MODELS,
+    REDISTRIBUTIONS,
+    RULES,
+    Catalogue,
+    rule_settings,
+    settings_of_rule,
+)
 from itopctl.errors import UserError, nearest, plural, quoted
 from itopctl.spec.config import RunConfig, steps_per_epoch
 from itopctl.spec.reading import Document
@@ -28,6 +41,7 @@ NAMED: dict[str, Catalogue] = {
     "allocation": ALLOCATIONS,
     "drop": DROPS,
     "growth": GROWTHS,
+    "redistribution": REDISTRIBUTIONS,
 }
 """Settings whose value is a name in a catalogue."""
 
@@ -82,6 +96,7 @@ def resolve(written: Settings, document: Document) -> Resolved:
     method = METHODS.get(flat["method"])
     flat, idle = _fill_method(flat, written, method.options, document)
     ignored = dict.fromkeys(idle, method.name)
+    ignored |= _fill_rules(flat)
     for part, default, presets, relevant in (
         ("optimizer", "sgd", _OPTIMIZER_PRESETS, _optimizer_relevant),
         ("lr_schedule", "milestones", _LR_PRESETS, _lr_relevant),
@@ -93,8 +108,6 @@ def resolve(written: Settings, document: Document) -> Resolved:
     flat.setdefault("augment", DATASETS.get(flat["dataset"]).options["augment"])
     _settle_positions(flat, written)
     _settle_interval(flat, written)
-    if flat.get("drop_schedule.name") == "constant":
-        flat["drop_schedule.final"] = 0.0
     config = _validate(flat, written, document)
     for name in ignored:
         _check_idle(name, written, document)
@@ -138,6 +151,31 @@ def _fill_method(
     elif isinstance(merged["sparsity"], float):
         merged["sparsity"] = round(merged["sparsity"], 12)
     return merged, ignored
+
+
+def _fill_rules(flat: dict[str, Any]) -> dict[str, str]:
+    """Put in the defaults of the settings that the chosen rules have; returns (and removes) those they have not.
+
+    A rule of the user's own may read any of them.
+    """
+    rules = {name: flat[name] for name in RULES if isinstance(flat.get(name), str)}
+    known = [settings_of_rule(NAMED[kind], name) for kind, name in rules.items()]
+    ignored = {}
+    for setting in rule_settings():
+        defaults = [settings[setting] for settings in known if settings is not None and setting in settings]
+        if defaults:
+            flat.setdefault(setting, defaults[0])
+        elif setting in flat and None not in known:
+            del flat[setting]
+            ignored[setting] = ", ".join(name for kind, name in rules.items() if name != "none")
+    schedule = flat.get("drop_schedule.name")
+    if schedule == "constant":
+        flat["drop_schedule.final"] = 0.0
+    if schedule == "exponential":
+        flat.setdefault("drop_schedule.power", DROP_SCHEDULES.get(schedule).options["power"])
+    elif flat.pop("drop_schedule.power", None) is not None:
+        ignored["drop_schedule.power"] = str(schedule)
+    return ignored
 
 
 def _is_density(value: Any) -> bool:
@@ -235,6 +273,10 @@ def _validate(flat: dict[str, Any], written: Settings, document: Document) -> Ru
     if config.optimizer.nesterov and not config.optimizer.momentum:
         entry = written["optimizer.nesterov"]  # on its own it follows the momentum
         raise entry.document.error(entry.path, "nesterov needs a momentum above 0.")
+    batches, interval = config.gradient_batches or 1, config.update_interval
+    if batches > 1 and interval is not None and batches >= interval:
+        entry = written["gradient_batches"]
+        raise entry.document.error(entry.path, f"found {batches}; less than update_interval ({interval}) expected.")
     return config
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from itopctl.catalogue import MODELS
-from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, forward_flops
+from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.spec.config import RunConfig
 from itopctl.train.data.tensors import Part, load_images
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
@@ -136,7 +136,7 @@ class Training:
             total_steps=config.total_steps, seed=config.seed,
         )  # fmt: skip
         example = torch.zeros(1, *self.data.shape, device=self.device)
-        self.meter = FlopsMeter(forward_flops(self.model, example))
+        self.meter = FlopsMeter(layer_costs(self.model, example))
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
         self.forward: Callable[..., Any] = self._compile() if config.compile else self.model
         self.progress = Progress(last_zeta=config.drop_fraction)

@@ -97,7 +97,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     ),
     "an unknown drop rule": ("grid: {drop: [magnitud]}", "spec.yaml:3: grid.drop[0]: ", "Did you mean 'magnitude'?"),
     "an unknown allocation": (
-        "grid: {allocation: [erdk]}", "spec.yaml:3: grid.allocation[0]: ", "'erk'", "Allowed: uniform, er, erk.",
+        "grid: {allocation: [erdk]}", "spec.yaml:3: grid.allocation[0]: ", "'erk'",
+        "Allowed: uniform, uniform-plus, er, erk, package.module:function.",
     ),
     "an unknown optimizer": (
         "grid: {optimizer.name: [adm]}", "spec.yaml:3: grid.optimizer.name[0]: found 'adm'", "'sgd', 'adam' or 'adamw'",

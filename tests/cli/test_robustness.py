@@ -139,12 +139,13 @@ def test_an_exit_of_the_users_code_is_the_users_error_and_is_not_tried_again(tmp
 def test_a_growth_rule_of_the_users_own_runs_and_may_be_edited_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "own_rules.py").write_text(
         "import pathlib\n"
+        "from itopctl.dst import rule\n"
+        "@rule(needs=())\n"
         "def last_first(layer):\n"
         "    pathlib.Path('own_rules.py').write_text('def half typed(')\n"  # the user is editing it
         "    n = layer.weight.numel()\n"
         "    import torch\n"
         "    return torch.arange(n, dtype=torch.float32).view(layer.weight.shape)\n"
-        "last_first.needs_gradient = False\n"
     )
     base = {**BASE, "method": "set-itop", "sparsity": 0.9, "update_interval": 5, "growth": "own_rules:last_first"}
     done = itopctl("sweep", write_spec(tmp_path, base=base), cwd=tmp_path)

@@ -76,7 +76,7 @@ def test_a_training_resumed_from_a_file_ends_in_the_same_bits(method, optimizer_
     assert resumed[2].exploration_rate == sparse.exploration_rate
     if method not in ("dense", "static"):
         assert sparse.exploration_rate > sparse.density
-        assert sum(update is not None for update in updates) > 10
+        assert sum(update is not None for update in updates) >= 8
 
 
 @modest(25)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itopctl.dst import SparseTraining, expected_exploration
-from itopctl.dst.exploration import ExploredSet, expected_total_exploration, pack_bits, unpack_bits
+from itopctl.dst.expected import expected_total_exploration
+from itopctl.dst.exploration import ExploredSet, pack_bits, unpack_bits
 from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import update_fractions
 from tests.dst.nets import mlp, modest, plain_sgd

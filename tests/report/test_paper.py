@@ -272,3 +272,17 @@ def test_the_small_study_has_the_numbers_worked_out_by_hand() -> None:
     assert best(lenet) == [("set-itop, ΔT 40", "sparsity 90 %")]  # the other column has one complete cell
     assert mine.title == "my_models:big_{net} on cifar10"
     assert [[in_words(place) for place in row] for row in mine.rows] == [["rigl-itop", "50.00, R_s 0.25, n 1"]]
+
+
+def test_what_comes_with_a_rule_is_not_named_beside_it() -> None:
+    runs = [
+        run("rigl", settings={"growth": growth, **own})
+        for growth, own in [
+            ("gradient", {"gradient_batches": 4}), ("momentum", {"momentum_decay": 0.9}),
+            ("momentum", {"momentum_decay": 0.5}),
+        ]
+    ]  # fmt: skip
+    assert labels(table_of(runs)) == [
+        "rigl, growth gradient", "rigl, growth momentum, momentum decay 0.5",
+        "rigl, growth momentum, momentum decay 0.9",
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS
+from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, REDISTRIBUTIONS
 from itopctl.errors import UserError
 from itopctl.spec.editor import json_schema
 from itopctl.spec.reading import read_file
@@ -88,15 +88,19 @@ def test_every_slurm_option_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("name", "names"),
-    [("method", METHODS.names()), ("dataset", DATASETS.names()), ("allocation", ALLOCATIONS.names())],
+    [("method", METHODS.names()), ("dataset", DATASETS.names())],
 )
 def test_names_are_those_of_the_catalogue(name: str, names: list[str]) -> None:
     assert SCHEMA["properties"]["base"]["properties"][name]["enum"] == names
 
 
 @pytest.mark.parametrize(
-    ("name", "names"), [("model", MODELS.names()), ("drop", DROPS.names()), ("growth", GROWTHS.names())]
-)
+    ("name", "names"),
+    [
+        ("model", MODELS.names()), ("drop", DROPS.names()), ("growth", GROWTHS.names()),
+        ("allocation", ALLOCATIONS.names()), ("redistribution", REDISTRIBUTIONS.names()),
+    ],
+)  # fmt: skip
 def test_names_are_those_of_the_catalogue_or_a_function_of_the_users_own(name: str, names: list[str]) -> None:
     validator = Draft202012Validator(SCHEMA["properties"]["base"]["properties"][name])
     assert all(validator.is_valid(word) for word in [*names, "my_package.my_module:make"])

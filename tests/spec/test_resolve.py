@@ -411,7 +411,7 @@ def test_a_function_that_is_not_there_is_refused(own_module: Path, name: str, me
     assert said.startswith("spec.yaml:2: model: ") and message in said
 
 
-@pytest.mark.parametrize("name", ["dataset", "method", "allocation"])
+@pytest.mark.parametrize("name", ["dataset", "method"])
 def test_a_function_of_the_users_own_is_refused_where_none_can_stand(own_module: Path, name: str) -> None:
     assert "unknown" in complaint_on(**{name: "own_rules_for_resolve:make_model"})
 

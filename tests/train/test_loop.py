@@ -228,7 +228,7 @@ def test_other_precisions_and_layouts_train(settings: dict[str, Any]) -> None:
     training, result, _ = train(run_config(model="lenet-5", epochs=6, sparsity=0.5, **settings))
     assert result["test_accuracy"] > 0.5
     for layer in training.sparse._layers:
-        assert not layer.weight[layer.inactive].any()
+        assert not layer.weight[~layer.active].any()
 
 
 @pytest.mark.slow

@@ -1,0 +1,66 @@
+"""Data parallelism: every rank holds the same masks, those of the first rank of the group.
+
+Ranks draw alike (randomness is keyed by seed, layer and update) and see the same all-reduced gradients, so that they
+nearly always agree anyhow. "Nearly" is not enough: a rank with another seed, or one bit of another kernel, would part
+for good. So what the first rank chose is broadcast, after every update and at the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from itopctl.dst.exploration import pack_bits, unpack_bits
+
+
+class Ranks:
+    """The ranks that train one model together; one alone where there is no process group.
+
+    Args:
+        group: the process group, or None for a single process.
+    """
+
+    def __init__(self, group: distributed.ProcessGroup | None) -> None:
+        self._group = group if group is not None and distributed.get_world_size(group) > 1 else None
+
+    def agree(self, masks: list[Tensor]) -> list[Tensor]:
+        """Flat int8 masks (-1 or 0) as the first rank has them. Communicates bits, in one message."""
+        if self._group is None or not masks:
+            return masks
+        bits = [pack_bits(mask != 0) for mask in masks]
+        message = torch.cat(bits)
+        distributed.broadcast(message, src=distributed.get_global_rank(self._group, 0), group=self._group)
+        pieces = message.split([piece.numel() for piece in bits])
+        return [
+            unpack_bits(piece.contiguous(), mask.numel()).to(torch.int8).neg_()
+            for piece, mask in zip(pieces, masks, strict=True)
+        ]
+
+    def all(self, condition: bool, device: torch.device) -> bool:
+        """Whether a condition holds on every rank."""
+        if self._group is None:
+            return condition
+        flag = torch.tensor(int(condition), device=device)
+        distributed.all_reduce(flag, op=distributed.ReduceOp.MIN, group=self._group)
+        return bool(flag)
+
+
+def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
+    """The model inside DistributedDataParallel and `torch.compile`, and the process group, if there is one.
+
+    A bare model in a process with several ranks is taken to be trained by all of them.
+    """
+    group: Any = None
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            model, group = model.module, model.process_group
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            break
+    if group is None and distributed.is_available() and distributed.is_initialized():
+        group = distributed.group.WORLD
+    return model, group

@@ -1,0 +1,210 @@
+"""One topology update: drop, share out, grow (dst-spec 1.2). Chooses new masks; changes nothing itself.
+
+Exact by construction, and asserted in the code that runs: so many weights grow as were dropped, kept and grown are
+disjoint, and randomness depends on (seed, layer, update) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itopctl.catalogue import DROPS, GROWTHS, REDISTRIBUTIONS, Catalogue
+from itopctl.dst.apportion import apportion
+from itopctl.dst.gradients import DenseGradients
+from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.masked_layer import MaskedLayer
+from itopctl.dst.rules import Rules
+from itopctl.dst.select import highest, lowest
+from itopctl.dst.view import LayerView
+
+_SNFS_DENSE = 0.2  # sparsity below which redistribution spares a layer that is to gain (sparse_learning, core.py)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule's function, with its settings filled in, and what is declared about it."""
+
+    name: str
+    function: Callable[..., Any]
+    chooses: bool
+    network: bool
+    gradient: bool
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, name: str, rules: Rules) -> Rule:
+        """The rule of this name; imports a user's module."""
+        options, function = catalogue.options(name), catalogue.function(name)
+        settings = rules.settings_for(catalogue, name)
+
+        def call(*arguments: Any) -> Any:
+            return function(*arguments, **settings)
+
+        return cls(
+            name,
+            call,
+            chooses=options.get("chooses", False),
+            network=options.get("scope") == "network",
+            gradient="gradient" in options.get("needs", ()),
+        )
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """The weights of a layer that an update keeps, as flat positions, ascending; `removed` of the active ones go."""
+
+    kept: Tensor
+    removed: int
+
+
+@dataclass(frozen=True)
+class NewMask:
+    """What an update chose for a layer: a flat int8 mask (-1 active, 0 not), and how many weights were replaced."""
+
+    keep: Tensor
+    replaced: int
+
+
+class TopologyRules:
+    """The rules of a dynamic method, ready to be applied.
+
+    Args:
+        rules: a dynamic method.
+        seed: of the training.
+    """
+
+    def __init__(self, rules: Rules, seed: int) -> None:
+        assert rules.drop and rules.growth
+        self._rules, self._seed = rules, seed
+        self._drop = Rule.of(DROPS, rules.drop, rules)
+        self._growth = Rule.of(GROWTHS, rules.growth, rules)
+        share = rules.redistribution
+        self._redistribution = None if share == "none" else Rule.of(REDISTRIBUTIONS, share, rules)
+
+    @property
+    def drop_reads_gradient(self) -> bool:
+        """Whether the drop rule must be asked while the weights are those of the gradient."""
+        return self._drop.gradient
+
+    def drop(self, layers: list[MaskedLayer], zeta: float, step: int, update: int, gradients: DenseGradients) -> Drops:
+        """Choose what each layer keeps, by the weights as they are."""
+        views = [self._view(layer, zeta, step, update, gradients) for layer in layers]
+        shares = None
+        if self._redistribution is not None:
+            shares = [float(self._redistribution.function(view)) for view in views]
+        counts = [self._rules.count_to_replace(layer.active_count, zeta) for layer in layers]
+        if shares is not None:
+            counts = self._spare_dense_layers(layers, shares, counts, zeta)
+        if self._drop.network:
+            dropped = self._drop_over_network(views, counts, zeta, update)
+        else:
+            dropped = [self._drop_in_layer(view, count) for view, count in zip(views, counts, strict=True)]
+        return Drops(views, dropped, shares)
+
+    def grow(self, layers: list[MaskedLayer], drops: Drops, step: int) -> list[NewMask]:
+        """Choose what grows, and so the new masks; as many weights in all as were dropped."""
+        removed = [dropped.removed for dropped in drops.dropped]
+        grown = removed if drops.shares is None else _redistribute(layers, drops.dropped, drops.shares)
+        return [
+            self._grow_in_layer(layer, view.growing(dropped.kept, step), dropped, count)
+            for layer, view, dropped, count in zip(layers, drops.views, drops.dropped, grown, strict=True)
+        ]
+
+    def _view(self, layer: MaskedLayer, zeta: float, step: int, update: int, gradients: DenseGradients) -> LayerView:
+        generator = keyed_generator(self._seed, layer.index, update, device=layer.weight.device)
+        active = layer.active_positions()
+        return LayerView(
+            layer.name, tuple(layer.weight.shape), step, update, zeta, generator, kept=active, entries=active,
+            _layer=layer, _gradient=gradients.mean.get(layer.name), _momentum=gradients.momentum.get(layer.name),
+        )  # fmt: skip
+
+    def _drop_in_layer(self, view: LayerView, count: int) -> Dropped:
+        active = view.indices
+        if self._drop.chooses:
+            goes = self._drop.function(view, count)
+            if goes.dtype != torch.bool or goes.shape != active.shape:
+                raise ValueError(
+                    f"drop rule {self._drop.name!r} must return a bool for each of {active.numel()} weights"
+                )
+        else:
+            scores = _checked(self._drop.function(view), active.numel(), "drop", self._drop.name, view.name)
+            goes = torch.zeros(active.numel(), dtype=torch.bool, device=active.device)
+            goes[lowest(scores, count, view.generator)] = True
+        kept = active[~goes]
+        return Dropped(kept, active.numel() - kept.numel())
+
+    def _drop_over_network(self, views: list[LayerView], counts: list[int], zeta: float, update: int) -> list[Dropped]:
+        """The lowest scores of all layers together; as many as the rounding makes of ζ times all active weights."""
+        scores = [
+            _checked(self._drop.function(view), view.indices.numel(), "drop", self._drop.name, view.name)
+            for view in views
+        ]
+        together = torch.cat([score.to(torch.float32) if score.itemsize < 4 else score for score in scores])
+        generator = keyed_generator(self._seed, "network", update, device=together.device)
+        goes = torch.zeros(together.numel(), dtype=torch.bool, device=together.device)
+        goes[lowest(together, self._rules.count_to_replace(together.numel(), zeta), generator)] = True
+        dropped = []
+        for view, mine in zip(views, goes.split([score.numel() for score in scores]), strict=True):
+            kept = view.indices[~mine]
+            dropped.append(Dropped(kept, mine.numel() - kept.numel()))
+        return dropped
+
+    def _spare_dense_layers(
+        self, layers: list[MaskedLayer], shares: list[float], counts: list[int], zeta: float
+    ) -> list[int]:
+        """SNFS: a nearly dense layer whose share is above average loses at most its sparsity, for it cannot regrow."""
+        average = sum(shares) / len(shares)
+        spared = []
+        for layer, share, count in zip(layers, shares, counts, strict=True):
+            sparsity = 1.0 - layer.active_count / layer.size
+            if sparsity < _SNFS_DENSE and share > average:
+                count = self._rules.count_to_replace(layer.active_count, min(sparsity, zeta))
+            spared.append(count)
+        return spared
+
+    def _grow_in_layer(self, layer: MaskedLayer, view: LayerView, dropped: Dropped, count: int) -> NewMask:
+        if self._growth.chooses:
+            grown = self._growth.function(view, count)
+        else:
+            scores = _checked(self._growth.function(view), layer.size, "growth", self._growth.name, layer.name)
+            grown = highest(scores, count, view.generator, dropped.kept)
+        keep = torch.zeros(layer.size, dtype=torch.int8, device=layer.weight.device)
+        keep[dropped.kept] = -1
+        if bool((keep[grown] != 0).any()):
+            raise AssertionError(f"{layer.name}: kept and grown weights overlap")
+        keep[grown] = -1
+        active = int(torch.count_nonzero(keep))
+        if active != dropped.kept.numel() + count:
+            raise AssertionError(f"{layer.name}: {active} active weights, not {dropped.kept.numel() + count}")
+        return NewMask(keep, dropped.removed)
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What a drop chose: what each layer keeps, by which view, and the layers' shares in growth where they differ."""
+
+    views: list[LayerView]
+    dropped: list[Dropped]
+    shares: list[float] | None
+
+
+def _redistribute(layers: list[MaskedLayer], dropped: list[Dropped], shares: list[float]) -> list[int]:
+    """How many each layer grows: in proportion to its share, what fits, and one where it would be left with none."""
+    least = [0 if drop.kept.numel() else 1 for drop in dropped]
+    room = [layer.size - drop.kept.numel() for layer, drop in zip(layers, dropped, strict=True)]
+    total = sum(drop.removed for drop in dropped) - sum(least)
+    rest = apportion(shares, total, [space - one for space, one in zip(room, least, strict=True)])
+    return [one + more for one, more in zip(least, rest, strict=True)]
+
+
+def _checked(scores: Tensor, count: int, kind: str, name: str, layer: str) -> Tensor:
+    """Scores as a flat tensor; ValueError where a rule gave another number of them."""
+    if scores.numel() != count:
+        raise ValueError(
+            f"{kind} rule {name!r} gave scores of shape {tuple(scores.shape)} for {count} weights of {layer}"
+        )
+    return scores.reshape(-1)
