@@ -6,17 +6,20 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from itopctl.catalogue import ALLOCATIONS, DROP_SCHEDULES, DROPS, GROWTHS, METHODS, REDISTRIBUTIONS, Catalogue
+from itopctl.dst import SparseTraining
 from tests.helpers import itopctl
 
 README = Path("README.md").read_text()
 
 
-def block(language: str) -> str:
-    """The first block of a language."""
-    return README.split(f"```{language}\n")[1].split("```")[0]
+def block(language: str, number: int = 1) -> str:
+    """A block of a language, the first if not said otherwise."""
+    return README.split(f"```{language}\n")[number].split("```")[0]
 
 
 def test_the_example_spec_expands(tmp_path: Path) -> None:
@@ -43,6 +46,39 @@ def test_the_engine_alone_trains_as_shown() -> None:
     assert sparse.active == round(0.1 * sparse.maskable)
     assert sparse.updates_done == 1
     assert sparse.exploration_rate > sparse.density
+
+
+def test_a_rule_of_ones_own_works_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_rules.py").write_text(block("python", 2))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = nn.Linear(20, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = SparseTraining(
+        model, optimizer, "rigl", sparsity=0.8, total_steps=10, update_interval=1, growth="my_rules:nearest_zero"
+    )
+    model(torch.randn(4, 20)).square().sum().backward()
+    update = sparse.step()
+    assert update is not None and update.replaced > 0
+    assert sparse.active == 40
+
+
+def test_the_exploration_rate_is_predicted_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(block("python", 3), {})
+    printed = capsys.readouterr().out.splitlines()
+    shown = re.findall(r"^print.*# (.*)$", block("python", 3), re.MULTILINE)
+    rates = dict(re.findall(r"'(\w+)': ([\d.]+)", printed[0]))
+    assert {name: rate[:6] for name, rate in rates.items()} == dict(re.findall(r"'(\w+)': ([\d.]+)…", shown[0]))
+    assert printed[1] == shown[1].split(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "catalogue"),
+    [("method", METHODS), ("allocation", ALLOCATIONS), ("drop", DROPS), ("growth", GROWTHS),
+     ("redistribution", REDISTRIBUTIONS), ("drop_fraction", DROP_SCHEDULES)],
+)  # fmt: skip
+def test_every_name_of_the_catalogues_is_in_the_table_of_rules(setting: str, catalogue: Catalogue) -> None:
+    (row,) = re.findall(rf"^\| `{setting}`.*$", README, re.MULTILINE)
+    assert all(f"`{name}`" in row or f'"{name}"' in row for name in catalogue.names())
 
 
 def test_every_command_and_option_of_the_table_exists() -> None:
