@@ -74,7 +74,8 @@ def layer_densities(
     if not 0.0 <= sparsity < 1.0:
         raise UserError(f"sparsity {sparsity} is outside [0, 1).")
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    fixed = _with_ends(dict(fixed or {}), list(shapes), sparsity, allocation)
+    given = dict(fixed or {})
+    fixed = _with_ends(given, list(shapes), sparsity, allocation)
     if sparsity == 0.0 and all(density == 1.0 for density in fixed.values()):
         return dict.fromkeys(shapes, 1.0)
     raw = {name: _raw_share(allocation, shape, power) for name, shape in shapes.items() if name not in fixed}
@@ -84,9 +85,10 @@ def layer_densities(
         budget -= math.fsum(density * sizes[name] for name, density in fixed.items())
     if (raw and budget <= 0) or budget < -0.5:
         kept = ", ".join(name for name, density in fixed.items() if density == 1.0)
+        staying = f"{kept} stay dense" if kept else f"{', '.join(fixed)} stay as dense as asked"
         raise UserError(
-            f"sparsity {sparsity:g} cannot be reached while {kept or ', '.join(fixed)} stay"
-            f"{' dense' if kept else ' as dense as asked'}; {_largest_reachable(sizes, fixed, fixed_in_budget)}."
+            f"sparsity {sparsity:g} cannot be reached while {staying}; "
+            f"{_largest_reachable(sizes, given, fixed_in_budget, allocation)}."
         )
     if fixed_in_budget and budget > sum(sizes[name] for name in raw) + 0.5:
         most = sum(density * sizes[name] for name, density in fixed.items()) + sum(sizes[name] for name in raw)
@@ -124,17 +126,24 @@ def allocate(
     there are more layers than weights to give.
     """
     densities = layer_densities(shapes, sparsity, allocation, power, fixed, fixed_in_budget)
-    fixed = _with_ends(dict(fixed or {}), list(shapes), sparsity, allocation)
+    given = dict(fixed or {})
+    fixed = _with_ends(given, list(shapes), sparsity, allocation)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     counts = {name: _count_of(density, sizes[name]) for name, density in fixed.items()}
     free = {name: size for name, size in sizes.items() if name not in fixed}
     in_budget = sizes if fixed_in_budget else free
     target = round((1.0 - sparsity) * sum(in_budget.values())) - (sum(counts.values()) if fixed_in_budget else 0)
+    surplus = target - sum(free.values())
+    if not free or surplus > 0:  # given densities that leave no choice are rounded so that the total is exact
+        partly = {name: sizes[name] for name, density in fixed.items() if density < 1.0}
+        ideal = {name: density * sizes[name] for name, density in fixed.items()}
+        counts |= _settle({name: counts[name] for name in partly}, ideal, partly, surplus)
+        target -= surplus
     if target < len(free):
         others = " beside the layers whose density is given" if fixed else ""
         raise UserError(
             f"sparsity {sparsity:g} leaves {max(target, 0):,} weights{others} where {len(free):,} are needed, one a "
-            f"layer; {_largest_reachable(sizes, fixed, fixed_in_budget)}."
+            f"layer; {_largest_reachable(sizes, given, fixed_in_budget, allocation)}."
         )
     ideal = {name: densities[name] * size for name, size in free.items()}
     starved = [name for name, count in ideal.items() if count < 1.0]
@@ -144,16 +153,22 @@ def allocate(
             stacklevel=2,
         )
     rounded = {name: min(free[name], max(1, math.floor(count + 1e-9))) for name, count in ideal.items()}
-    counts |= _settle(rounded, ideal, free, min(target, sum(free.values())))
+    counts |= _settle(rounded, ideal, free, target - sum(rounded.values()))
     return {name: counts[name] for name in shapes}
 
 
 def _raw_share(allocation: str, shape: Shape, power: float) -> float:
     share = ALLOCATIONS.function(allocation)(shape, power)
-    if not (isinstance(share, (int, float)) and math.isfinite(share) and share > 0):
-        raise UserError(f"allocation {allocation!r} gives a layer of shape {tuple(shape)} the share {share!r}; "
-                        "a finite number above 0 expected.")  # fmt: skip
-    return float(share)
+    try:
+        number = float(share)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise UserError(
+            f"allocation {allocation!r} gives a layer of shape {tuple(shape)} the share {share!r}; a finite number "
+            "above 0 expected."
+        )
+    return number
 
 
 def _with_ends(fixed: dict[str, float], names: list[str], sparsity: float, allocation: str) -> dict[str, float]:
@@ -172,23 +187,43 @@ def _count_of(density: float, size: int) -> int:
     return min(size, max(1, round(density * size)))
 
 
-def _largest_reachable(sizes: Mapping[str, int], fixed: Mapping[str, float], fixed_in_budget: bool) -> str:
-    """In words, the sparsity at which every layer whose density is not given has one weight; rounded down."""
-    least = sum(_count_of(fixed[name], size) if name in fixed else 1 for name, size in sizes.items())
-    total = sum(sizes.values())
-    if not fixed_in_budget:
-        least = sum(1 for name in sizes if name not in fixed)
-        total = sum(size for name, size in sizes.items() if name not in fixed)
-    sparsity = 1.0 - least / total if total else 0.0
-    return f"the largest reachable sparsity is {math.floor(sparsity * 1e6) / 1e6:g}"
+def _largest_reachable(
+    sizes: Mapping[str, int], fixed: Mapping[str, float], fixed_in_budget: bool, allocation: str
+) -> str:
+    """In words, the sparsity at which every layer whose density is not given has one weight; rounded down.
+
+    `fixed`: without the ends that the allocation gives a density of their own.
+    """
+    least = ALLOCATIONS.get(allocation).options.get("last_at_least")
+    sparsest = _most_sparse(sizes, _with_ends(dict(fixed), list(sizes), _ALMOST_ALL, allocation), fixed_in_budget)
+    if least is not None and sparsest <= 1.0 - least:
+        # The last layer is free to be sparser where the network as a whole is no sparser than that.
+        free = _with_ends(dict(fixed), list(sizes), 1.0 - least, allocation)
+        sparsest = max(sparsest, min(1.0 - least, _most_sparse(sizes, free, fixed_in_budget)))
+    return f"the largest reachable sparsity is {math.floor(sparsest * 1e6) / 1e6:g}"
 
 
-def _settle(counts: dict[str, int], ideal: dict[str, float], sizes: dict[str, int], target: int) -> dict[str, int]:
-    """Move `counts` one weight at a time, where they are furthest from `ideal`, until they sum to `target`."""
-    difference = target - sum(counts.values())
+def _most_sparse(sizes: Mapping[str, int], fixed: Mapping[str, float], fixed_in_budget: bool) -> float:
+    free = [name for name in sizes if name not in fixed]
+    least, total = len(free), sum(sizes[name] for name in free)
+    if fixed_in_budget:
+        counted = sum(_count_of(density, sizes[name]) for name, density in fixed.items())
+        exact = math.fsum(density * sizes[name] for name, density in fixed.items())
+        least = max(counted + len(free), math.floor(exact + 1e-9) + 1 if free else math.ceil(exact - 0.5))
+        total = sum(sizes.values())
+    return max(0.0, 1.0 - least / total) if total else 0.0
+
+
+_ALMOST_ALL = 1.0 - 1e-12
+
+
+def _settle(counts: dict[str, int], ideal: dict[str, float], sizes: dict[str, int], difference: int) -> dict[str, int]:
+    """Move `counts` one weight at a time, where they are furthest from `ideal`, until they changed by `difference`."""
     step = 1 if difference > 0 else -1
     while difference:
         movable = [name for name in counts if (counts[name] < sizes[name] if step > 0 else counts[name] > 1)]
+        if not movable:
+            break
         name = max(movable, key=lambda name: step * (ideal[name] - counts[name]))
         counts[name] += step
         difference -= step

@@ -1,6 +1,6 @@
 """The sparse-training engine: masks on a model, kept by every step, changed by topology updates.
 
-Order of operations (dst-spec 1.2). An ordinary step masks the gradients and lets the optimizer step: weights
+Order of operations. An ordinary step masks the gradients and lets the optimizer step: weights
 and optimizer state that are zero off the mask stay exactly zero, whatever the weight decay or momentum. Where a rule
 reads the dense gradient, it is taken in before that. At an update either the optimizer steps and the update follows
 (SET, ITOP), or the update takes the step's place (RigL).
@@ -11,6 +11,7 @@ resumed training draws what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,11 +76,13 @@ class SparseTraining:
         if total_steps < 1:
             raise UserError(f"total_steps is {total_steps}; a training has at least 1 step.")
         self.total_steps = total_steps
-        self.seed = seed
         self.steps_done = 0
         self.updates_done = 0
         model, group = unwrapped(model)
         self._ranks = Ranks(group if synchronise else None)
+        self.seed = self._ranks.first(seed, next(iter(model.parameters())).device)
+        # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
+        self._masked_late = not synchronise and not Ranks(group).alone
         self._masker = Masker()
         self._set_aside: dict[str, Tensor] = {}
         self._weights = maskable_weights(model)
@@ -87,8 +90,8 @@ class SparseTraining:
             raise UserError("the model has no linear or convolution layer to make sparse.")
         self._layers = self._draw_layers(model, sparsity or 0.0) if self.rules.sparse else []
         self._gradients = DenseGradients(self._layers, self.rules, total_steps)
-        self._gradient_masks = GradientMasks(self._layers, self._masker, self._dense_gradient_read)
-        self._topology = TopologyRules(self.rules, seed) if self.rules.dynamic else None
+        self._gradient_masks = GradientMasks(self._layers, self._masker, self._left_dense)
+        self._topology = TopologyRules(self.rules, self.seed) if self.rules.dynamic else None
         self._reads_dense_gradient = self.rules.reads_dense_gradient  # a user's module is looked at once
         self._take_masks([layer.keep.reshape(-1) for layer in self._layers])
         for layer in self._layers:
@@ -139,10 +142,10 @@ class SparseTraining:
     def mask_gradients(self) -> None:
         """Zero the gradients of inactive weights; call it before clipping by global norm.
 
-        `step()` does so in any case, and most gradients are masked in the backward pass already. The dense gradient
-        that a rule needs is set aside first, once for each backward pass (told by a new gradient tensor, as
-        `zero_grad()` leaves it by default). With a scaler the order is: `scaler.unscale_(optimizer)`,
-        `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
+        Most gradients are masked in the backward pass already, and `step()` masks the others, so that this is needed
+        to clip, and where gradients are changed through `.data` or by NumPy, which nothing can notice. The dense
+        gradient that a rule needs is set aside first, once for each backward pass. With a scaler the order is:
+        `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
         if self._dense_gradient_read():
             for layer in self._layers:
@@ -168,7 +171,7 @@ class SparseTraining:
         overflow = zeta is not None and scaler is not None and not self._gradients_finite()
         if self._dense_gradient_read():
             self._gradients.take(self.steps_done + 1, {layer.name: self._dense(layer) for layer in self._layers})
-        self._gradient_masks.mask_all()
+        self._gradient_masks.mask_rest()
         self.steps_done += 1
         possible = zeta is not None and self._ranks.all(
             not overflow and all(finite(mean) for mean in self._gradients.mean.values()), self._a_weight.device
@@ -195,6 +198,9 @@ class SparseTraining:
     def dense_gradient_due(self) -> bool:
         """Whether the coming step reads the gradient of all masked weights (it costs a dense backward pass)."""
         return self._reads_dense_gradient and self._dense_gradient_read()
+
+    def _left_dense(self) -> bool:
+        return self._masked_late or self._dense_gradient_read()
 
     def _dense_gradient_read(self) -> bool:
         """Whether some rule reads the gradient of the coming step before it is masked."""
@@ -241,10 +247,23 @@ class SparseTraining:
 
     def _drop(self, zeta: float) -> Drops:
         assert self._topology is not None
-        for layer in self._layers:
-            if not finite(layer.weight):
-                raise FloatingPointError(f"{layer.name} has a weight that is not finite after step {self.steps_done}")
+        broken = [layer.name for layer in self._layers if not finite(layer.weight)]
+        if not self._ranks.all(not broken, self._a_weight.device):
+            where = broken[0] if broken else "a layer on another rank"
+            raise FloatingPointError(f"{where} has a weight that is not finite after step {self.steps_done}")
+        self._tell_of_woken_weights()
         return self._topology.drop(self._layers, zeta, self.steps_done, self.updates_done + 1, self._gradients)
+
+    def _tell_of_woken_weights(self) -> None:
+        for layer in self._layers:
+            woken = int(torch.count_nonzero(layer.weight)) - layer.active_count
+            if woken > 0:
+                warnings.warn(
+                    f"{layer.name}: {woken:,} or more weights off the mask were not zero before the update after step "
+                    f"{self.steps_done}; they are now. If gradients are changed through .data or by NumPy, call "
+                    "mask_gradients() after that.",
+                    stacklevel=4,
+                )
 
     @torch.no_grad()
     def _update_topology(self, zeta: float, possible: bool, drops: Drops | None) -> TopologyUpdate:

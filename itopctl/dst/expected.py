@@ -91,18 +91,20 @@ def interval_for_exploration(
             size for _, size in shares.values()
         )
 
-    last = last_update_before(rules, total_steps) - 1  # the last step at which an update may be due
-    if last < 1 or reached(1) < target:
+    assert rules.drop_schedule is not None and rules.drop_fraction is not None
+    if rules.drop_schedule.name != "constant" and rules.drop_schedule.final > rules.drop_fraction:
+        raise UserError("the drop fraction of these rules rises; an interval is found for one that falls, or stays.")
+    target -= 1e-12  # a target that is the density itself is reached without an update
+    last = max(0, last_update_before(rules, total_steps) - 1)  # the last step at which an update may be due
+    if reached(last + 1) >= target:
+        return last + 1  # no update at all
+    if reached(1) < target:
         raise UserError(
             f"an exploration rate of {target:g} is out of reach: an update at every one of {total_steps:,} steps "
             f"explores {reached(1):.4f}."
         )
-    if reached(last + 1) >= target:
-        return last + 1  # no update at all
     # With n updates, the shortest interval explores most, ζ falling as it does: first find n, then its longest.
     updates = _first(1, last, lambda n: reached(_shortest(last, n)) >= target)
-    while updates > 1 and reached(_shortest(last, updates - 1)) >= target:
-        updates -= 1
     shortest, longest = _shortest(last, updates), last // updates
     return longest - _first(0, longest - shortest, lambda less: reached(longest - less) >= target)
 

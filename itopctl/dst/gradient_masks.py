@@ -1,8 +1,9 @@
 """Gradients of masked layers, zero off their masks: masked as soon as they are there, while still in the cache.
 
 A hook on each weight masks its gradient when the backward pass has made it; the optimizer then finds it done. At steps
-whose dense gradient is read it is left dense until `mask_all`, which also takes what no hook has seen: a gradient that
-was set by hand, reduced over ranks, clipped or unscaled since (told by the tensor's version).
+whose dense gradient is read it is left dense until the step, which also masks what no hook has seen: a gradient that
+was set by hand, clipped or unscaled since, as the tensor's version tells. What is changed behind autograd's back
+(through `.data`, by NumPy) has no version, and needs `mask_all`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class GradientMasks:
     Args:
         layers: the masked layers.
         masker: applies a mask.
-        leave_dense: whether the gradient of the coming step is to be left dense until `mask_all`.
+        leave_dense: whether the gradient of the coming step is to be left dense by the backward pass.
     """
 
     def __init__(self, layers: list[MaskedLayer], masker: Masker, leave_dense: Callable[[], bool]) -> None:
@@ -38,6 +39,11 @@ class GradientMasks:
             _hooks[layer.weight] = layer.weight.register_post_accumulate_grad_hook(hook)
 
     def mask_all(self) -> None:
+        """Mask every gradient, whatever was done to it."""
+        for layer in self._layers:
+            self._mask(layer, layer.weight.grad)
+
+    def mask_rest(self) -> None:
         """Mask every gradient that is not masked already."""
         for layer in self._layers:
             gradient = layer.weight.grad  # None where a layer had no part in the loss
@@ -56,6 +62,7 @@ class GradientMasks:
 
     def arrived(self, layer: MaskedLayer) -> None:
         """The backward pass has made the layer's gradient, or added to it."""
+        self._masked.pop(layer.name, None)
         if not self._leave_dense():
             self._mask(layer, layer.weight.grad)
 

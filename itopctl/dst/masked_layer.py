@@ -95,6 +95,9 @@ class MaskedLayer:
 
     def check_saved(self, entry: dict[str, Any]) -> None:
         """Raise ValueError unless `saved` gave this entry for a layer like this one."""
+        missing = {"shape", "mask", "explored"} - set(entry)
+        if missing:
+            raise ValueError(f"{self.name}: the saved state lacks {', '.join(sorted(missing))}")
         if entry["shape"] != list(self.weight.shape):
             raise ValueError(f"{self.name}: saved shape {entry['shape']}, model's {list(self.weight.shape)}")
         if not entry["mask"].numel() == entry["explored"].numel() == self.explored.bits.numel():

@@ -1,8 +1,8 @@
 """Data parallelism: every rank holds the same masks, those of the first rank of the group.
 
-Ranks draw alike (randomness is keyed by seed, layer and update) and see the same all-reduced gradients, so that they
-nearly always agree anyhow. "Nearly" is not enough: a rank with another seed, or one bit of another kernel, would part
-for good. So what the first rank chose is broadcast, after every update and at the start.
+Ranks draw alike (randomness is keyed by layer, update and the seed of the first rank) and see the same all-reduced
+gradients, so that they nearly always agree anyhow. "Nearly" is not enough: one bit of another kernel, and they would
+part for good. So what the first rank chose is broadcast, after every update and at the start.
 """
 
 from __future__ import annotations
@@ -25,6 +25,19 @@ class Ranks:
 
     def __init__(self, group: distributed.ProcessGroup | None) -> None:
         self._group = group if group is not None and distributed.get_world_size(group) > 1 else None
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one rank only."""
+        return self._group is None
+
+    def first(self, value: int, device: torch.device) -> int:
+        """An integer, as the first rank has it."""
+        if self._group is None:
+            return value
+        message = torch.tensor(value, device=device)
+        distributed.broadcast(message, src=distributed.get_global_rank(self._group, 0), group=self._group)
+        return int(message)
 
     def agree(self, masks: list[Tensor]) -> list[Tensor]:
         """Flat int8 masks (-1 or 0) as the first rank has them. Communicates bits, in one message."""

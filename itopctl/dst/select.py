@@ -23,9 +23,7 @@ def lowest(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return highest(-scores, count, generator)
 
 
-def highest(
-    scores: Tensor, count: int, generator: torch.Generator, forbidden: Tensor | None = None, *, scratch: bool = False
-) -> Tensor:
+def highest(scores: Tensor, count: int, generator: torch.Generator, forbidden: Tensor | None = None) -> Tensor:
     """Positions, ascending, of the `count` highest of `scores` (1-d, floating) that are not forbidden.
 
     Args:
@@ -33,7 +31,6 @@ def highest(
         count: how many, in [0, number of entries that are not forbidden].
         generator: breaks ties.
         forbidden: positions that cannot be chosen.
-        scratch: the scores may be overwritten.
 
     Raises:
         ValueError: `count` exceeds the allowed entries, or an allowed score is NaN.
@@ -43,9 +40,9 @@ def highest(
     if not 0 <= count <= allowed:
         raise ValueError(f"cannot choose {count} of {allowed} entries")
     if scores.dtype in (torch.bfloat16, torch.float16):
-        scores, scratch = scores.to(torch.float32), True
+        scores = scores.to(torch.float32)
     if forbidden is not None and forbidden.numel():
-        scores = scores if scratch else scores.clone()
+        scores = scores.clone()
         scores[forbidden] = -torch.inf
     above, tied = (_split_on_cpu if scores.device.type == "cpu" else _split)(scores, count)
     wanted = count - above.numel()

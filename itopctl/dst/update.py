@@ -1,4 +1,4 @@
-"""One topology update: drop, share out, grow (dst-spec 1.2). Chooses new masks; changes nothing itself.
+"""One topology update: drop, share out, grow. Chooses new masks; changes nothing itself.
 
 Exact by construction, and asserted in the code that runs: so many weights grow as were dropped, kept and grown are
 disjoint, and randomness depends on (seed, layer, update) alone.
