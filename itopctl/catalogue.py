@@ -22,7 +22,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,15 +130,41 @@ UNDECLARED: Mapping[str, Any] = {"needs": ("gradient",)}
 """Options of a user's function that has no decorator: it may read the dense gradient."""
 
 
-def rule(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+NEEDS = ("gradient", "momentum", "times_active")
+"""What a rule may need beside the weights."""
+
+
+def rule(
+    *,
+    needs: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    chooses: bool = False,
+    scope: str = "layer",
+    sampled: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator for a rule of the user's own: declares what it needs, as the rules of this package do.
 
-    Options: `needs` (of "gradient", "momentum", "times_active"), `settings` (name → default of the settings it takes
-    as keywords), `chooses`, `scope`; see `itopctl.dst.drop` and `itopctl.dst.growth`.
+    Args:
+        needs: of `NEEDS`.
+        settings: name → default of the settings of rules (`gradient_weight`, …) that it takes as keywords.
+        chooses, scope, sampled: see `itopctl.dst.drop` and `itopctl.dst.growth`.
+
+    Raises:
+        UserError: an unknown need, setting or scope.
     """
+    for kind, words, allowed in (
+        ("need", needs, NEEDS), ("setting of a rule", settings or (), rule_settings()),
+        ("scope", (scope,), ("layer", "network")),
+    ):  # fmt: skip
+        for word in words:
+            if word not in allowed:
+                raise UserError(unknown(kind, word, allowed))
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.rule_options = options  # type: ignore[attr-defined]
+        function.rule_options = {  # type: ignore[attr-defined]
+            "needs": tuple(needs), "settings": dict(settings or {}), "chooses": chooses, "scope": scope,
+            "sampled": sampled,
+        }  # fmt: skip
         return function
 
     return declare

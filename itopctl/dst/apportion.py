@@ -45,7 +45,7 @@ def _round(shares: Sequence[float], total: int, caps: Sequence[int]) -> list[int
     while sum(counts) > total:  # float dust in the shares
         index = max((i for i, count in enumerate(counts) if count), key=lambda i: counts[i] - shares[i])
         counts[index] -= 1
-    order = sorted(range(len(shares)), key=lambda index: counts[index] - shares[index])
+    order = sorted(range(len(shares)), key=lambda index: round(counts[index] - shares[index], 9))  # but for float dust
     missing = total - sum(counts)
     while missing:
         for index in order:

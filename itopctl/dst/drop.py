@@ -50,7 +50,7 @@ def sign_split(layer: LayerView, count: int) -> Tensor:
     weight = layer.weight
     positive = (weight > 0).nonzero().squeeze(1)
     others = (weight <= 0).nonzero().squeeze(1)
-    of_positive = min(round(layer.drop_fraction * positive.numel()), positive.numel(), count)
+    of_positive = min(round(layer.drop_fraction * positive.numel()), count)
     of_positive = max(of_positive, count - others.numel())
     goes = weight.new_zeros(weight.shape).bool()
     goes[positive[lowest(weight[positive], of_positive, layer.generator)]] = True
@@ -60,14 +60,17 @@ def sign_split(layer: LayerView, count: int) -> Tensor:
 
 @DROPS.add("taylor", source="Molchanov et al. 2019 (arXiv 1906.10771): first-order Taylor", needs=("gradient",))
 def taylor(layer: LayerView) -> Tensor:
-    """drop where zeroing the weight changes the loss least to first order, (w·∂L/∂w)²"""
-    return (layer.weight * layer.gradient).square()
+    """drop where zeroing the weight changes the loss least to first order, (w·∂L/∂w)²
+
+    Ranked by the absolute product: the same order, and small products do not vanish when they are squared.
+    """
+    return _product(layer).abs()
 
 
 @DROPS.add("sensitivity", source="Lee et al. 2019, SNIP (arXiv 1810.02340), its score", needs=("gradient",))
 def sensitivity(layer: LayerView) -> Tensor:
     """drop where the loss is least sensitive to the weight, |w·∂L/∂w|"""
-    return (layer.weight * layer.gradient).abs()
+    return _product(layer).abs()
 
 
 @DROPS.add(
@@ -79,6 +82,12 @@ def sensitivity(layer: LayerView) -> Tensor:
 def mest(layer: LayerView, gradient_weight: float) -> Tensor:
     """drop where |w| + λ·|∂L/∂w| is smallest; λ is gradient_weight"""
     return layer.weight.abs() + gradient_weight * layer.gradient.abs()
+
+
+def _product(layer: LayerView) -> Tensor:
+    """w·∂L/∂w, in single precision at least: in half precision most products would be zero, and so tied."""
+    weight, gradient = layer.weight, layer.gradient
+    return weight * gradient if weight.itemsize >= 4 else weight.float() * gradient.float()
 
 
 @DROPS.add(

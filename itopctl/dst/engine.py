@@ -247,12 +247,16 @@ class SparseTraining:
 
     def _drop(self, zeta: float) -> Drops:
         assert self._topology is not None
+        self._check_weights()
+        self._tell_of_woken_weights()
+        return self._topology.drop(self._layers, zeta, self.steps_done, self.updates_done + 1, self._gradients)
+
+    def _check_weights(self) -> None:
+        """Raise FloatingPointError, on all ranks, where a weight is not finite."""
         broken = [layer.name for layer in self._layers if not finite(layer.weight)]
         if not self._ranks.all(not broken, self._a_weight.device):
             where = broken[0] if broken else "a layer on another rank"
             raise FloatingPointError(f"{where} has a weight that is not finite after step {self.steps_done}")
-        self._tell_of_woken_weights()
-        return self._topology.drop(self._layers, zeta, self.steps_done, self.updates_done + 1, self._gradients)
 
     def _tell_of_woken_weights(self) -> None:
         for layer in self._layers:
@@ -268,8 +272,10 @@ class SparseTraining:
     @torch.no_grad()
     def _update_topology(self, zeta: float, possible: bool, drops: Drops | None) -> TopologyUpdate:
         assert self._topology is not None
-        if possible:
-            drops = drops or self._drop(zeta)
+        if possible and drops is None:
+            drops = self._drop(zeta)
+        elif possible:  # chosen before the optimizer's step, which may have broken the weights
+            self._check_weights()
         self.updates_done += 1
         if drops is None:
             self._gradients.forget()

@@ -65,7 +65,10 @@ def momentum(layer: LayerView) -> Tensor:
     chooses=True,
 )
 def momentum_neuron(layer: LayerView, count: int) -> Tensor:
-    """share growth over output neurons by their mean |momentum|, then grow the largest within each"""
+    """share growth over output neurons by their mean |momentum|, then grow the largest within each
+
+    A neuron is a slice of the weight along its first dimension (input channels of a transposed convolution).
+    """
     import torch
 
     from itopctl.dst.apportion import apportion
@@ -110,6 +113,6 @@ def sampled_gradient(layer: LayerView, count: int, sampled_share: float) -> Tens
     """GSE: draw γ·nnz candidates at random and grow the largest |∂L/∂w| among them; γ is sampled_share"""
     from itopctl.dst.select import highest
 
-    wanted = max(count, int(sampled_share * layer.active_count))
+    wanted = max(count, math.floor(round(sampled_share * layer.active_count, 9)))
     sampled = layer.random_candidates(min(wanted, layer.candidate_count))
     return sampled[highest(layer.at(sampled).gradient.abs(), count, layer.generator)]

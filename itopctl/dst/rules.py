@@ -115,7 +115,7 @@ class Rules:
             raise UserError(unknown("replace_rounding", str(self.replace_rounding), ("floor", "ceil")))
         for name, (inside, range_) in _RANGES.items():
             value = getattr(self, name)
-            _check_range(name, value, value is None or inside(value), range_)
+            _check_range(name, value, value is None or (math.isfinite(value) and inside(value)), range_)
         batches = self.gradient_batches or 1
         _check_range("gradient_batches", batches, batches == 1 or batches < self.update_interval,
                      f"less than the update interval of {self.update_interval}")  # fmt: skip

@@ -6,8 +6,9 @@ disjoint, and randomness depends on (seed, layer, update) alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -87,22 +88,26 @@ class TopologyRules:
 
     @property
     def drop_reads_gradient(self) -> bool:
-        """Whether the drop rule must be asked while the weights are those of the gradient."""
-        return self._drop.gradient
+        """Whether the drop must be chosen while the weights are those of the gradient."""
+        return self._drop.gradient or (self._redistribution is not None and self._redistribution.gradient)
 
     def drop(self, layers: list[MaskedLayer], zeta: float, step: int, update: int, gradients: DenseGradients) -> Drops:
         """Choose what each layer keeps, by the weights as they are."""
+        if not layers:  # at sparsity 0 every layer is dense for good
+            return Drops([], [], None)
         views = [self._view(layer, zeta, step, update, gradients) for layer in layers]
         shares = None
         if self._redistribution is not None:
             shares = [float(self._redistribution.function(view)) for view in views]
-        counts = [self._rules.count_to_replace(layer.active_count, zeta) for layer in layers]
-        if shares is not None:
-            counts = self._spare_dense_layers(layers, shares, counts, zeta)
-        if self._drop.network:
-            dropped = self._drop_over_network(views, counts, zeta, update)
-        else:
-            dropped = [self._drop_in_layer(view, count) for view, count in zip(views, counts, strict=True)]
+            if not all(math.isfinite(share) and share >= 0 for share in shares):
+                raise ValueError(f"redistribution {self._redistribution.name!r} gave {shares}; 0 or more expected")
+            views = [
+                replace(view, drop_fraction=own) if own != zeta else view
+                for view, own in zip(views, _fractions(layers, shares, zeta), strict=True)
+            ]
+        dropped = (
+            self._drop_over_network(views, zeta, update) if self._drop.network else [*map(self._drop_in_layer, views)]
+        )
         return Drops(views, dropped, shares)
 
     def grow(self, layers: list[MaskedLayer], drops: Drops, step: int) -> list[NewMask]:
@@ -122,8 +127,8 @@ class TopologyRules:
             _layer=layer, _gradient=gradients.mean.get(layer.name), _momentum=gradients.momentum.get(layer.name),
         )  # fmt: skip
 
-    def _drop_in_layer(self, view: LayerView, count: int) -> Dropped:
-        active = view.indices
+    def _drop_in_layer(self, view: LayerView) -> Dropped:
+        active, count = view.indices, self._rules.count_to_replace(view.active_count, view.drop_fraction)
         if self._drop.chooses:
             goes = self._drop.function(view, count)
             if goes.dtype != torch.bool or goes.shape != active.shape:
@@ -137,7 +142,7 @@ class TopologyRules:
         kept = active[~goes]
         return Dropped(kept, active.numel() - kept.numel())
 
-    def _drop_over_network(self, views: list[LayerView], counts: list[int], zeta: float, update: int) -> list[Dropped]:
+    def _drop_over_network(self, views: list[LayerView], zeta: float, update: int) -> list[Dropped]:
         """The lowest scores of all layers together; as many as the rounding makes of ζ times all active weights."""
         scores = [
             _checked(self._drop.function(view), view.indices.numel(), "drop", self._drop.name, view.name)
@@ -153,19 +158,6 @@ class TopologyRules:
             dropped.append(Dropped(kept, mine.numel() - kept.numel()))
         return dropped
 
-    def _spare_dense_layers(
-        self, layers: list[MaskedLayer], shares: list[float], counts: list[int], zeta: float
-    ) -> list[int]:
-        """SNFS: a nearly dense layer whose share is above average loses at most its sparsity, for it cannot regrow."""
-        average = sum(shares) / len(shares)
-        spared = []
-        for layer, share, count in zip(layers, shares, counts, strict=True):
-            sparsity = 1.0 - layer.active_count / layer.size
-            if sparsity < _SNFS_DENSE and share > average:
-                count = self._rules.count_to_replace(layer.active_count, min(sparsity, zeta))
-            spared.append(count)
-        return spared
-
     def _grow_in_layer(self, layer: MaskedLayer, view: LayerView, dropped: Dropped, count: int) -> NewMask:
         if self._growth.chooses:
             grown = self._growth.function(view, count)
@@ -174,6 +166,8 @@ class TopologyRules:
             grown = highest(scores, count, view.generator, dropped.kept)
         keep = torch.zeros(layer.size, dtype=torch.int8, device=layer.weight.device)
         keep[dropped.kept] = -1
+        if grown.numel() and int(grown.min()) < 0:
+            raise ValueError(f"growth rule {self._growth.name!r} gave a position below 0")
         if bool((keep[grown] != 0).any()):
             raise AssertionError(f"{layer.name}: kept and grown weights overlap")
         keep[grown] = -1
@@ -190,6 +184,16 @@ class Drops:
     views: list[LayerView]
     dropped: list[Dropped]
     shares: list[float] | None
+
+
+def _fractions(layers: list[MaskedLayer], shares: list[float], zeta: float) -> list[float]:
+    """SNFS: a nearly dense layer whose share is above average loses at most its sparsity, for it cannot regrow."""
+    average = sum(shares) / len(shares)
+    sparsities = [(layer.size - layer.active_count) / layer.size for layer in layers]
+    return [
+        min(sparsity, zeta) if sparsity < _SNFS_DENSE and share > average else zeta
+        for sparsity, share in zip(sparsities, shares, strict=True)
+    ]
 
 
 def _redistribute(layers: list[MaskedLayer], dropped: list[Dropped], shares: list[float]) -> list[int]:
