@@ -79,15 +79,15 @@ class SparseTraining:
         self.steps_done = 0
         self.updates_done = 0
         model, group = unwrapped(model)
+        self._weights = maskable_weights(model)
+        if not self._weights:
+            raise UserError("the model has no linear or convolution layer to make sparse.")
         self._ranks = Ranks(group if synchronise else None)
-        self.seed = self._ranks.first(seed, next(iter(model.parameters())).device)
+        self.seed = self._ranks.first(seed, self._a_weight.device)
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
         self._masker = Masker()
         self._set_aside: dict[str, Tensor] = {}
-        self._weights = maskable_weights(model)
-        if not self._weights:
-            raise UserError("the model has no linear or convolution layer to make sparse.")
         self._layers = self._draw_layers(model, sparsity or 0.0) if self.rules.sparse else []
         self._gradients = DenseGradients(self._layers, self.rules, total_steps)
         self._gradient_masks = GradientMasks(self._layers, self._masker, self._left_dense)
@@ -217,8 +217,10 @@ class SparseTraining:
         return torch.zeros_like(layer.weight) if gradient is None else gradient
 
     def _gradients_finite(self) -> bool:
-        """False where gradients overflowed under a scaler: the step is skipped then, and so is the update."""
-        return all(layer.weight.grad is None or finite(self._dense(layer)) for layer in self._layers)
+        """False where any gradient overflowed under a scaler: the step is skipped then, and so is the update."""
+        others = (weight.grad for group in self.optimizer.param_groups for weight in group["params"])
+        gradients = [*map(self._dense, self._layers), *(gradient for gradient in others if gradient is not None)]
+        return all(map(finite, gradients))
 
     # Topology ---------------------------------------------------------------------------------------------
 

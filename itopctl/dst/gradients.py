@@ -113,5 +113,9 @@ class DenseGradients:
 
 def finite(tensor: Tensor) -> bool:
     """Whether every entry is finite. Waits for the device."""
+    if tensor.is_sparse:
+        tensor = tensor.coalesce().values()
+    if tensor.numel() == 0:
+        return True
     low, high = tensor.detach().aminmax()
     return bool(low.isfinite() & high.isfinite())

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutation:
-    """`old` in a file of `itopctl/dst` becomes `new`; `tests` are asked first, then all."""
+    """`old` in a file of `itopctl/dst` becomes `new`; test files named after `tests` are asked first, then all."""
 
     what: str
     file: str
     old: str
     new: str
-    tests: str = ""
+    tests: str = "engine"
 
 
 MUTATIONS = [

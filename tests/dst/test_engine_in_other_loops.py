@@ -152,3 +152,20 @@ def test_a_parametrized_layer_is_named() -> None:
     model = nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
     with pytest.raises(UserError, match="0: its weight is computed by a parametrization"):
         SparseTraining(model, torch.optim.SGD(model.parameters(), lr=0.1), "static", sparsity=0.5, total_steps=1)
+
+
+@pytest.mark.parametrize("method", ["set-itop", "rigl", "snfs"])
+def test_an_overflow_in_a_bias_skips_the_update_with_the_step(method: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = SparseTraining(model, optimizer, method, sparsity=0.5, total_steps=10, update_interval=1)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(loss_of(model)).backward()
+    model[2].bias.grad[0] = float("inf")  # type: ignore[union-attr, index]
+    update = sparse.step(scaler)
+    scaler.update()
+    assert update is not None and update.skipped
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert scaler.get_scale() == 4.0

@@ -126,3 +126,21 @@ def test_a_long_set_itop_schedule_reaches_the_published_exploration_rate(sparsit
     assert updates == 58
     # 200 000 weights: an independent weight each would give a standard deviation of .0011 and .0003.
     assert sparse.exploration_rate == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / 200_000) + 5e-5)
+
+
+def test_times_active_counts_topologies_and_the_initial_one_is_the_first():
+    model = mlp(20, 30, bias=False)
+    sparse = SparseTraining(model, plain_sgd(model), "dst-ee", sparsity=0.8, total_steps=9, update_interval=1)
+
+    def counts() -> torch.Tensor:
+        return sparse.state_dict()["layers"]["0.weight"]["times_active"]
+
+    mask = sparse.mask("0.weight").flatten()
+    assert torch.equal(counts(), mask.int())
+    expected = counts()
+    for seed in range(3):
+        model(torch.randn(4, 20, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        assert sparse.step().moved > 0
+        expected += sparse.mask("0.weight").flatten().int()
+        assert torch.equal(counts(), expected)
+    assert torch.equal(expected > 0, unpack_bits(sparse.state_dict()["layers"]["0.weight"]["explored"], 600))

@@ -97,3 +97,8 @@ def test_a_model_without_maskable_layers_is_the_users_error():
     model = nn.Sequential(nn.Embedding(3, 4), nn.LayerNorm(4))
     with pytest.raises(UserError, match="no linear or convolution layer"):
         SparseTraining(model, plain_sgd(model), "static", sparsity=0.5, total_steps=10)
+
+
+def test_a_model_without_parameters_is_the_users_error_too():
+    with pytest.raises(UserError, match="no linear or convolution layer"):
+        SparseTraining(nn.ReLU(), plain_sgd(nn.Linear(1, 1)), "static", sparsity=0.5, total_steps=10)
