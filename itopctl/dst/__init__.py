@@ -27,7 +27,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from itopctl.catalogue import rule
     from itopctl.dst.engine import SparseTraining
-    from itopctl.dst.expected import expected_exploration, expected_layer_exploration, interval_for_exploration
+    from itopctl.dst.expected import (
+        expected_exploration,
+        expected_layer_exploration,
+        expected_total_exploration,
+        interval_for_exploration,
+    )
     from itopctl.dst.flops import FlopsMeter, inference_flops, layer_costs, size_megabytes
     from itopctl.dst.records import LayerReport, TopologyUpdate
     from itopctl.dst.rules import DropSchedule, Rules
@@ -43,6 +48,7 @@ _HOME = {
     "rule": "itopctl.catalogue",
     "expected_exploration": "itopctl.dst.expected",
     "expected_layer_exploration": "itopctl.dst.expected",
+    "expected_total_exploration": "itopctl.dst.expected",
     "interval_for_exploration": "itopctl.dst.expected",
     "layer_costs": "itopctl.dst.flops",
     "inference_flops": "itopctl.dst.flops",
@@ -60,6 +66,7 @@ __all__ = [
     "TopologyUpdate",
     "expected_exploration",
     "expected_layer_exploration",
+    "expected_total_exploration",
     "inference_flops",
     "interval_for_exploration",
     "layer_costs",

@@ -83,6 +83,12 @@ def layer_densities(
     budget = (1.0 - sparsity) * sum(counted.values())
     if fixed_in_budget:
         budget -= math.fsum(density * sizes[name] for name, density in fixed.items())
+    if fixed_in_budget and abs(budget) > 0.5 and len(given) == len(sizes):
+        made = 1.0 - math.fsum(density * sizes[name] for name, density in fixed.items()) / sum(sizes.values())
+        raise UserError(
+            f"sparsity {sparsity:g} cannot be reached: the density of every layer is given, and the only reachable "
+            f"sparsity is {made:.12g}."
+        )
     if (raw and budget <= 0) or budget < -0.5:
         kept = ", ".join(name for name, density in fixed.items() if density == 1.0)
         staying = f"{kept} stay dense" if kept else f"{', '.join(fixed)} stay as dense as asked"
@@ -174,7 +180,7 @@ def _raw_share(allocation: str, shape: Shape, power: float) -> float:
 def _with_ends(fixed: dict[str, float], names: list[str], sparsity: float, allocation: str) -> dict[str, float]:
     """The fixed densities, and those that the allocation itself gives to the first and the last layer."""
     options = ALLOCATIONS.get(allocation).options
-    if not names or sparsity == 0.0:
+    if len(names) < 2 or sparsity == 0.0:
         return fixed
     if "last_at_least" in options and 1.0 - sparsity < options["last_at_least"]:
         fixed = {names[-1]: options["last_at_least"], **fixed}

@@ -12,7 +12,8 @@ resumed training draws what the uninterrupted one would have drawn.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class SparseTraining:
         self.rules = _choose_rules(method, rules, overrides)
         if self.rules.sparse and sparsity is None:
             raise UserError("a sparse method needs a sparsity.")
+        if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, (int, float))):
+            raise UserError(f"sparsity is {sparsity!r}; a number in [0, 1) expected.")
         if total_steps < 1:
             raise UserError(f"total_steps is {total_steps}; a training has at least 1 step.")
         self.total_steps = total_steps
@@ -87,13 +90,15 @@ class SparseTraining:
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
         self._masker = Masker()
+        # An eps below this may be zero where it is added; the types of optimizer state are those of the weights.
+        self._least = max(torch.finfo(weight.dtype).smallest_normal for weight in self._weights.values())
         self._set_aside: dict[str, Tensor] = {}
         self._layers = self._draw_layers(model, sparsity or 0.0) if self.rules.sparse else []
         self._gradients = DenseGradients(self._layers, self.rules, total_steps)
         self._gradient_masks = GradientMasks(self._layers, self._masker, self._left_dense)
         self._topology = TopologyRules(self.rules, self.seed) if self.rules.dynamic else None
         self._reads_dense_gradient = self.rules.reads_dense_gradient  # a user's module is looked at once
-        self._take_masks([layer.keep.reshape(-1) for layer in self._layers])
+        self._take_masks([layer.keep.flatten().clone() for layer in self._layers])
         for layer in self._layers:
             layer.start_over()
         self._apply_masks()
@@ -144,13 +149,13 @@ class SparseTraining:
 
         Most gradients are masked in the backward pass already, and `step()` masks the others, so that this is needed
         to clip, and where gradients are changed through `.data` or by NumPy, which nothing can notice. The dense
-        gradient that a rule needs is set aside first, once for each backward pass. With a scaler the order is:
+        gradient that a rule needs is set aside first: call it once, after the last backward pass. With a scaler:
         `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
         if self._dense_gradient_read():
             for layer in self._layers:
                 if not self._gradient_masks.has_seen(layer):
-                    self._set_aside[layer.name] = self._dense(layer).clone()
+                    self._keep_aside(layer.name, self._dense(layer))
         self._gradient_masks.mask_all()
 
     def step(self, scaler: torch.amp.GradScaler | None = None) -> TopologyUpdate | None:
@@ -184,10 +189,11 @@ class SparseTraining:
                 scaler.step(self.optimizer)
             else:
                 self.optimizer.step()
-            if type(self.optimizer) not in _ELEMENTWISE:
+            if not self._optimizer_keeps_zeros():
                 self._apply_masks()
         update = None if zeta is None else self._update_topology(zeta, possible, drops)
-        self._set_aside.clear()
+        if not self._gradients.momentum:  # else it is needed again at the next step
+            self._set_aside.clear()
         self._gradient_masks.forget()
         return update
 
@@ -209,12 +215,25 @@ class SparseTraining:
     def _due(self) -> float | None:
         return drop_fraction_at(self.rules, self.steps_done + 1, self.total_steps)
 
+    def _optimizer_keeps_zeros(self) -> bool:
+        """Whether zero weights with zero gradient and state stay so: not where an optimizer divides zero by zero."""
+        groups = self.optimizer.param_groups
+        return type(self.optimizer) in _ELEMENTWISE and all(group.get("eps", 1.0) >= self._least for group in groups)
+
     def _dense(self, layer: MaskedLayer) -> Tensor:
         """The dense gradient of this step."""
         if layer.name in self._set_aside and self._gradient_masks.has_seen(layer):
             return self._set_aside[layer.name]
         gradient = layer.weight.grad
         return torch.zeros_like(layer.weight) if gradient is None else gradient
+
+    @torch.no_grad()
+    def _keep_aside(self, name: str, gradient: Tensor) -> None:
+        kept = self._set_aside.get(name)
+        if kept is None:
+            self._set_aside[name] = gradient.clone()
+        else:
+            kept.copy_(gradient)
 
     def _gradients_finite(self) -> bool:
         """False where any gradient overflowed under a scaler: the step is skipped then, and so is the update."""
@@ -308,14 +327,14 @@ class SparseTraining:
             self._masker.mask_(layer.weight, layer.keep)
             if layer.weight.grad is not None:
                 self._masker.mask_(layer.weight.grad, layer.keep)
-            for slot in self.optimizer.state.get(layer.weight, {}).values():
-                if isinstance(slot, Tensor) and slot.shape == layer.weight.shape:
+            for slot in _tensors_in(self.optimizer.state.get(layer.weight, {})):
+                if slot.shape == layer.weight.shape:
                     self._masker.mask_(slot, layer.keep)
 
     # State ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks and explored sets as bits, the position in the schedule, and what was made of the gradients so far.
+        """Masks and explored sets as bits, the rules and the position in their schedule, and what the gradients made.
 
         Tensors and plain values only. All draws are keyed by seed and position, which is the random state.
         """
@@ -324,6 +343,7 @@ class SparseTraining:
             "updates_done": self.updates_done,
             "total_steps": self.total_steps,
             "seed": self.seed,
+            "rules": asdict(self.rules),
             "layers": {layer.name: layer.saved() for layer in self._layers},
             "gradients": self._gradients.state_dict(),
         }
@@ -331,9 +351,13 @@ class SparseTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state saved by `state_dict` for the same model, rules, sparsity and seed.
 
+        Load the model's and the optimizer's state first: what they hold off the masks is zeroed here. Where several
+        ranks train, all of them call this, and all take over the state that the first was given.
+
         Raises:
-            ValueError: other layers, shapes, counts, seed or training length than this object has.
+            ValueError: other layers, shapes, counts, rules, seed or training length than this object has.
         """
+        state = self._ranks.first_object(state)
         missing = {"steps_done", "updates_done", "total_steps", "seed", "layers"} - set(state)
         if missing:
             raise ValueError(f"this is no state of a sparse training: it lacks {', '.join(sorted(missing))}")
@@ -345,6 +369,10 @@ class SparseTraining:
         for key in ("total_steps", "seed"):
             if state[key] != getattr(self, key):
                 raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")
+        rules = asdict(self.rules)
+        other = [name for name, value in state.get("rules", rules).items() if rules.get(name) != value]
+        if other:
+            raise ValueError(f"the saved state is of a training with other rules: {', '.join(other)}")
         for layer in self._layers:
             layer.check_saved(saved[layer.name])
         self._check_counts(saved)
@@ -383,6 +411,15 @@ def _choose_rules(method: str | None, rules: Rules | None, overrides: dict[str, 
         given = ", ".join([*(["a method"] if method else []), *overrides])
         raise UserError(f"explicit rules and {given} both given; put everything into the rules.")
     return rules
+
+
+def _tensors_in(state: Any) -> Iterator[Tensor]:
+    """All tensors of an optimizer's state, in whatever it nests them."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for value in state.values() if isinstance(state, Mapping) else state:
+            yield from _tensors_in(value)
 
 
 def _unscale_once(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:

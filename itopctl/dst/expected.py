@@ -84,6 +84,11 @@ def interval_for_exploration(
         raise UserError(f"an exploration rate of {target:g} is outside (0, 1].")
     if not rules.dynamic:
         raise UserError("the topology of these rules never changes, so that no update interval explores more.")
+    if rules.growth != "random" or rules.redistribution != "none":
+        raise UserError(
+            f"how much is explored is known for random growth without redistribution; these rules grow by "
+            f"{rules.growth!r}, redistribution {rules.redistribution!r}."
+        )
 
     def reached(interval: int) -> float:
         rates = expected_layer_exploration(rules.with_interval(interval), shares, total_steps)

@@ -58,15 +58,18 @@ class LayerCost:
         return 32 * self.weights * density + mask + 32 * self.channels
 
 
-def layer_costs(model: nn.Module, example: Tensor) -> dict[str, LayerCost]:
+def layer_costs(model: nn.Module, *example: Tensor) -> dict[str, LayerCost]:
     """What each linear and convolution layer costs, by weight name; any model, any input size.
 
     Args:
         model: run once in evaluation mode, without gradients; its mode is restored.
-        example: a batch of one sample, on the model's device.
+        example: what the model is called with: a batch of one sample, on the model's device.
     """
     costs: dict[str, LayerCost] = {}
     names = _weight_names(model)
+
+    def count_projection(module: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        count(module.get_submodule("out_proj"), inputs, output[0])  # used without being called
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weight = module.get_parameter("weight")
@@ -86,10 +89,13 @@ def layer_costs(model: nn.Module, example: Tensor) -> dict[str, LayerCost]:
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, MASKABLE)]
+    handles += [
+        m.register_forward_hook(count_projection) for m in model.modules() if isinstance(m, nn.MultiheadAttention)
+    ]
     try:
         model.eval()
         with torch.no_grad():
-            model(example)
+            model(*example)
     finally:
         for handle in handles:
             handle.remove()
@@ -98,9 +104,9 @@ def layer_costs(model: nn.Module, example: Tensor) -> dict[str, LayerCost]:
     return costs
 
 
-def forward_flops(model: nn.Module, example: Tensor) -> dict[str, int]:
+def forward_flops(model: nn.Module, *example: Tensor) -> dict[str, int]:
     """Dense multiply-accumulates of one forward pass for one sample, by weight name; see `layer_costs`."""
-    return {name: cost.uses * cost.weights for name, cost in layer_costs(model, example).items()}
+    return {name: cost.uses * cost.weights for name, cost in layer_costs(model, *example).items()}
 
 
 def inference_flops(

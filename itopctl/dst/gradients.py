@@ -45,6 +45,7 @@ class DenseGradients:
         due = next_update(self._rules, step, self._total_steps)
         return due is not None and (bool(self.momentum) or due - step < self._window)
 
+    @torch.no_grad()
     def take(self, step: int, gradients: dict[str, Tensor]) -> None:
         """Take in the dense gradient of a step; called once a step, where it is wanted.
 

@@ -39,8 +39,8 @@ class MaskedLayer:
         self.weight = weight
         self.active_count = active_count
         # Drawn on the CPU, so that a training starts from the same network on every device.
-        order = torch.randperm(weight.numel(), generator=keyed_generator(seed, index, 0))
-        flat = torch.zeros(weight.numel(), dtype=torch.int8)
+        order = torch.randperm(weight.numel(), generator=keyed_generator(seed, index, 0), device="cpu")
+        flat = torch.zeros(weight.numel(), dtype=torch.int8, device="cpu")
         flat[order[:active_count]] = -1
         self.keep = torch.empty_like(weight, dtype=torch.int8, requires_grad=False)
         self.keep.copy_(flat.view(weight.shape))

@@ -47,5 +47,5 @@ class Masker:
     def _scratch_of(self, dtype: torch.dtype, size: int) -> Tensor:
         scratch = self._scratch.get(dtype)
         if scratch is None or scratch.numel() < min(size, _CHUNK):
-            scratch = self._scratch[dtype] = torch.empty(min(size, _CHUNK), dtype=dtype)
+            scratch = self._scratch[dtype] = torch.empty(min(size, _CHUNK), dtype=dtype, device="cpu")
         return scratch

@@ -39,6 +39,15 @@ class Ranks:
         distributed.broadcast(message, src=distributed.get_global_rank(self._group, 0), group=self._group)
         return int(message)
 
+    def first_object(self, value: Any) -> Any:
+        """Any value that can be pickled, as the first rank has it."""
+        if self._group is None:
+            return value
+        message = [value]
+        source = distributed.get_global_rank(self._group, 0)
+        distributed.broadcast_object_list(message, src=source, group=self._group)
+        return message[0]
+
     def agree(self, masks: list[Tensor]) -> list[Tensor]:
         """Flat int8 masks (-1 or 0) as the first rank has them. Communicates bits, in one message."""
         if self._group is None or not masks:

@@ -109,6 +109,14 @@ class Rules:
         assert self.drop and self.growth and self.update_interval is not None and self.drop_fraction is not None
         for catalogue, name in self._used():
             catalogue.get(name)
+        for name in ("update_interval", "gradient_batches"):
+            value = getattr(self, name)
+            whole = value is None or (isinstance(value, int) and not isinstance(value, bool))
+            _check_range(name, value, whole, "a whole number")
+        for name in ("drop_fraction", *_RANGES):
+            value = getattr(self, name)
+            number = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+            _check_range(name, value, number, "a number")
         _check_range("update_interval", self.update_interval, self.update_interval >= 1, "1 step or more")
         _check_range("drop_fraction", self.drop_fraction, 0.0 < self.drop_fraction <= 1.0, "in (0, 1]")
         if self.replace_rounding not in ("floor", "ceil"):
@@ -180,7 +188,7 @@ class Rules:
         """The rules of a named method, some of them overridden.
 
         `update_interval` may be `"K epoch(s)"` in a preset; a caller who wants it so must pass the steps.
-        `drop_schedule` may be a mapping, whose missing entries are the preset's where it is of the same name;
+        `drop_schedule` may be a name or a mapping, whose missing entries are the defaults of `DropSchedule`;
         `layer_density` may be one, too.
 
         Raises:
@@ -193,6 +201,8 @@ class Rules:
                 raise UserError(unknown("rule", name, sorted(known)))
         settings = {**entry.options["preset"], **overrides}
         settings = {name: value for name, value in settings.items() if name not in entry.options["ignores"]}
+        if isinstance(settings.get("drop_schedule"), str):
+            settings["drop_schedule"] = {"name": settings["drop_schedule"]}
         if isinstance(settings.get("drop_schedule"), Mapping):
             settings["drop_schedule"] = _schedule(settings["drop_schedule"])
         if isinstance(settings.get("layer_density"), Mapping):

@@ -59,7 +59,7 @@ def distinct(population: int, count: int, generator: torch.Generator) -> Tensor:
         raise ValueError(f"cannot draw {count} of {population}")
     if generator.device.type != "cpu":
         return torch.randperm(population, generator=generator, device=generator.device)[:count].sort().values
-    seed = int(torch.randint(2**62, (), generator=generator))
+    seed = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     drawn = np.random.Generator(np.random.Philox(seed)).choice(population, count, replace=False, shuffle=False)
     drawn.sort()
     return torch.from_numpy(drawn)
@@ -95,7 +95,7 @@ def _split_on_cpu(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     values = scores.numpy()
     if values.size and np.isnan(values.max()):
         raise ValueError("a score is NaN")
-    nothing = torch.empty(0, dtype=torch.int64)
+    nothing = torch.empty(0, dtype=torch.int64, device="cpu")
     if count == 0:
         return nothing, nothing
     threshold = np.partition(values, values.size - count)[values.size - count]

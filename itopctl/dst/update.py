@@ -206,7 +206,10 @@ def _redistribute(layers: list[MaskedLayer], dropped: list[Dropped], shares: lis
 
 
 def _checked(scores: Tensor, count: int, kind: str, name: str, layer: str) -> Tensor:
-    """Scores as a flat tensor; ValueError where a rule gave another number of them."""
+    """Scores as a flat tensor; ValueError where a rule gave something else, or another number of them."""
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        what = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+        raise ValueError(f"{kind} rule {name!r} gave {what} for {layer}; a tensor of floating numbers expected")
     if scores.numel() != count:
         raise ValueError(
             f"{kind} rule {name!r} gave scores of shape {tuple(scores.shape)} for {count} weights of {layer}"

@@ -50,7 +50,7 @@ def resnet50_for_imagenet() -> dict[str, tuple[int, ...]]:
 
 
 def named_in(error: UserError) -> float:
-    match = re.search(r"largest reachable sparsity is ([0-9.e-]*[0-9])", str(error))
+    match = re.search(r"(?:largest|only) reachable sparsity is ([0-9.e-]*[0-9])", str(error))
     assert match, str(error)
     return float(match[1])
 

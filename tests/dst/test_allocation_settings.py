@@ -31,7 +31,7 @@ sparsities = st.floats(0.0, 1.0, exclude_max=True) | st.sampled_from([0.5, 0.8, 
 
 
 def named_in(error: UserError) -> float:
-    match = re.search(r"(?:largest|smallest) reachable sparsity is ([0-9.e-]*[0-9])", str(error))
+    match = re.search(r"(?:largest|smallest|only) reachable sparsity is ([0-9.e-]*[0-9])", str(error))
     assert match, str(error)
     return float(match[1])
 

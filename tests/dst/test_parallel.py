@@ -103,6 +103,17 @@ def overflow_before_the_reduction(rank: int) -> Callable[[nn.Module, int], None]
     return hook
 
 
+def another_gradient(rank: int) -> Callable[[nn.Module, int], None]:
+    """One rank has other gradients at an update, as from another kernel."""
+
+    def spoil(model: nn.Module, step: int) -> None:
+        if rank == 1 and step in UPDATES:
+            for layer in (model[0], model[3], model[6]):
+                layer.weight.grad += torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(step))
+
+    return spoil
+
+
 def work(rank: int, folder: str) -> None:
     """One rank: every case of this file, one after the other."""
     torch.set_num_threads(1)
@@ -139,6 +150,16 @@ def work(rank: int, folder: str) -> None:
     found["spoilt before the reduction"] = go(
         rank, *make(rank, "rigl", 3, wrap=False), spoil=overflow_before_the_reduction(rank)
     )
+
+    found["another gradient on one rank"] = go(
+        rank, *make(rank, "rigl", 3, wrap=False), reduce=average, spoil=another_gradient(rank)
+    )
+
+    model, sparse = make(rank, "set-itop", 3)
+    list(train(model, sparse, SHAPE, range(7)))
+    _, later = make(rank, "set-itop", 3)
+    later.load_state_dict(sparse.state_dict() if rank == 0 else {})
+    found["loaded"] = later.state_dict()["layers"]
 
     model, sparse = make(rank, "snfs", 3)
     list(train(model, sparse, SHAPE, range(7)))
@@ -224,6 +245,19 @@ def test_ranks_that_are_not_to_agree_draw_masks_of_their_own(found, case):
         assert first["awake"] == second["awake"] == 0
     counts = [[masks_of(entry).sum() for entry in rank[case]] for rank in found]
     assert counts[0] == counts[1] == [counts[0][0]] * (STEPS + 1)
+
+
+def test_ranks_hold_the_masks_of_the_first_even_where_one_sees_another_gradient(found):
+    first, second = (rank["another gradient on one rank"] for rank in found)
+    for a, b in zip(first, second, strict=True):
+        assert same(a["layers"], b["layers"])
+        assert a["awake"] == b["awake"] == 0
+    assert not torch.equal(masks_of(first[0]), masks_of(first[-1]))
+
+
+def test_all_ranks_take_over_the_state_that_the_first_is_given(found):
+    assert same(found[0]["loaded"], found[1]["loaded"])
+    assert any(not torch.equal(layer["mask"], layer["explored"]) for layer in found[0]["loaded"].values())
 
 
 @pytest.mark.parametrize("case", ["spoilt on one rank", "spoilt before the reduction"])
