@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,13 +64,18 @@ def status(
     from itopctl.report.formats import make_console, rich_tables
 
     console = make_console()
+    # A flag, not KeyboardInterrupt: an exception that strikes while the database lets something go is lost.
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
         with Live(console=console, auto_refresh=False) as live:
-            while True:
+            while not interrupts:
                 live.update(rich_tables([_table(sweeps or [], runs, state or [], results, store)]), refresh=True)
-                time.sleep(_WATCH_SECONDS)
-    except KeyboardInterrupt:
-        return
+                again = time.monotonic() + _WATCH_SECONDS
+                while not interrupts and time.monotonic() < again:
+                    time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _table(sweeps: list[str], runs: bool, states: list[str], results: Path | None, store: str | None) -> Table:

@@ -58,6 +58,8 @@ def layer_densities(
 ) -> dict[str, float]:
     """Real-valued density of each layer; Σ d_l·N_l = (1 − sparsity)·N exactly, up to float round-off.
 
+    A density that is given for a layer is first rounded to a whole number of weights, at least one.
+
     Args:
         shapes: weight shape of each maskable layer, in order.
         sparsity: global fraction of zero weights, in [0, 1).
@@ -76,6 +78,8 @@ def layer_densities(
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     given = dict(fixed or {})
     fixed = _with_ends(given, list(shapes), sparsity, allocation)
+    if len(given) < len(sizes):  # a given density is one that a whole number of weights makes
+        fixed = {name: _count_of(density, sizes[name]) / sizes[name] for name, density in fixed.items()}
     if sparsity == 0.0 and all(density == 1.0 for density in fixed.values()):
         return dict.fromkeys(shapes, 1.0)
     raw = {name: _raw_share(allocation, shape, power) for name, shape in shapes.items() if name not in fixed}
@@ -214,8 +218,7 @@ def _most_sparse(sizes: Mapping[str, int], fixed: Mapping[str, float], fixed_in_
     least, total = len(free), sum(sizes[name] for name in free)
     if fixed_in_budget:
         counted = sum(_count_of(density, sizes[name]) for name, density in fixed.items())
-        exact = math.fsum(density * sizes[name] for name, density in fixed.items())
-        least = max(counted + len(free), math.floor(exact + 1e-9) + 1 if free else math.ceil(exact - 0.5))
+        least = counted + len(free)
         total = sum(sizes.values())
     return max(0.0, 1.0 - least / total) if total else 0.0
 
