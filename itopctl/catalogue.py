@@ -263,6 +263,14 @@ def rule_settings() -> tuple[str, ...]:
     return tuple({setting: None for rule in rules for setting in settings_of_rule(*rule) or ()})
 
 
+def comparable(name: str, settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Key under which a setting's value is compared between runs, to see what varies.
+
+    A setting that only some rules have comes with the rule: it varies where runs of the same rules differ in it.
+    """
+    return (name, *map(settings.get, RULES)) if name in rule_settings() else (name,)
+
+
 METHODS = Catalogue("method", ("itopctl.dst.methods",))
 ALLOCATIONS = Catalogue("allocation", ("itopctl.dst.allocation",), user_functions=True)
 DROPS = Catalogue("drop rule", ("itopctl.dst.drop",), user_functions=True)

@@ -1,8 +1,8 @@
 """The sparse-training engine: masks on a model, kept by every step, changed by topology updates.
 
-Order of operations. An ordinary step masks the gradients and lets the optimizer step: weights
-and optimizer state that are zero off the mask stay exactly zero, whatever the weight decay or momentum. Where a rule
-reads the dense gradient, it is taken in before that. At an update either the optimizer steps and the update follows
+Order of operations. An ordinary step masks the gradients and lets the optimizer step: weights and optimizer state that
+are zero off the mask stay exactly zero, whatever the weight decay or momentum. Where a rule reads the dense gradient,
+it is taken in before that. At an update either the optimizer steps and the update follows
 (SET, ITOP), or the update takes the step's place (RigL).
 
 All randomness is keyed by (seed, layer, update), so masks depend on neither data order nor thread count, and a
@@ -86,7 +86,7 @@ class SparseTraining:
         if not self._weights:
             raise UserError("the model has no linear or convolution layer to make sparse.")
         self._ranks = Ranks(group if synchronise else None)
-        self.seed = self._ranks.first(seed, self._a_weight.device)
+        self.seed = int(self._ranks.first(seed))
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
         self._masker = Masker()
@@ -133,7 +133,7 @@ class SparseTraining:
             size = weight.numel()
             layer = masked.get(name)
             active, explored = (layer.active_count, layer.explored.count) if layer else (size, size)
-            yield LayerReport(name, tuple(weight.shape), size, active, explored, masked=layer is not None)
+            yield LayerReport(name, tuple(weight.shape), size, active, explored)
 
     def mask(self, name: str) -> Tensor:
         """Bool tensor of the weight's shape, True where active."""
@@ -357,7 +357,7 @@ class SparseTraining:
         Raises:
             ValueError: other layers, shapes, counts, rules, seed or training length than this object has.
         """
-        state = self._ranks.first_object(state)
+        state = self._ranks.first(state)
         missing = {"steps_done", "updates_done", "total_steps", "seed", "layers"} - set(state)
         if missing:
             raise ValueError(f"this is no state of a sparse training: it lacks {', '.join(sorted(missing))}")

@@ -49,12 +49,9 @@ class LayerCost:
         macs = self.uses * self.weights * density
         return macs if convention == "macs" else 2 * macs + self.outputs
 
-    def size_bits(self, density: float = 1.0, masked: bool | None = None) -> float:
-        """Bits to store the layer: 32 a weight and a bias, and one a weight for the mask, if there is one.
-
-        `masked`: whether there is a mask; None: where the density is below 1.
-        """
-        mask = self.weights if (density < 1.0 if masked is None else masked) else 0
+    def size_bits(self, density: float = 1.0) -> float:
+        """Bits to store the layer: 32 an active weight and a bias, and one a weight for the mask of a sparse layer."""
+        mask = self.weights if density < 1.0 else 0
         return 32 * self.weights * density + mask + 32 * self.channels
 
 
@@ -104,11 +101,6 @@ def layer_costs(model: nn.Module, *example: Tensor) -> dict[str, LayerCost]:
     return costs
 
 
-def forward_flops(model: nn.Module, *example: Tensor) -> dict[str, int]:
-    """Dense multiply-accumulates of one forward pass for one sample, by weight name; see `layer_costs`."""
-    return {name: cost.uses * cost.weights for name, cost in layer_costs(model, *example).items()}
-
-
 def inference_flops(
     costs: Iterable[LayerCost], layers: Iterable[LayerReport], convention: Convention = "micronet"
 ) -> float:
@@ -119,17 +111,18 @@ def inference_flops(
 
 def size_megabytes(costs: Iterable[LayerCost], layers: Iterable[LayerReport]) -> float:
     """Size of the network in units of 10⁶ bytes: 32 bits a nonzero weight and a bias, one bit a masked weight."""
-    reports = {layer.name: layer for layer in layers}
-    bits = 0.0
-    for cost in costs:
-        report = reports.get(cost.name)
-        bits += cost.size_bits(report.density, report.active < report.size) if report else cost.size_bits()
-    return bits / 8e6
+    density = {layer.name: layer.density for layer in layers}
+    return math.fsum(cost.size_bits(density.get(cost.name, 1.0)) for cost in costs) / 8e6
+
+
+def _step_cost(inference: float, dense_gradient: bool) -> float:
+    """What a training step costs, in dense forward passes."""
+    return 2 * inference + 1.0 if dense_gradient else 3 * inference
 
 
 def training_ratio_of_step(inference: float, dense_gradient: bool = False) -> float:
     """FLOPs of a training step relative to a dense one, where a forward pass costs `inference` of the dense one."""
-    return (2 * inference + 1.0) / 3 if dense_gradient else inference
+    return _step_cost(inference, dense_gradient) / 3
 
 
 def rigl_training_ratio(inference: float, update_interval: int) -> float:
@@ -168,8 +161,7 @@ class FlopsMeter:
 
     def add_steps(self, steps: int, inference_ratio: float, dense_gradient: bool = False) -> None:
         """Account for `steps` training steps at one sparsity pattern."""
-        cost = 2 * inference_ratio + 1.0 if dense_gradient else 3 * inference_ratio
-        self.training_cost += steps * cost
+        self.training_cost += steps * _step_cost(inference_ratio, dense_gradient)
         self.steps += steps
 
     def training_ratio(self, dense_steps: int) -> float:

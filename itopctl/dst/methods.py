@@ -6,24 +6,9 @@ Light: data only. A preset's keys are the fields of `itopctl.dst.rules.Rules`; e
 from __future__ import annotations
 
 from itopctl.catalogue import METHODS
+from itopctl.dst.rules import NEEDED_IF_DYNAMIC, RULE_SETTINGS
 
-DYNAMIC = (
-    "drop",
-    "growth",
-    "redistribution",
-    "drop_fraction",
-    "drop_schedule",
-    "update_interval",
-    "update_replaces_step",
-    "replace_rounding",
-    "gradient_batches",
-    "momentum_decay",
-    "drop_threshold",
-    "gradient_weight",
-    "exploration_weight",
-    "exploration_offset",
-    "sampled_share",
-)
+DYNAMIC = ("redistribution", *NEEDED_IF_DYNAMIC, *RULE_SETTINGS)
 """Settings of the topology update: they mean nothing where the topology never changes."""
 
 SPARSE = (
@@ -38,6 +23,23 @@ SPARSE = (
 """Settings of a sparse network: they mean nothing for a dense one."""
 
 _ERK = {"allocation": "erk", "allocation_power": 1.0, "keep_dense": (), "dense_in_budget": True}
+_BY_MAGNITUDE = {**_ERK, "drop": "magnitude", "redistribution": "none"}
+_RIGL = {
+    **_BY_MAGNITUDE,
+    "growth": "gradient",
+    "drop_fraction": 0.3,
+    "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
+    "update_interval": 100,
+    "update_replaces_step": True,
+    "replace_rounding": "floor",
+}
+_ITOP = {
+    **_BY_MAGNITUDE,
+    "drop_fraction": 0.5,
+    "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
+    "update_replaces_step": False,
+    "replace_rounding": "ceil",
+}
 
 METHODS.declare(
     "dense",
@@ -58,10 +60,8 @@ METHODS.declare(
     summary="SET: drop the smallest weights, grow at random, once an epoch",
     source="Mocanu et al., Nature Communications 2018 (arXiv 1707.04780)",
     preset={
-        **_ERK,
-        "drop": "magnitude",
+        **_BY_MAGNITUDE,
         "growth": "random",
-        "redistribution": "none",
         "drop_fraction": 0.3,
         "drop_schedule": {"name": "constant", "final": 0.0, "stop": 1.0},
         "update_interval": "1 epoch",
@@ -74,46 +74,16 @@ METHODS.declare(
     "rigl",
     summary="RigL: drop the smallest weights, grow where the dense gradient is largest",
     source="Evci et al., ICML 2020 (arXiv 1911.11134)",
-    preset={
-        **_ERK,
-        "drop": "magnitude",
-        "growth": "gradient",
-        "redistribution": "none",
-        "drop_fraction": 0.3,
-        "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
-        "update_interval": 100,
-        "update_replaces_step": True,
-        "replace_rounding": "floor",
-    },
+    preset=_RIGL,
     ignores=(),
 )
 METHODS.declare(
     "snfs",
     summary="SNFS: drop the smallest weights, grow and redistribute by the momentum of the dense gradient",
     source="Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)",
-    preset={
-        **_ERK,
-        "drop": "magnitude",
-        "growth": "momentum",
-        "redistribution": "momentum",
-        "drop_fraction": 0.5,
-        "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
-        "update_interval": "1 epoch",
-        "update_replaces_step": False,
-        "replace_rounding": "ceil",
-    },
+    preset={**_ITOP, "growth": "momentum", "redistribution": "momentum", "update_interval": "1 epoch"},
     ignores=(),
 )
-
-_ITOP = {
-    **_ERK,
-    "drop": "magnitude",
-    "redistribution": "none",
-    "drop_fraction": 0.5,
-    "drop_schedule": {"name": "cosine", "final": 0.005, "stop": 1.0},
-    "update_replaces_step": False,
-    "replace_rounding": "ceil",
-}
 METHODS.declare(
     "set-itop",
     summary="SET with ITOP's longer update interval: random growth, reliably explored",
@@ -133,11 +103,10 @@ METHODS.declare(
     summary="MEST (its elastic mutation): drop by |w| + λ·|gradient|, grow at random, ever less of it",
     source="Yuan et al., NeurIPS 2021 (arXiv 2110.14032; intervals and fractions as in its released CIFAR scripts)",
     preset={
-        **_ERK,
+        **_BY_MAGNITUDE,
         "allocation": "uniform",
         "drop": "mest",
         "growth": "random",
-        "redistribution": "none",
         "drop_fraction": 0.2,
         "drop_schedule": {"name": "linear", "final": 0.0, "stop": 0.75},
         "update_interval": "5 epochs",
@@ -150,17 +119,7 @@ METHODS.declare(
     "dst-ee",
     summary="DST-EE: RigL that also grows what was seldom active, |gradient| + c·ln t / (N + ε)",
     source="Huang et al., DAC 2023 (arXiv 2211.16667; interval, fraction, c and ε are RigL's and ours: unverified)",
-    preset={
-        **_ERK,
-        "drop": "magnitude",
-        "growth": "gradient-plus-exploration",
-        "redistribution": "none",
-        "drop_fraction": 0.3,
-        "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.75},
-        "update_interval": 100,
-        "update_replaces_step": True,
-        "replace_rounding": "floor",
-    },
+    preset={**_RIGL, "growth": "gradient-plus-exploration"},
     ignores=(),
 )
 METHODS.declare(
@@ -168,11 +127,9 @@ METHODS.declare(
     summary="GSE: grow the largest gradients among as many random candidates as there are weights",
     source="Heddes et al. 2024 (arXiv 2401.06898), with uniform candidates; its code ranks over the whole network",
     preset={
-        **_ERK,
+        **_BY_MAGNITUDE,
         "allocation": "er",
-        "drop": "magnitude",
         "growth": "sampled-gradient",
-        "redistribution": "none",
         "drop_fraction": 0.2,
         "drop_schedule": {"name": "cosine", "final": 0.0, "stop": 0.6},
         "update_interval": 1000,

@@ -25,27 +25,19 @@ class Ranks:
 
     def __init__(self, group: distributed.ProcessGroup | None) -> None:
         self._group = group if group is not None and distributed.get_world_size(group) > 1 else None
+        self._source = 0 if self._group is None else distributed.get_global_rank(self._group, 0)
 
     @property
     def alone(self) -> bool:
         """Whether there is one rank only."""
         return self._group is None
 
-    def first(self, value: int, device: torch.device) -> int:
-        """An integer, as the first rank has it."""
-        if self._group is None:
-            return value
-        message = torch.tensor(value, device=device)
-        distributed.broadcast(message, src=distributed.get_global_rank(self._group, 0), group=self._group)
-        return int(message)
-
-    def first_object(self, value: Any) -> Any:
+    def first(self, value: Any) -> Any:
         """Any value that can be pickled, as the first rank has it."""
         if self._group is None:
             return value
         message = [value]
-        source = distributed.get_global_rank(self._group, 0)
-        distributed.broadcast_object_list(message, src=source, group=self._group)
+        distributed.broadcast_object_list(message, src=self._source, group=self._group)
         return message[0]
 
     def agree(self, masks: list[Tensor]) -> list[Tensor]:
@@ -54,7 +46,7 @@ class Ranks:
             return masks
         bits = [pack_bits(mask != 0) for mask in masks]
         message = torch.cat(bits)
-        distributed.broadcast(message, src=distributed.get_global_rank(self._group, 0), group=self._group)
+        distributed.broadcast(message, src=self._source, group=self._group)
         pieces = message.split([piece.numel() for piece in bits])
         return [
             unpack_bits(piece.contiguous(), mask.numel()).to(torch.int8).neg_()

@@ -30,17 +30,13 @@ class TopologyUpdate:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active.
-
-    `masked` is False for a layer that is dense for good and has no mask.
-    """
+    """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active."""
 
     name: str
     shape: tuple[int, ...]
     size: int
     active: int
     explored: int
-    masked: bool = True
 
     @property
     def density(self) -> float:

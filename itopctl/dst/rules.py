@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -103,28 +103,21 @@ class Rules:
             _check_range(f"layer_density of {pattern!r}", density, 0.0 < density <= 1.0, "in (0, 1]")
         if not self.dynamic:
             return
-        missing = [name for name in _DYNAMIC if getattr(self, name) is None]
+        missing = [name for name in NEEDED_IF_DYNAMIC if getattr(self, name) is None]
         if missing:
             raise UserError(f"a dynamic method needs {', '.join(missing)}.")
         assert self.drop and self.growth and self.update_interval is not None and self.drop_fraction is not None
         for catalogue, name in self._used():
             catalogue.get(name)
-        for name in ("update_interval", "gradient_batches"):
-            value = getattr(self, name)
-            whole = value is None or (isinstance(value, int) and not isinstance(value, bool))
-            _check_range(name, value, whole, "a whole number")
-        for name in ("drop_fraction", *_RANGES):
-            value = getattr(self, name)
-            number = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
-            _check_range(name, value, number, "a number")
-        _check_range("update_interval", self.update_interval, self.update_interval >= 1, "1 step or more")
-        _check_range("drop_fraction", self.drop_fraction, 0.0 < self.drop_fraction <= 1.0, "in (0, 1]")
         if self.replace_rounding not in ("floor", "ceil"):
             raise UserError(unknown("replace_rounding", str(self.replace_rounding), ("floor", "ceil")))
-        for name, (inside, range_) in _RANGES.items():
+        for name, (kind, inside, range_) in _RANGES.items():
             value = getattr(self, name)
-            _check_range(name, value, value is None or (math.isfinite(value) and inside(value)), range_)
-        batches = self.gradient_batches or 1
+            if value is not None:
+                right = isinstance(value, kind) and not isinstance(value, bool)
+                _check_range(name, value, right, "a whole number" if kind is int else "a number")
+                _check_range(name, value, math.isfinite(value) and inside(value), range_)
+        batches = self.needed("gradient_batches")
         _check_range("gradient_batches", batches, batches == 1 or batches < self.update_interval,
                      f"less than the update interval of {self.update_interval}")  # fmt: skip
 
@@ -160,11 +153,7 @@ class Rules:
     def needed(self, setting: str) -> Any:
         """The value of one of `NEEDED_SETTINGS`, its default where ours is None."""
         value = getattr(self, setting)
-        return (
-            value
-            if value is not None
-            else {k: v for need in NEEDED_SETTINGS.values() for k, v in need.items()}[setting]
-        )
+        return _NEEDED_DEFAULTS[setting] if value is None else value
 
     def count_to_replace(self, active: int, zeta: float) -> int:
         """How many of `active` weights an update with drop fraction ζ replaces."""
@@ -216,18 +205,7 @@ class Rules:
         return cls(**settings)
 
 
-RULE_SETTINGS = (
-    "gradient_batches",
-    "momentum_decay",
-    "drop_threshold",
-    "gradient_weight",
-    "exploration_weight",
-    "exploration_offset",
-    "sampled_share",
-)
-"""Settings of single rules: each means something only for the rules that declare it."""
-
-_DYNAMIC = (
+NEEDED_IF_DYNAMIC = (
     "drop",
     "growth",
     "drop_fraction",
@@ -236,15 +214,26 @@ _DYNAMIC = (
     "update_replaces_step",
     "replace_rounding",
 )
-_RANGES: Mapping[str, tuple[Any, str]] = {
-    "gradient_batches": (lambda n: n >= 1, "1 or more"),
-    "momentum_decay": (lambda x: 0.0 <= x < 1.0, "in [0, 1)"),
-    "drop_threshold": (lambda x: x >= 0.0, "0 or more"),
-    "gradient_weight": (lambda x: x >= 0.0, "0 or more"),
-    "exploration_weight": (lambda x: x >= 0.0, "0 or more"),
-    "exploration_offset": (lambda x: x > 0.0, "above 0"),
-    "sampled_share": (lambda x: x > 0.0, "above 0"),
+"""Settings that a dynamic method cannot be without."""
+
+_RULE_RANGES: Mapping[str, tuple[Any, Callable[[float], bool], str]] = {
+    "gradient_batches": (int, lambda n: n >= 1, "1 or more"),
+    "momentum_decay": ((int, float), lambda x: 0.0 <= x < 1.0, "in [0, 1)"),
+    "drop_threshold": ((int, float), lambda x: x >= 0.0, "0 or more"),
+    "gradient_weight": ((int, float), lambda x: x >= 0.0, "0 or more"),
+    "exploration_weight": ((int, float), lambda x: x >= 0.0, "0 or more"),
+    "exploration_offset": ((int, float), lambda x: x > 0.0, "above 0"),
+    "sampled_share": ((int, float), lambda x: x > 0.0, "above 0"),
 }
+_RANGES = {
+    "update_interval": (int, lambda n: n >= 1, "1 step or more"),
+    "drop_fraction": ((int, float), lambda x: 0.0 < x <= 1.0, "in (0, 1]"),
+    **_RULE_RANGES,
+}
+RULE_SETTINGS = tuple(_RULE_RANGES)
+"""Settings of single rules: each means something only for the rules that declare it."""
+
+_NEEDED_DEFAULTS = {name: value for settings in NEEDED_SETTINGS.values() for name, value in settings.items()}
 
 
 def _schedule(given: Mapping[str, Any]) -> DropSchedule:

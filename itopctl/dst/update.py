@@ -136,27 +136,19 @@ class TopologyRules:
                     f"drop rule {self._drop.name!r} must return a bool for each of {active.numel()} weights"
                 )
         else:
-            scores = _checked(self._drop.function(view), active.numel(), "drop", self._drop.name, view.name)
-            goes = torch.zeros(active.numel(), dtype=torch.bool, device=active.device)
-            goes[lowest(scores, count, view.generator)] = True
-        kept = active[~goes]
-        return Dropped(kept, active.numel() - kept.numel())
+            goes = _lowest_flags(self._drop_scores(view), count, view.generator)
+        return _dropped(view, goes)
 
     def _drop_over_network(self, views: list[LayerView], zeta: float, update: int) -> list[Dropped]:
         """The lowest scores of all layers together; as many as the rounding makes of ζ times all active weights."""
-        scores = [
-            _checked(self._drop.function(view), view.indices.numel(), "drop", self._drop.name, view.name)
-            for view in views
-        ]
-        together = torch.cat([score.to(torch.float32) if score.itemsize < 4 else score for score in scores])
+        scores = [self._drop_scores(view) for view in views]
+        together = torch.cat(scores)
         generator = keyed_generator(self._seed, "network", update, device=together.device)
-        goes = torch.zeros(together.numel(), dtype=torch.bool, device=together.device)
-        goes[lowest(together, self._rules.count_to_replace(together.numel(), zeta), generator)] = True
-        dropped = []
-        for view, mine in zip(views, goes.split([score.numel() for score in scores]), strict=True):
-            kept = view.indices[~mine]
-            dropped.append(Dropped(kept, mine.numel() - kept.numel()))
-        return dropped
+        goes = _lowest_flags(together, self._rules.count_to_replace(together.numel(), zeta), generator)
+        return [*map(_dropped, views, goes.split([score.numel() for score in scores]))]
+
+    def _drop_scores(self, view: LayerView) -> Tensor:
+        return _checked(self._drop.function(view), view.indices.numel(), "drop", self._drop.name, view.name)
 
     def _grow_in_layer(self, layer: MaskedLayer, view: LayerView, dropped: Dropped, count: int) -> NewMask:
         if self._growth.chooses:
@@ -184,6 +176,18 @@ class Drops:
     views: list[LayerView]
     dropped: list[Dropped]
     shares: list[float] | None
+
+
+def _lowest_flags(scores: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Bool for each score, True for the `count` lowest."""
+    flags = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+    flags[lowest(scores, count, generator)] = True
+    return flags
+
+
+def _dropped(view: LayerView, goes: Tensor) -> Dropped:
+    kept = view.indices[~goes]
+    return Dropped(kept, goes.numel() - kept.numel())
 
 
 def _fractions(layers: list[MaskedLayer], shares: list[float], zeta: float) -> list[float]:

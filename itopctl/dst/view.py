@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -97,7 +96,7 @@ class LayerView:
 
     # For growth rules that choose among candidates themselves ---------------------------------------------
 
-    @cached_property
+    @property
     def candidate_count(self) -> int:
         """How many weights may grow: those that were not kept."""
         return self._layer.size - self.kept.numel()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itopctl.catalogue import RULES, rule_settings
+from itopctl.catalogue import comparable
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, percent, rate, sparsity
@@ -102,18 +102,15 @@ def _entries(runs: list[Record]) -> dict[tuple[_Row, float], _Entry]:
 def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that are not the same in all, coordinates of the table aside.
 
-    What comes with a rule is not named beside it: a setting that only some rules have must vary among runs of the
-    same rules.
+    What comes with a rule is not named beside it (`comparable`).
     """
     names = dict.fromkeys(name for mapping in settings for name in mapping if name not in _COORDINATES)
-    of_rules = rule_settings()
     seen: dict[tuple[Any, ...], Any] = {}
     varying: dict[str, None] = {}
     for mapping in settings:
-        rules = tuple(mapping.get(name) for name in RULES)
         for name in names:
             value = mapping.get(name)
-            if seen.setdefault((name, rules) if name in of_rules else (name,), value) != value:
+            if seen.setdefault(comparable(name, mapping), value) != value:
                 varying[name] = None
     return [name for name in names if name in varying]
 

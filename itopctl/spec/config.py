@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from itopctl.catalogue import DATASETS, RULES, rule_settings
+from itopctl.catalogue import DATASETS, comparable
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -227,33 +227,28 @@ def batches_of(samples: int, batch_size: int) -> int:
 
 
 @functools.cache
-def _as_before() -> dict[str, Any]:
-    """Settings that came in a later version → the value that means "as before"."""
-    return {
-        name: field.json_schema_extra["as_before"]
-        for name, field in RunConfig.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and "as_before" in field.json_schema_extra
+def hashed_fields(model: type[BaseModel]) -> dict[str, Any]:
+    """Fields that define the experiment → the declared value that means "as before the field existed", or None."""
+    extras = {
+        name: field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        for name, field in model.model_fields.items()
     }
+    return {name: extra.get("as_before") for name, extra in extras.items() if extra.get("identity") is not False}
 
 
-@functools.cache
 def unhashed_settings() -> frozenset[str]:
     """Names of the settings that do not change the experiment."""
-    return frozenset(
-        name
-        for name, field in RunConfig.model_fields.items()
-        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("identity") is False
-    )
+    return frozenset(RunConfig.model_fields) - hashed_fields(RunConfig).keys()
 
 
 def defining_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run's experiment from others, flat: without settings that are recorded only, and without those
     that have the value "as before they existed", which older records lack."""
-    unhashed, before = unhashed_settings(), _as_before()
+    before, unhashed = hashed_fields(RunConfig), unhashed_settings()
     return {
         name: value
         for name, value in flat_settings(config).items()
-        if name not in unhashed and not (name in before and value == before[name])
+        if name not in unhashed and (value is None or value != before.get(name))
     }
 
 
@@ -271,15 +266,12 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:
     """Settings that are not the same in all runs of some group; what the group alone decides is not among them.
 
-    Nor is what comes with a rule: a setting that only some rules have must vary among runs of the same rules.
+    Nor is what comes with a rule (`comparable`).
     """
-    seen: dict[tuple[str, ...], str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
     varying: dict[str, None] = {}
-    of_rules = rule_settings()
     for values in flat:
-        rules = tuple(str(values.get(name)) for name in RULES)
         for name, value in values.items():
-            key = (values[group], name, *rules) if name in of_rules else (values[group], name)
-            if seen.setdefault(key, repr(value)) != repr(value):
+            if seen.setdefault((values[group], *comparable(name, values)), repr(value)) != repr(value):
                 varying[name] = None
     return list(varying)

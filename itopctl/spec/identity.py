@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from typing import Any
 
 from pydantic import BaseModel
 
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, hashed_fields
 
 SCHEMA_VERSION = 1
 """Raised only when a config means something else than before. A new field does not: see `identity_fields`."""
@@ -37,7 +36,7 @@ def identity_fields(part: BaseModel) -> dict[str, Any]:
     their identity when a version adds fields.
     """
     fields: dict[str, Any] = {}
-    for name, as_before in _hashed_fields(type(part)):
+    for name, as_before in hashed_fields(type(part)).items():
         value = getattr(part, name)
         if value is None or (as_before is not None and value == as_before):
             continue
@@ -48,14 +47,3 @@ def identity_fields(part: BaseModel) -> dict[str, Any]:
 def _positive_zero(value: Any) -> Any:
     """0.0 for -0.0; anything else as it is."""
     return 0.0 if isinstance(value, float) and value == 0.0 else value
-
-
-@functools.cache
-def _hashed_fields(model: type[BaseModel]) -> tuple[tuple[str, Any], ...]:
-    """(name, as_before) of every field that counts."""
-    hashed = []
-    for name, field in model.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        if extra.get("identity") is not False:
-            hashed.append((name, extra.get("as_before")))
-    return tuple(hashed)

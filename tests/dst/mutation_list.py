@@ -292,7 +292,7 @@ MUTATIONS = [
     Mutation(
         "an optimizer that mixes weights is trusted",
         "engine.py",
-        "if type(self.optimizer) not in _ELEMENTWISE:",
+        "if not self._optimizer_keeps_zeros():",
         "if False:",
     ),
     Mutation("an overflow under a scaler does not skip", "engine.py", "not self._gradients_finite()", "False"),

@@ -36,7 +36,7 @@ class Tables:
         self.sparse = SparseTraining(
             self.model, self.optimizer, method, sparsity=1 - density, layer_density=fixed, **settings
         )
-        self.masked = {layer.name for layer in self.sparse.layers() if layer.masked}
+        self.masked = {layer.name for layer in self.sparse.layers() if layer.active < layer.size}
         for index, (mask, rows) in enumerate(zip(masks, values, strict=True)):
             if self.name(index) in self.masked:
                 set_by_hand(self.sparse, self.weights[index], self.name(index), mask, rows)
@@ -67,7 +67,7 @@ class Tables:
         """A step of which the dense gradient of each layer is given."""
         self.optimizer.zero_grad()
         for weight, gradient in zip(self.weights, gradients, strict=True):
-            weight.grad = torch.tensor(gradient, dtype=weight.dtype).reshape(weight.shape)
+            (weight * torch.tensor(gradient, dtype=weight.dtype).reshape(weight.shape)).sum().backward()
         return self.sparse.step()
 
     @property
@@ -89,8 +89,9 @@ class Tables:
 class Table(Tables):
     """The same with one layer."""
 
-    def __init__(self, method: str, mask: list, values: list, **settings) -> None:
-        super().__init__(method, [mask], [values], **settings)
+    def __init__(self, method: str, mask: list, values: list, momentum: float = 0.0, **settings) -> None:
+        super().__init__(method, [mask], [values], momentum, **settings)
+        self.layer = self.model[0]
 
     @property
     def mask(self) -> list:

@@ -12,40 +12,10 @@ from torch import nn
 
 from itopctl.dst import SparseTraining
 from itopctl.errors import UserError
-from tests.dst.nets import assert_masked, backward, make_batch, mlp, modest, plain_sgd, set_by_hand, train
+from tests.dst.nets import assert_masked, backward, make_batch, mlp, modest, plain_sgd, train
+from tests.dst.tables import Table
 
 NAN = float("nan")
-
-
-class Table:
-    """One layer of 1×n or r×c weights whose mask, values and gradient are written by hand; plain SGD with lr 1."""
-
-    def __init__(self, method: str, mask: list, values: list, momentum: float = 0.0, **settings) -> None:
-        active = torch.tensor(mask).float()
-        rows, columns = active.shape if active.dim() == 2 else (1, active.numel())
-        self.layer = nn.Linear(columns, rows, bias=False)
-        self.optimizer = torch.optim.SGD(self.layer.parameters(), lr=1.0, momentum=momentum)
-        settings = {"drop_schedule": {"name": "constant"}, "update_interval": 1, **settings}
-        self.sparse = SparseTraining(
-            self.layer, self.optimizer, method, sparsity=1 - float(active.mean()), total_steps=100, **settings
-        )
-        set_by_hand(self.sparse, self.layer.weight, "weight", mask, values)
-
-    def step(self, gradient: list):
-        """A step of which the dense gradient of the loss is `gradient`."""
-        self.optimizer.zero_grad()
-        (self.layer.weight * torch.tensor(gradient).reshape(self.layer.weight.shape)).sum().backward()
-        return self.sparse.step()
-
-    @property
-    def mask(self) -> list:
-        rows = self.sparse.mask("weight").int().tolist()
-        return rows[0] if len(rows) == 1 else rows
-
-    @property
-    def values(self) -> list:
-        rows = self.layer.weight.tolist()
-        return rows[0] if len(rows) == 1 else rows
 
 
 def test_rigl_drops_the_smallest_magnitude_and_grows_the_largest_gradient():

@@ -7,13 +7,18 @@ from torchvision.models import resnet50
 
 from itopctl.dst import FlopsMeter, LayerReport, SparseTraining
 from itopctl.dst.allocation import layer_densities
-from itopctl.dst.flops import LayerCost, forward_flops, layer_costs
+from itopctl.dst.flops import LayerCost, layer_costs
 from itopctl.dst.layers import maskable_weights
 from tests.dst.nets import mlp, plain_sgd
 
 
 def at_density(densities: dict[str, float], size: int = 1000) -> list[LayerReport]:
     return [LayerReport(name, (size,), size, round(density * size), size) for name, density in densities.items()]
+
+
+def forward_flops(model: nn.Module, example: torch.Tensor) -> dict[str, float]:
+    """Multiply-accumulates of each layer of the dense network."""
+    return {name: cost.flops(convention="macs") for name, cost in layer_costs(model, example).items()}
 
 
 def costs_of(macs: dict[str, int]) -> dict[str, LayerCost]:
