@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint types format bench clean install install-test help
+.PHONY: demo test test-fast lint types format bench slurm-up slurm-down clean install install-test help
 
 help:
 	@echo "make demo       install, run sweeps/digits.yaml, print its table"
 	@echo "make test       lint, types, tests           make test-fast  the same without the slow tests"
 	@echo "make bench      measure speed                make format     format and sort imports"
+	@echo "make slurm-up   a SLURM cluster for the tests make slurm-down  stop it and remove it (root, Debian)"
 	@echo "make lint       ruff                         make types      mypy"
 	@echo "make clean      remove .venv and caches (results stay)"
 
@@ -50,6 +51,12 @@ test-fast: lint types
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks
+
+slurm-up:
+	$(PYTHON) -m tests.slurm.cluster up
+
+slurm-down:
+	$(PYTHON) -m tests.slurm.cluster down
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,11 +24,12 @@ class PlannedSweep:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of one command, by what is to be done with them; each run id is in one of the four.
+    """The runs of one command, by what is to be done with them; each run id is in one of the five.
 
     Attributes:
         new: never finished and at nobody's hands: to be run (interrupted ones go on).
         failed: failed or lost before: to be run again.
+        pending: waiting at a scheduler: left alone.
         running: some process is at it: left alone.
         done: finished: left alone.
         duplicates: points of the specs that are the same run as another point.
@@ -38,6 +39,7 @@ class Plan:
     sweeps: tuple[PlannedSweep, ...]
     new: tuple[str, ...]
     failed: tuple[str, ...]
+    pending: tuple[str, ...]
     running: tuple[str, ...]
     done: tuple[str, ...]
     duplicates: int
@@ -55,8 +57,10 @@ class Plan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers by kind, duplicates included."""
-        kinds = {kind: len(getattr(self, kind)) for kind in ("new", "done", "running", "failed")}
+        """Numbers by kind, duplicates included; `pending` only where something waits at a scheduler."""
+        kinds = {kind: len(getattr(self, kind)) for kind in ("new", "done", "pending", "running", "failed")}
+        if not self.pending:
+            del kinds["pending"]
         return {**kinds, "duplicate": self.duplicates}
 
 
@@ -65,10 +69,10 @@ def make_plan(sweeps: Sequence[PlannedSweep], states: Mapping[str, str]) -> Plan
 
     Args:
         sweeps: specs with their expansions.
-        states: run id → state (`queued`, `running`, `done`, `failed`, `lost`) of the runs that are known.
+        states: run id → state (`itopctl.store.STATES`) of the runs that are known.
     """
-    kinds: dict[str, list[str]] = {"new": [], "failed": [], "running": [], "done": []}
-    kind_of = {"running": "running", "done": "done", "failed": "failed", "lost": "failed"}
+    kinds: dict[str, list[str]] = {"new": [], "failed": [], "pending": [], "running": [], "done": []}
+    kind_of = {"pending": "pending", "running": "running", "done": "done", "failed": "failed", "lost": "failed"}
     runs = list(dict.fromkeys(run_id for sweep in sweeps for run_id in sweep.expansion.runs))
     for run_id in runs:
         kinds[kind_of.get(states.get(run_id, "queued"), "new")].append(run_id)

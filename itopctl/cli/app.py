@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from itopctl import __version__
-from itopctl.cli import data, listing, logs, report, schema, show, status, sweep
+from itopctl.cli import cancel, data, doctor, listing, logs, report, retry, schema, show, status, sweep
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(
@@ -44,6 +44,9 @@ app.command("sweep")(sweep.sweep)
 app.command("status")(status.status)
 app.command("show")(show.show)
 app.command("logs")(logs.logs)
+app.command("cancel")(cancel.cancel)
+app.command("retry")(retry.retry)
+app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 app.add_typer(data.app, name="data")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,8 +73,14 @@ RunArgument = Annotated[
 ]
 
 
-def open_results(results: Path | None, store: str | None) -> tuple[Results, Store]:
+def open_results(
+    results: Path | None, store: str | None, first: Callable[[Results], None] = lambda folder: None
+) -> tuple[Results, Store]:
     """The results folder and its store, brought up to date with the run directories.
+
+    Args:
+        results, store: the options of those names.
+        first: called before the store is brought up to date.
 
     Raises:
         EnvironmentUnfitError: there are no results yet.
@@ -89,6 +95,7 @@ def open_results(results: Path | None, store: str | None) -> tuple[Results, Stor
             f"no results in {found.path}: nothing was run here yet. Start with: itopctl sweep SPEC.yaml"
         )
     opened = open_store(found.database, store)
+    first(found)
     ingest(opened, found)
     return found, opened
 

@@ -3,42 +3,114 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from itopctl.cli.common import ResultsOption, RunArgument, StoreOption, open_results
 from itopctl.errors import EnvironmentUnfitError
 
+if TYPE_CHECKING:
+    from itopctl.store.rundir import Results, RunDirectory
+    from itopctl.store.submissions import Submission
+
 _POLL_SECONDS = 0.3
+_LOOK_SECONDS = 15.0  # between two questions to a scheduler about a run that has not begun
 
 
 def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    job: Annotated[bool, typer.Option("--job", help="What its job on the cluster printed outside of runs.")] = False,
     results: ResultsOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Print a run's log."""
+    """Print a run's log, wherever the run is."""
     from itopctl.store.queries import find_run
-    from itopctl.store.rundir import is_held
 
     folder, opened = open_results(results, store)
     directory = folder.run(find_run(opened, run))
-    if not directory.log.exists() and not (follow and is_held(directory)):
-        raise EnvironmentUnfitError(f"run {directory.run_id} has not started yet: there is no log.")
-    offset = 0
+    if job:
+        _print_job(folder, directory.run_id)
+        return
+    if not directory.log.exists() and not (follow and _may_begin(folder, directory)):
+        submission = _newest_submission(folder, directory.run_id)
+        hint = "; `itopctl logs --job` shows what its job printed" if submission is not None else ""
+        raise EnvironmentUnfitError(f"run {directory.run_id} has not started yet: there is no log{hint}.")
     try:
-        while True:
-            held = is_held(directory)
-            if directory.log.exists():
-                with directory.log.open("rb") as file:
-                    file.seek(offset)
-                    text = file.read()
-                offset += len(text)
-                typer.echo(text.decode(errors="replace"), nl=False)
-            if not (follow and held):
-                return
-            time.sleep(_POLL_SECONDS)
+        _print_log(folder, directory, follow)
     except KeyboardInterrupt:
         return
+
+
+def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
+    from itopctl.store.rundir import is_held
+
+    offset, looked_at = 0, time.monotonic()
+    if not directory.log.exists():
+        typer.echo(f"itopctl: run {directory.run_id} waits; its log follows when it begins.", err=True)
+    while True:
+        goes_on = follow and (is_held(directory) or _may_begin(folder, directory))
+        if directory.log.exists():
+            with directory.log.open("rb") as file:
+                file.seek(offset)
+                text = file.read()
+            offset += len(text)
+            typer.echo(text.decode(errors="replace"), nl=False)
+        if not goes_on:
+            return
+        if not is_held(directory) and time.monotonic() - looked_at > _LOOK_SECONDS:
+            from itopctl.cli.cluster import look
+
+            look(folder)
+            looked_at = time.monotonic()
+        time.sleep(_POLL_SECONDS)
+
+
+def _may_begin(folder: Results, directory: RunDirectory) -> bool:
+    """Whether a process has the run, or some job waits to."""
+    from itopctl.store.rundir import is_held
+    from itopctl.store.submissions import claimed_runs, live_submissions
+
+    if directory.result.exists():
+        return False
+    if is_held(directory):
+        return True
+    if directory.run_id not in claimed_runs(live_submissions(folder)):
+        return False
+    return not _ended_for_good(folder, directory)
+
+
+def _ended_for_good(folder: Results, directory: RunDirectory) -> bool:
+    """Whether the job that has the run tried it, and does not try again."""
+    from itopctl.dispatch.causes import GOES_ON
+    from itopctl.store.journal import attempts_in
+
+    submission = _newest_submission(folder, directory.run_id)
+    attempts = attempts_in(directory.journal)
+    if submission is None or not attempts or attempts[-1].cause is None or attempts[-1].cause in GOES_ON:
+        return False
+    index = next(n for n, runs in enumerate(submission.request.jobs) if directory.run_id in runs)
+    return attempts[-1].job_id == submission.id_of(index)
+
+
+def _newest_submission(folder: Results, run_id: str) -> Submission | None:
+    from itopctl.store.submissions import directories, load
+
+    found = [one for one in map(load, directories(folder)) if one is not None and run_id in one.request.runs]
+    return max(found, key=lambda one: one.request.created_at, default=None)
+
+
+def _print_job(folder: Results, run_id: str) -> None:
+    submission = _newest_submission(folder, run_id)
+    if submission is None:
+        raise EnvironmentUnfitError(f"run {run_id} was never submitted to a cluster.")
+    index = next(n for n, runs in enumerate(submission.request.jobs) if run_id in runs)
+    outputs: list[Path] = submission.directory.outputs(index)
+    if not any(path.stat().st_size for path in outputs):
+        raise EnvironmentUnfitError(f"job {submission.id_of(index)} of run {run_id} has printed nothing yet.")
+    for path in outputs:
+        text = path.read_text(errors="replace")
+        if text:
+            typer.echo(f"--- {path}\n{text}", nl=not text.endswith("\n"))

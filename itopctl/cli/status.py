@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from itopctl.cli.cluster import Patience, look, say, until_interrupted
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,
@@ -19,11 +18,13 @@ from itopctl.cli.common import (
     open_results,
     print_tables,
 )
-from itopctl.errors import UserError, unknown
+from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 from itopctl.store import STATES
 
 if TYPE_CHECKING:
+    from itopctl.dispatch.reconcile import News
     from itopctl.report.table import Table
+    from itopctl.store.rundir import Results
 
 _WATCH_SECONDS = 2.0
 
@@ -43,51 +44,77 @@ def status(
             autocompletion=_complete_states,
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every two seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
     format_: FormatOption = "rich",
     json: JsonOption = False,
     results: ResultsOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Show, per sweep, how many runs are done, running, queued, failed or lost, and the time left."""
+    """Show, per sweep, how many runs are done, running, pending, queued, failed or lost, and the time left.
+
+    Where jobs are on a cluster, it is asked about them: once for all of them, and less and less often with --watch.
+    """
     style = check_format(format_, json)
     for name in state or []:
         if name not in STATES:
             raise UserError(f"--state: {unknown('state', name, STATES)}")
+    view = _View(sweeps or [], runs, state or [], results, store)
     if not watch:
-        print_tables([_table(sweeps or [], runs, state or [], results, store)], style)
+        print_tables([view.table()], style)
+        if view.news is not None:
+            say(view.news)
+            raise typer.Exit(EnvironmentUnfitError.exit_code if view.news.error else 0)
         return
     if style != "rich":
         raise UserError("--watch is for people; it has no other format than rich.")
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     from itopctl.report.formats import make_console, rich_tables
 
     console = make_console()
-    # A flag, not KeyboardInterrupt: an exception that strikes while the database lets something go is lost.
-    interrupts: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        with Live(console=console, auto_refresh=False) as live:
-            while not interrupts:
-                live.update(rich_tables([_table(sweeps or [], runs, state or [], results, store)]), refresh=True)
-                again = time.monotonic() + _WATCH_SECONDS
-                while not interrupts and time.monotonic() < again:
-                    time.sleep(0.1)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    patience = Patience(first=_WATCH_SECONDS)
+
+    def step() -> float:
+        picture = rich_tables([view.table()])
+        notes = [] if view.news is None else [*view.news.notes, *filter(None, [view.news.error])]
+        live.update(Group(picture, *(Text(note, style="yellow") for note in notes)), refresh=True)
+        return patience.after(view.changed) if view.asked else _WATCH_SECONDS
+
+    with Live(console=console, auto_refresh=False) as live:
+        until_interrupted(step)
 
 
-def _table(sweeps: list[str], runs: bool, states: list[str], results: Path | None, store: str | None) -> Table:
-    from itopctl.cli.tables import sweeps_table
-    from itopctl.report.runs import runs_table
-    from itopctl.store.queries import check_sweeps, select_runs, sweep_summaries
+class _View:
+    """What the command shows, looked at again and again."""
 
-    _, opened = open_results(results, store)
-    try:
-        check_sweeps(opened, sweeps)
-        if runs or states:
-            return runs_table(select_runs(opened, sweeps, states))
-        return sweeps_table(sweep_summaries(opened, sweeps))
-    finally:
-        opened.close()
+    def __init__(
+        self, sweeps: list[str], runs: bool, states: list[str], results: Path | None, store: str | None
+    ) -> None:
+        self.sweeps, self.runs, self.states, self.results, self.store = sweeps, runs, states, results, store
+        self.news: News | None = None
+        self.changed = True
+
+    @property
+    def asked(self) -> bool:
+        """Whether a scheduler has to be asked."""
+        return self.news is not None and bool(self.news.live or self.news.error)
+
+    def table(self) -> Table:
+        from itopctl.cli.tables import sweeps_table
+        from itopctl.report.runs import runs_table
+        from itopctl.store.queries import check_sweeps, select_runs, sweep_summaries
+
+        _, opened = open_results(self.results, self.store, first=self._look)
+        try:
+            check_sweeps(opened, self.sweeps)
+            if self.runs or self.states:
+                return runs_table(select_runs(opened, self.sweeps, self.states))
+            return sweeps_table(sweep_summaries(opened, self.sweeps))
+        finally:
+            opened.close()
+
+    def _look(self, folder: Results) -> None:
+        self.news = look(folder)
+        self.changed = self.news.changed

@@ -15,17 +15,27 @@ from itopctl.cli.common import (
     check_format,
     results_folder,
 )
-from itopctl.errors import EnvironmentUnfitError, ItopctlError, UserError, plural, unknown
+from itopctl.cli.launch import (
+    AfterOption,
+    ClusterOption,
+    FirstOption,
+    RunsPerGpuOption,
+    SlurmOption,
+    SnapshotOption,
+    WaitOption,
+    WorkersOption,
+    carry_out_here,
+    carry_out_there,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from itopctl.cli.launch import Work
     from itopctl.dispatch.manifest import SweepRecords
-    from itopctl.dispatch.pool import Outcome
     from itopctl.plan import Plan
     from itopctl.store.database import Store
-
-CLUSTERS = ("local",)
+    from itopctl.store.rundir import Results
 
 
 def sweep(
@@ -35,17 +45,14 @@ def sweep(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of every run; repeatable."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
-    cluster: Annotated[str, typer.Option("--cluster", help="Where to run: local.")] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            min=1,
-            help="Runs at one time.  [default: one a GPU, or one a core]",
-            show_default=False,
-        ),
-    ] = None,
-    runs_per_gpu: Annotated[int, typer.Option("--runs-per-gpu", min=1, help="Runs that share a GPU.")] = 1,
+    cluster: ClusterOption = "local",
+    slurm: SlurmOption = None,
+    wait: WaitOption = False,
+    first: FirstOption = 0,
+    after: AfterOption = None,
+    snapshot: SnapshotOption = True,
+    workers: WorkersOption = None,
+    runs_per_gpu: RunsPerGpuOption = 1,
     max_runs: Annotated[int, typer.Option("--max-runs", min=1, help="Refuse a spec that expands to more.")] = 10_000,
     results: ResultsOption = None,
     data_dir: DataDirOption = None,
@@ -54,22 +61,31 @@ def sweep(
 ) -> None:
     """Run the sweeps that the specs describe; whatever is finished already is left alone.
 
-    Ctrl-C stops after the current step of each run; the same command goes on from there.
+    Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
+    command submits jobs and returns at once.
     """
-    from itopctl.train.data.catalogue import data_folder, locate
+    from itopctl.cli.launch import check_cluster, check_data
+    from itopctl.store.rundir import Results
+    from itopctl.train.data.catalogue import data_folder
 
-    if cluster not in CLUSTERS:
-        raise UserError(f"--cluster: {unknown('cluster', cluster, CLUSTERS)}")
+    check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
     style = check_format(format_, json=False)
-    data = data_folder(data_dir)
-    plan = _plan(specs, set_ or [], max_runs, results_folder(results), store)
+    data, folder = data_folder(data_dir), Results(results_folder(results))
+    plan = _plan(specs, set_ or [], max_runs, folder.path, store)
+    work = _work(plan, slurm or [])
     if dry_run:
         _print_plan(plan, style)
+        if cluster == "slurm" and style == "rich":
+            _print_scripts(work, folder, data, store, first, after or [], snapshot)
         return
-    configs = plan.configs
-    for name in dict.fromkeys(configs[run_id].dataset for run_id in plan.to_run):
-        locate(name, data)
-    failed = _carry_out(plan, set_ or [], workers, runs_per_gpu, results_folder(results), data, store)
+    if cluster == "local":
+        check_data(work, data)
+    records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
+    names = [planned.spec.name for planned in plan.sweeps]
+    if cluster == "local":
+        failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first, records.keep)
+    else:
+        failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -95,12 +111,14 @@ def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[st
     """State of each run that is known, for planning alone: nothing is written where no store is yet."""
     if not results.is_dir():
         return {}
+    from itopctl.cli.cluster import look, say
     from itopctl.store.database import Store, open_store
     from itopctl.store.ingest import ingest
     from itopctl.store.queries import run_states
     from itopctl.store.rundir import Results
 
     folder = Results(results)
+    say(look(folder))
     store = open_store(folder.database, url) if url or folder.database.exists() else Store("sqlite://")
     try:
         ingest(store, folder)
@@ -109,105 +127,49 @@ def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[st
         store.close()
 
 
-def _carry_out(
-    plan: Plan, overrides: list[str], workers: int | None, runs_per_gpu: int, results: Path, data: Path, url: str | None
-) -> bool:
-    """Run what the plan says, and say how it ended; returns whether anything went wrong."""
+def _work(plan: Plan, slurm: list[str]) -> Work:
+    """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
+    from itopctl.cli.launch import Work, share_out
+    from itopctl.spec.slurm import check_together, merged, parse_options, read_profile
+
+    typed = parse_options(slurm)
+    profile = read_profile()
+    options = {planned.spec.name: merged(profile, planned.spec.slurm, typed) for planned in plan.sweeps}
+    for one in options.values():
+        check_together(one)
+    members = {planned.spec.name: list(planned.expansion.runs) for planned in plan.sweeps}
+    return Work(share_out(members, plan.to_run), plan.configs, options)
+
+
+def _begin(
+    plan: Plan, work: Work, overrides: list[str], cluster: str, folder: Results, url: str | None
+) -> tuple[SweepRecords, Store, Console]:
+    """Write down what is about to happen, and say so."""
+    from itopctl.cli.launch import make_results
     from itopctl.dispatch.manifest import SweepRecords
     from itopctl.report.formats import make_console
     from itopctl.store.database import open_store
     from itopctl.store.ingest import ingest
-    from itopctl.store.rundir import Results
 
     console = make_console()
-    folder = Results(results)
-    try:
-        folder.runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{folder.runs} cannot be written: {error.strerror}.") from error
+    make_results(folder)
     store = open_store(folder.database, url)
-    records = SweepRecords(folder, plan, overrides)
+    records = SweepRecords(folder, plan, overrides, cluster, work.slurm)
     records.write()
     ingest(store, folder)
     for line in (_counts(plan), *plan.notes):
         console.print(line)
-    outcome = _run_pool(plan, records, workers, runs_per_gpu, data, store, console) if plan.to_run else None
-    ingest(store, folder)
-    return _conclude(plan, store, outcome, console)
+    return records, store, console
 
 
-def _run_pool(
-    plan: Plan,
-    records: SweepRecords,
-    workers: int | None,
-    runs_per_gpu: int,
-    data: Path,
-    store: Store,
-    console: Console,
-) -> Outcome:
-    import signal
+def _print_scripts(
+    work: Work, folder: Results, data: Path, url: str | None, first: int, after: list[str], snapshot: bool
+) -> None:
+    from itopctl.cli.cluster import print_scripts
+    from itopctl.store.database import open_store
 
-    from itopctl.cli.live import SweepDisplay
-    from itopctl.dispatch.manifest import record_config
-    from itopctl.dispatch.pool import Pool
-    from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
-    from itopctl.store.ingest import ingest_runs
-
-    folder, configs, to_run = records.results, plan.configs, plan.to_run
-    wants_gpu = any(configs[run_id].device != "cpu" for run_id in to_run)
-    slots = plan_slots(workers, runs_per_gpu, available_cores(), visible_gpus() if wants_gpu else [])
-    slots = slots[: len(to_run)]
-
-    def take_in(run_id: str) -> None:
-        try:
-            ingest_runs(store, folder, [run_id])
-        except ItopctlError as error:  # the database is an index: it must not stop a training
-            display.note(f"{error} The sweep goes on; the store is brought up to date at its end.")
-
-    display = SweepDisplay(console, configs, to_run, len(slots), on_end=take_in)
-
-    def prepare(run_id: str) -> None:
-        record_config(folder, run_id, configs[run_id])
-        records.keep()
-
-    pool = Pool(folder, data, slots, display, prepare)
-
-    def interrupt(*_: object) -> None:
-        pool.stop()
-        display.stopping()
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with display:
-            return pool.run(to_run)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _conclude(plan: Plan, store: Store, outcome: Outcome | None, console: Console) -> bool:
-    from itopctl.cli.tables import failures_table
-    from itopctl.report.formats import rich_tables
-    from itopctl.store.queries import failures, run_states
-
-    states = [state for state, _ in run_states(store, list(plan.configs)).values()]
-    failed = failures(store, list(plan.configs))
-    done, elsewhere, total = states.count("done"), states.count("running"), len(plan.configs)
-    left = total - done - elsewhere - len(failed)
-    if failed:
-        console.print(rich_tables([failures_table(failed)]))
-    if outcome and outcome.common_cause:
-        cause, message = outcome.common_cause
-        console.print(f"Stopped after repeated quick failures. The common cause is {cause}: {message}", markup=False)
-    parts = [f"{done:,} of {plural(total, 'run')} done", f"{len(failed):,} failed" * bool(failed)]
-    parts += [f"{elsewhere:,} being run by another command" * bool(elsewhere), f"{left:,} not finished" * bool(left)]
-    console.print(", ".join(filter(None, parts)) + ".")
-    if left:
-        interrupted = "Interrupted. " if outcome and outcome.stopped == "interrupted" else ""
-        console.print(f"{interrupted}Run the same command again to go on from there.")
-    elif done:
-        names = " ".join(planned.spec.name for planned in plan.sweeps)
-        console.print(f"See the results: itopctl report {names} --table paper")
-    return bool(failed) or left > 0
+    store = open_store(folder.database, url) if url or folder.database.exists() else None
+    print_scripts(work, folder, store, data, first, after, snapshot)
 
 
 def _counts(plan: Plan) -> str:

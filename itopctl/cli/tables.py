@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from itopctl.plan import Plan
 
 
+_SHOWN_STATES = ("total", "done", "running", "pending", "queued", "failed", "lost")
 _ROWS_SHOWN = 200  # of a plan, to a person
 
 
@@ -62,7 +63,7 @@ def failures_table(failed: Sequence[Record]) -> Table:
 
 def sweeps_table(summaries: Sequence[Record]) -> Table:
     """Per sweep: runs by state, and the time left."""
-    states = ("total", "done", "running", "queued", "failed", "lost")
+    states = [name for name in _SHOWN_STATES if name != "pending" or any(row["pending"] for row in summaries)]
     columns = [Column("sweep"), *(Column(state, "right") for state in states), Column("time left", "right")]
     rows = []
     for row in summaries:

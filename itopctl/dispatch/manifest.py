@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from itopctl.plan import Plan, PlannedSweep
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
+from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.journal import utc_now
 from itopctl.store.rundir import Results, one_at_a_time, read_json, write_json
+from itopctl.store.submissions import claimed_runs, live_submissions
 
 
 class SweepRecords:
@@ -20,16 +22,23 @@ class SweepRecords:
         results: the results folder.
         plan: the command's plan.
         overrides: its `--set` arguments.
+        cluster: where it runs them, `local` or `slurm`.
+        slurm: sweep → what its jobs ask for, where that is more than the spec says.
     """
 
-    def __init__(self, results: Results, plan: Plan, overrides: Sequence[str]) -> None:
+    def __init__(
+        self, results: Results, plan: Plan, overrides: Sequence[str], cluster: str = "local",
+        slurm: Mapping[str, SlurmOptions] | None = None,
+    ) -> None:  # fmt: skip
         self.results, self.plan, self.overrides = results, plan, overrides
+        self.cluster, self.slurm = cluster, slurm or {}
         self._written: dict[str, int] = {}
 
     def write(self) -> None:
         """Write every manifest. Runs that an earlier command gave a sweep stay in it if they were ever started."""
+        claimed = claimed_runs(live_submissions(self.results))
         for planned in self.plan.sweeps:
-            self._write(planned, lambda run_id: self.results.run(run_id).path.is_dir())
+            self._write(planned, lambda run_id: run_id in claimed or self.results.run(run_id).path.is_dir())
 
     def keep(self) -> None:
         """Put this command's runs back where another command wrote a manifest since, and take none of its out."""
@@ -42,10 +51,28 @@ class SweepRecords:
         path.parent.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(path.parent):
             earlier = read_json(path) or {}
-            manifest = _manifest(planned, self.overrides, earlier, stays)
+            manifest = self._manifest(planned, earlier, stays)
             if any(manifest[key] != earlier.get(key) for key in manifest if key != "updated_at"):
                 write_json(path, manifest)
             self._written[planned.spec.name] = _changed_at(path)
+
+    def _manifest(self, planned: PlannedSweep, earlier: dict[str, Any], stays: Callable[[str], bool]) -> dict[str, Any]:
+        spec = planned.spec
+        now = utc_now()
+        runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
+        for point in earlier.get("runs", []):
+            if point["run_id"] not in runs and stays(point["run_id"]):
+                runs[point["run_id"]] = point["config"]
+        return {
+            "sweep": spec.name,
+            "description": spec.description,
+            "specs": [{"path": spec.document.source, "text": spec.text, "set": list(self.overrides)}],
+            "cluster": self.cluster,
+            "slurm": self.slurm.get(spec.name, spec.slurm).model_dump(exclude_none=True),
+            "created_at": earlier.get("created_at", now),
+            "updated_at": now,
+            "runs": [{"run_id": run_id, "config": config} for run_id, config in runs.items()],
+        }
 
 
 def _changed_at(path: Path) -> int:
@@ -53,26 +80,6 @@ def _changed_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _manifest(
-    planned: PlannedSweep, overrides: Sequence[str], earlier: dict[str, Any], stays: Callable[[str], bool]
-) -> dict[str, Any]:
-    spec = planned.spec
-    now = utc_now()
-    runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
-    for point in earlier.get("runs", []):
-        if point["run_id"] not in runs and stays(point["run_id"]):
-            runs[point["run_id"]] = point["config"]
-    return {
-        "sweep": spec.name,
-        "description": spec.description,
-        "specs": [{"path": spec.document.source, "text": spec.text, "set": list(overrides)}],
-        "slurm": spec.slurm.model_dump(exclude_none=True),
-        "created_at": earlier.get("created_at", now),
-        "updated_at": now,
-        "runs": [{"run_id": run_id, "config": config} for run_id, config in runs.items()],
-    }
 
 
 def record_config(results: Results, run_id: str, config: RunConfig) -> None:

@@ -19,15 +19,17 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from itopctl.dispatch.attempt import Job, Stop
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
+from itopctl.dispatch.endings import end_for_the_dead
+from itopctl.dispatch.memory import oom_kills
 from itopctl.dispatch.slots import Slot
 from itopctl.errors import EnvironmentUnfitError
-from itopctl.store.journal import JournalWriter, open_attempt
-from itopctl.store.rundir import Results, is_held, lock_holder, read_json, release_lock_of_the_dead
+from itopctl.store.rundir import Results, is_held, read_json
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""
@@ -35,6 +37,8 @@ MAX_ATTEMPTS = 3
 QUICK_SECONDS = 30.0
 QUICK_FAILURES = 5
 """So many runs in a row that fail alike within `QUICK_SECONDS` stop the sweep."""
+
+LOCAL = Job()
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 60.0  # for runs to save themselves when the pool itself comes to grief
@@ -168,17 +172,19 @@ class Pool:
         slots: one worker is kept at each.
         observer: is told what happens.
         prepare: called with a run's id before it is handed to a worker; writes its `config.json`.
+        job: who runs all this.
     """
 
     def __init__(
         self, results: Results, data_dir: Path, slots: Sequence[Slot], observer: Observer,
-        prepare: Callable[[str], None],
+        prepare: Callable[[str], None], job: Job = LOCAL,
     ) -> None:  # fmt: skip
         self.results = results
         self.data_dir = data_dir
         self.slots = slots
         self.observer = observer
         self.prepare = prepare
+        self.job = job
         self.outcome = Outcome()
         self._queue: deque[str] = deque()
         self._tries: Counter[str] = Counter()
@@ -186,12 +192,19 @@ class Pool:
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._kill = False
+        self._oom_kills = oom_kills()
+        self._why: Stop = ("cancelled", "")
         self._false_starts = 0
         self._told_of_gpus = False
         self._elsewhere: set[str] = set()
 
-    def stop(self) -> None:
-        """Ask to end after the current step of each run; asked again: kill. Safe in a signal handler."""
+    def stop(self, why: Stop = ("cancelled", "")) -> None:
+        """Ask to end after the current step of each run; asked again: kill. Safe in a signal handler.
+
+        Args:
+            why: what is recorded as the cause.
+        """
+        self._why = why
         if self.outcome.stopped == "interrupted":
             self._kill = True
         self.outcome.stopped = "interrupted"
@@ -239,7 +252,11 @@ class Pool:
 
     def _tell_all_to_stop(self) -> None:
         for worker in self._workers.values():
-            worker.send({"stop": True})
+            self._tell_to_stop(worker)
+
+    def _tell_to_stop(self, worker: _Worker) -> None:
+        cause, message = self._why
+        worker.send({"stop": cause, "message": message})
 
     def _hear(self, worker: _Worker, last: bool = False) -> None:
         """Take in what a worker reported; `last`: it is dead, and nothing more will come."""
@@ -281,8 +298,10 @@ class Pool:
     def _give(self, worker: _Worker) -> None:
         if not self._queue:
             self._take_back_abandoned()
+        while self._queue and self.results.run(self._queue[0]).cancel.exists():
+            self.outcome.states[self._queue.popleft()] = "cancelled"
         if self.outcome.stopped or not self._queue:
-            worker.send({"stop": True})
+            self._tell_to_stop(worker)
             return
         run_id = self._queue.popleft()
         self._tries[run_id] += 1
@@ -291,7 +310,7 @@ class Pool:
         self.observer.started(run_id)
         # Absolute: the user's code may change the working directory.
         run, data_dir = self.results.run(run_id).path.absolute(), self.data_dir.absolute()
-        worker.send({"run": str(run), "data_dir": str(data_dir)})
+        worker.send({"run": str(run), "data_dir": str(data_dir), "job": asdict(self.job)})
 
     def _take_back_abandoned(self) -> None:
         """Queue runs that another command had, and has let go of unfinished."""
@@ -345,27 +364,20 @@ class Pool:
             end = _End(run_id, "done", "finished", None, worker.began)
         else:
             end = _End(run_id, *self._how_it_died(worker), worker.began)
-            self._journal_end(end, worker.process.pid)
+            pid, cause = worker.process.pid, end.cause or "lost"
+            end_for_the_dead(self.results.run(run_id), lambda owner: owner.get("pid") == pid, cause, end.message or "")
         self._tell(end, self._count(end))
 
     def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
         if self._kill:
             return "cancelled", "cancelled", "killed on request"
-        if worker.process.returncode == 0 and self.outcome.stopped:
-            return "cancelled", "cancelled", "its process was told to stop"
+        if worker.process.returncode in (0, -signal.SIGTERM) and self.outcome.stopped:
+            cause, why = self._why
+            return "cancelled", cause, why or "its process was told to stop"
+        if worker.process.returncode == -signal.SIGKILL and self._oom_kills != (now := oom_kills()):
+            self._oom_kills = now
+            return "failed", "out-of-memory", "its process was killed for want of memory"
         return "failed", "killed", describe_exit(worker.process.returncode)
-
-    def _journal_end(self, end: _End, pid: int) -> None:
-        """Write the end that a dead worker could not write itself; where that is impossible, the run counts as lost."""
-        run = self.results.run(end.run_id)
-        owner = lock_holder(run) or open_attempt(run.journal) or {}
-        if owner.get("pid") != pid:
-            return  # it had not begun, or was through with it; the journal is nobody's, or another's
-        with contextlib.suppress(OSError):
-            journal = JournalWriter(run.journal, continuing=True)
-            journal.write("failed", {"step": None, "epoch": None, "cause": end.cause, "message": end.message})
-            journal.close()
-            release_lock_of_the_dead(run)
 
     def _kill_all(self) -> None:
         self._kill = True

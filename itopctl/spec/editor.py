@@ -6,7 +6,8 @@ from typing import Any
 
 from itopctl.spec.config import RunConfig
 from itopctl.spec.resolve import NAMED
-from itopctl.spec.sweep import PARTS, SlurmOptions
+from itopctl.spec.slurm import SlurmOptions
+from itopctl.spec.sweep import PARTS
 
 
 def json_schema() -> dict[str, Any]:

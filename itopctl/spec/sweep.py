@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel
 
 from itopctl.errors import quoted, unknown
 from itopctl.spec.config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, RunConfig
 from itopctl.spec.reading import Document, KeyPath
+from itopctl.spec.slurm import SlurmOptions, options_of
 
 PARTS: dict[str, type[BaseModel]] = {
     "optimizer": OptimizerConfig,
@@ -33,24 +34,6 @@ SETTINGS: tuple[str, ...] = (
 SECTIONS = ("base", "grid", "zip", "exclude")
 MAX_SEEDS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class SlurmOptions(BaseModel):
-    """What a job asks of SLURM. It does not change the experiment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    partition: str | None = Field(default=None, description="partition(s) to submit to")
-    account: str | None = Field(default=None, description="account to charge")
-    qos: str | None = Field(default=None, description="quality of service")
-    constraint: str | None = Field(default=None, description="node features required")
-    gpus_per_node: int | str | None = Field(default=None, description="GPUs a node, such as 1 or a100:2")
-    cpus_per_task: int | None = Field(default=None, ge=1, description="CPU cores a task")
-    mem: str | None = Field(default=None, description="memory a node, such as 16G")
-    timeout_min: int | None = Field(default=None, ge=1, description="time limit of a job in minutes")
-    array_parallelism: int | None = Field(default=None, ge=1, description="jobs of the sweep at one time")
-    setup: list[str] | None = Field(default=None, description="shell commands run before the job")
-    additional_parameters: dict[str, Any] | None = Field(default=None, description="any further sbatch parameter")
 
 
 @dataclass(frozen=True)
@@ -114,7 +97,9 @@ def parse_sweep(document: Document) -> SweepSpec:
     description = data.get("description", "")
     if not isinstance(description, str):
         raise document.error(("description",), f"text expected; found {quoted(description)}.")
-    return SweepSpec(name, description, list(_blocks(document)), _slurm(document), document)
+    return SweepSpec(
+        name, description, list(_blocks(document)), options_of(document, ("slurm",), data.get("slurm")), document
+    )
 
 
 def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
@@ -288,21 +273,6 @@ def _check_apart(document: Document, base: Settings, axes: list[list[Settings]])
             if twin and (twin in seen or twin in names or twin in base):
                 raise document.error(path, "sparsity and density both given; they say the same thing: keep one.")
         seen.update(names)
-
-
-def _slurm(document: Document) -> SlurmOptions:
-    data = document.data.get("slurm")
-    if data is None:
-        return SlurmOptions()
-    if not isinstance(data, dict):
-        raise document.error(("slurm",), f"a mapping expected; found {quoted(data)}.")
-    _check_keys(document, ("slurm",), data, tuple(SlurmOptions.model_fields))
-    try:
-        return SlurmOptions.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ("slurm", *first["loc"][:1])
-        raise document.error(path, f"found {quoted(first['input'])}: {first['msg'].lower()}.") from None
 
 
 def _check_keys(document: Document, path: KeyPath, data: dict[str, Any], allowed: tuple[str, ...]) -> None:

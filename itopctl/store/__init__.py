@@ -1,11 +1,12 @@
 """Run directories, journals, and the database that indexes them. Knows neither torch nor a scheduler.
 
-`rundir.py` the files of one run · `journal.py` their event log · `tables.py` the database's tables ·
-`database.py` opening and writing it · `run_news.py` what a run's files say · `ingest.py` run directories → database ·
-`queries.py` what people ask of it.
+`rundir.py` the files of one run · `journal.py` their event log · `submissions.py` what a scheduler was given ·
+`tables.py` the database's tables · `database.py` opening and writing it · `run_news.py` what a run's files say ·
+`ingest.py` all of these → database · `queries.py` what people ask of it.
 
 The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them.
 """
 
-STATES = ("queued", "running", "done", "failed", "lost")
-"""What a run can be: waiting, at some process, finished, ended by an error, or gone without a word."""
+STATES = ("queued", "pending", "running", "done", "failed", "lost")
+"""What a run can be: not started, waiting at a scheduler, at some process, finished, ended by an error, or gone
+without a word."""

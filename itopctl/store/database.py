@@ -85,6 +85,9 @@ class Store:
                 f"{self.name} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
                 "Update itopctl, or name another store."
             )
+        elif version < tables.SCHEMA_VERSION:
+            with self.write() as connection:
+                _migrate(connection)
 
 
 def open_store(database: Path, url: str | None = None) -> Store:
@@ -132,6 +135,21 @@ def _make_engine(url: sa.URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring an older schema forward; another process may just have done so."""
+    present = _version(connection) or tables.SCHEMA_VERSION
+    tables.metadata.create_all(connection)
+    prepare = connection.dialect.identifier_preparer.quote
+    for version in range(present + 1, tables.SCHEMA_VERSION + 1):
+        for table, columns in tables.ADDED[version]:
+            for name in columns:
+                kind = table.c[name].type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {prepare(table.name)} ADD COLUMN {prepare(name)} {kind}")
+    connection.execute(
+        sa.update(tables.meta).where(tables.meta.c.key == "schema_version").values(value=str(tables.SCHEMA_VERSION))
+    )
 
 
 def _version(connection: Connection) -> int | None:

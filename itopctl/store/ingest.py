@@ -1,4 +1,5 @@
-"""Run directories and sweep manifests → database. Idempotent, and incremental by byte offset in each journal.
+"""Run directories, sweep manifests and submissions → database. Idempotent, and incremental by byte offset in
+each journal.
 
 A run that is `done` in the database is never looked at again; so a command over ten thousand finished runs costs
 one listing of a folder.
@@ -17,6 +18,7 @@ from itopctl.store import tables
 from itopctl.store.database import Store, upsert
 from itopctl.store.run_news import RunNews, new_run_row
 from itopctl.store.rundir import Results, read_json
+from itopctl.store.submissions import Submission, directories, load
 
 _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
 
@@ -24,7 +26,8 @@ _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
 def ingest(store: Store, results: Results) -> None:
     """Bring the database up to date with the results folder."""
     ingest_sweeps(store, results)
-    ids = results.run_ids()
+    submitted = ingest_submissions(store, results)
+    ids = sorted({*results.run_ids(), *submitted})
     with store.read() as connection:
         open_attempts = sa.select(tables.attempts.c.run_id).where(tables.attempts.c.state == "running")
         settled = sa.select(tables.runs.c.run_id).where(
@@ -39,7 +42,7 @@ def ingest(store: Store, results: Results) -> None:
 def _forget_deleted(store: Store, results: Results) -> None:
     """Runs whose directory somebody deleted are queued again, with nothing known of them."""
     with store.read() as connection:
-        ever_started = sa.or_(tables.runs.c.state != "queued", tables.runs.c.attempts > 0)
+        ever_started = sa.or_(tables.runs.c.state.in_(("running", "done")), tables.runs.c.attempts > 0)
         query = sa.select(tables.runs.c.run_id, tables.runs.c.config).where(ever_started)
         started = {row.run_id: row.config for row in connection.execute(query)}
     there = set(results.run_ids())  # looked at last: a run that the database knows has had its directory
@@ -91,6 +94,49 @@ def ingest_sweeps(store: Store, results: Results) -> None:
             upsert(connection, tables.sweep_runs, members)
             there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
             upsert(connection, tables.runs, [new_run_row(i, c) for i, c in points.items() if i not in there])
+
+
+def ingest_submissions(store: Store, results: Results) -> set[str]:
+    """Take over what became known of submissions; returns the runs of those that changed."""
+    with store.read() as connection:
+        rows = connection.execute(sa.select(tables.submissions.c.name, tables.submissions.c.stamp))
+        known = {row.name: row.stamp for row in rows}
+    changed: set[str] = set()
+    for directory in directories(results):
+        try:
+            stamp = _stamp(directory.state)
+        except FileNotFoundError:
+            continue  # about to be recorded
+        submission = load(directory) if known.get(directory.name) != stamp else None
+        if submission is None:
+            continue
+        with store.write() as connection:
+            upsert(connection, tables.submissions, [{"name": directory.name, "stamp": stamp}])
+            connection.execute(_TAKE_OVER_JOB, _job_rows(submission))
+        changed.update(submission.request.runs)
+    return changed
+
+
+_TAKE_OVER_JOB = (
+    sa.update(tables.runs)
+    .where(
+        tables.runs.c.run_id == sa.bindparam("_run_id"),
+        sa.func.coalesce(tables.runs.c.submitted_at, "") <= sa.bindparam("submitted_at"),
+    )
+    .values({name: sa.bindparam(name) for name in tables.JOB_COLUMNS})
+)
+
+
+def _job_rows(submission: Submission) -> list[dict[str, Any]]:
+    return [
+        {
+            "_run_id": run_id, "job_name": submission.name, "job_id": submission.id_of(index), "job_phase": job.phase,
+            "job_reason": job.reason, "job_cause": job.cause, "job_message": job.message,
+            "job_after": submission.request.attempts.get(run_id, 0), "submitted_at": submission.request.created_at,
+        }
+        for index, job in enumerate(submission.state.jobs)
+        for run_id in submission.request.jobs[index]
+    ]  # fmt: skip
 
 
 def _rows(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:

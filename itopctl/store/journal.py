@@ -74,6 +74,28 @@ def open_attempt(path: Path) -> dict[str, Any] | None:
     return started
 
 
+@dataclass(frozen=True)
+class AttemptInJournal:
+    """An attempt as a journal tells it: who made it, and why it ended (None: nothing says so yet)."""
+
+    number: int
+    job_id: str | None
+    cause: str | None
+
+
+def attempts_in(path: Path) -> list[AttemptInJournal]:
+    """Every attempt that a journal knows of, in order; an absent file has none."""
+    jobs: dict[int, str | None] = {}
+    causes: dict[int, str | None] = {}
+    for event in read_journal(path).events:
+        number = _number(event.get("attempt"))
+        if event["event"] == "started":
+            jobs[number] = event.get("job_id")
+        elif event["event"] in ("finished", "failed"):
+            causes[number] = str(event.get("cause"))
+    return [AttemptInJournal(n, jobs.get(n), causes.get(n)) for n in sorted({*jobs, *causes})]
+
+
 class JournalWriter:
     """Appends events of one attempt.
 

@@ -137,6 +137,14 @@ def run_states(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[str, str
         return {run_id: (state, cause) for run_id, state, cause in connection.execute(query) if run_id in wanted}
 
 
+def attempt_counts(store: Store, run_ids: Sequence[str]) -> dict[str, int]:
+    """Run id → attempts at it, of those runs that had any."""
+    wanted = set(run_ids)
+    with store.read() as connection:
+        query = sa.select(tables.runs.c.run_id, tables.runs.c.attempts).where(tables.runs.c.attempts > 0)
+        return {run_id: count for run_id, count in connection.execute(query) if run_id in wanted}
+
+
 def find_run(store: Store, prefix: str) -> str:
     """The id of the one run that starts with `prefix`. Raises UserError where there is none, or several."""
     with store.read() as connection:
@@ -147,6 +155,29 @@ def find_run(store: Store, prefix: str) -> str:
     if not found:
         raise UserError(f"there is no run {prefix!r}; `itopctl status --runs` lists them.")
     raise UserError(f"{prefix!r} is the start of several runs: {', '.join(found)}. Give more digits.")
+
+
+def named_runs(store: Store, names: Sequence[str]) -> list[str]:
+    """Ids of the runs that are named: by a sweep they are in, or by their first digits; all if no name is given.
+
+    Raises:
+        UserError: a name is neither a sweep's nor the start of one run's id.
+    """
+    sweeps = set(sweep_names(store))
+    if not names:
+        return [record["run_id"] for record in select_runs(store, columns=("run_id",))]
+    found: dict[str, None] = {}
+    for name in names:
+        if name in sweeps:
+            found.update(dict.fromkeys(record["run_id"] for record in select_runs(store, [name], columns=("run_id",))))
+            continue
+        try:
+            found[find_run(store, name)] = None
+        except UserError as error:
+            if "several runs" in str(error):
+                raise
+            raise UserError(f"{name!r} is neither a sweep nor a run. {unknown('sweep', name, sweeps)}") from None
+    return list(found)
 
 
 def run_details(store: Store, run_id: str) -> Record:
@@ -171,8 +202,17 @@ def run_details(store: Store, run_id: str) -> Record:
         }
 
 
+_FAILURE_COLUMNS = ("run_id", "state", "cause", "message", "method", "sparsity", "update_interval", "seed")
+
+
 def failures(store: Store, run_ids: Sequence[str]) -> list[Record]:
     """Failed and lost runs among these: id, cause, message, and what they are."""
-    columns = ("run_id", "state", "cause", "message", "method", "sparsity", "update_interval", "seed")
-    wanted = set(run_ids)
-    return [row for row in select_runs(store, states=("failed", "lost"), columns=columns) if row["run_id"] in wanted]
+    wanted, rows = set(run_ids), select_runs(store, states=("failed", "lost"), columns=_FAILURE_COLUMNS)
+    return [row for row in rows if row["run_id"] in wanted]
+
+
+def ended_badly(store: Store, sweeps: Sequence[str], causes: Sequence[str]) -> list[Record]:
+    """Failed and lost runs of some sweeps, or of all; with `causes` those alone, and cancelled ones if it is one."""
+    states = ["failed", "lost", *(["queued"] if "cancelled" in causes else [])]
+    rows = select_runs(store, sweeps, states, _FAILURE_COLUMNS)
+    return [row for row in rows if row["cause"] in causes or (not causes and row["state"] != "queued")]

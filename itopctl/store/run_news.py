@@ -1,6 +1,7 @@
 """What the files of one run say that the database does not know yet: rows to write.
 
-The journal tells what happened; `result.json` alone decides success; the lock tells whether a process is at it.
+The journal tells what happened; `result.json` alone decides success; the lock tells whether a process is at it, and
+the columns of its job whether one waits to be.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from itopctl.store.rundir import RunDirectory, is_held, lock_holder, read_json
 Row = dict[str, Any]
 
 _LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
-_WHO = ("scheduler", "job_id", "host", "pid")
+_WHO = ("scheduler", "job_id", "host", "pid", "git_commit", "git_dirty", "code", "submitted_code")
+_GOES_ON = frozenset({"timeout", "preempted", "node-failure", "killed"})
+"""Causes after which a job that is not over tries a run again by itself."""
 _ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
 _LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
 
@@ -62,6 +65,7 @@ class RunNews:
             return
         self._read_journal(self.row)
         self._read_result_and_lock(self.row)
+        self._consider_job(self.row)
         self.row["attempts"] = max(self._known, default=0)
         self.changed = self.row != earlier
         self.attempts = [self._known[number] for number in sorted(self._touched)]
@@ -112,12 +116,12 @@ class RunNews:
                 self._set_attempt(event["attempt"], state="done", cause="finished", ended_at=event.get("at"))
             case "failed":
                 cause, message = event.get("cause"), event.get("message")
-                cancelled = cause == "cancelled"
+                state = "cancelled" if cause == "cancelled" else "failed"
                 self._set_attempt(
-                    event["attempt"], state="cancelled" if cancelled else "failed", cause=cause, message=message,
+                    event["attempt"], state=state, cause=cause, message=message,
                     ended_at=event.get("at"),
                 )  # fmt: skip
-                row.update(state="queued" if cancelled else "failed", cause=cause, message=message)
+                row.update(state=_state_after(cause or "failed"), cause=cause, message=message)
 
     def _read_result_and_lock(self, row: Row) -> None:
         held, result = is_held(self.run), read_json(self.run.result)
@@ -135,6 +139,22 @@ class RunNews:
                 if number == result.get("attempt", number):
                     self._set_attempt(number, state="done", cause="finished", ended_at=result.get("finished_at"))
         self._lose_open_attempts()
+
+    def _consider_job(self, row: Row) -> None:
+        """What a scheduler's job says of a run that is neither finished nor at a process."""
+        if row["job_phase"] is None or row["state"] in ("done", "running"):
+            return
+        number = max(self._known, default=0)
+        last = self._known[number] if number > (row["job_after"] or 0) else None
+        if row["job_phase"] != "ended":
+            own = last is not None and last["job_id"] == row["job_id"]
+            if last is None or not own or last["cause"] in _GOES_ON or last["cause"] == "lost":
+                row.update(state="pending", cause=None, message=row["job_reason"])
+        elif last is None and row["job_cause"] is not None:
+            row.update(state=_state_after(row["job_cause"]), cause=row["job_cause"], message=row["job_message"])
+        elif row["state"] == "pending":
+            cause, message = (last["cause"], last["message"]) if last is not None else (None, None)
+            row.update(state=_state_after(cause), cause=cause, message=message)
 
     def _is_closing(self) -> bool:
         """Whether the lock is still that of the last attempt, which has said already how it ended."""
@@ -167,6 +187,11 @@ class RunNews:
         fresh = {"run_id": self.run.run_id, "attempt": number, **dict.fromkeys(_ATTEMPT_COLUMNS)}
         self._known[number] = self._known.get(number, fresh) | columns
         self._touched.add(number)
+
+
+def _state_after(cause: str | None) -> str:
+    """State of a run that nobody is at any more, by why its last attempt or job ended; None: it did not begin."""
+    return {None: "queued", "cancelled": "queued", "lost": "lost"}.get(cause, "failed")
 
 
 def _is_sound(event: Row) -> bool:

@@ -2,6 +2,8 @@
 
 RESULTS/runs/<run_id>/  config.json · journal.jsonl · checkpoint.pt · result.json · environment.json · log.txt · lock
 RESULTS/sweeps/<name>.json   the spec as it was, and its runs: ids and configs
+RESULTS/submissions/<name>/  what was handed to a scheduler (`submissions.py`)
+RESULTS/snapshots/<digest>/  the code that was submitted
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,11 @@ class RunDirectory:
     def lock(self) -> Path:
         return self.path / "lock"
 
+    @property
+    def cancel(self) -> Path:
+        """There while somebody wants this run to stop."""
+        return self.path / "cancel"
+
 
 @dataclass(frozen=True)
 class Results:
@@ -75,6 +82,14 @@ class Results:
     @property
     def sweeps(self) -> Path:
         return self.path / "sweeps"
+
+    @property
+    def submissions(self) -> Path:
+        return self.path / "submissions"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
     @property
     def database(self) -> Path:
@@ -164,20 +179,30 @@ class RunLockedError(EnvironmentUnfitError):
 
 
 @contextlib.contextmanager
-def locked(run: RunDirectory) -> Iterator[None]:
+def locked(run: RunDirectory, job_id: str | None = None, job_start: int = 0) -> Iterator[Callable[[], bool]]:
     """Be the only process at a run. A lock whose process is gone from this host is taken over.
 
     The lock file appears whole, by a hard link that fails where there is one. Only a process of the same host may
     take a lock over, so a file lock on the directory is enough to let one process at a time judge and replace it.
+    The other case is a job that its scheduler started again, on any node: it takes over what it held before.
+
+    Args:
+        run: its directory.
+        job_id: of the scheduler's job that this process is part of, with whatever makes it unique.
+        job_start: how many times the scheduler has started that job before.
+
+    Yields:
+        Tells whether the lock still is this process's. It is not where the scheduler gave the job up for dead and
+        started it elsewhere while this process lived on: it must not write then.
 
     Raises:
         RunLockedError: a live process, or one of another host, holds it.
     """
-    mine = _me()
+    mine = {**_me(), "job_id": job_id, "job_start": job_start}
     with one_at_a_time(run.path), _aside(run.lock) as aside:
         aside.write_text(json.dumps(mine))
         holder = lock_holder(run)
-        if run.lock.exists() and (holder is None or _gone(holder)):
+        if run.lock.exists() and (holder is None or _gone(holder) or _earlier_start(holder, mine)):
             run.lock.unlink(missing_ok=True)
         try:
             _place(aside, run.lock)
@@ -187,11 +212,18 @@ def locked(run: RunDirectory) -> Iterator[None]:
                 f"run {run.run_id} is being run by process {holder.get('pid')} on {holder.get('host')}."
             ) from None
     try:
-        yield
+        yield lambda: lock_holder(run) == mine
     finally:
         with one_at_a_time(run.path):
             if lock_holder(run) == mine:
                 run.lock.unlink(missing_ok=True)
+
+
+def _earlier_start(holder: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Whether a lock was taken by an earlier start of the same job: a scheduler runs a job once at a time."""
+    same = mine["job_id"] is not None and holder.get("job_id") == mine["job_id"]
+    before = holder.get("job_start")
+    return same and isinstance(before, int) and before < mine["job_start"]
 
 
 def _place(aside: Path, path: Path) -> None:
@@ -217,11 +249,12 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def release_lock_of_the_dead(run: RunDirectory) -> None:
-    """Remove a run's lock if its process is surely gone."""
+def release_lock_of_the_dead(run: RunDirectory, ended_job: str | None = None) -> None:
+    """Remove a run's lock if its process is surely gone, or belongs to a job of which the scheduler says it is over."""
     with one_at_a_time(run.path):
         holder = lock_holder(run)
-        if holder is None or _gone(holder):
+        over = holder is not None and ended_job is not None and holder.get("job_id") == ended_job
+        if holder is None or over or _gone(holder):
             run.lock.unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -36,7 +36,7 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", String, primary_key=True),
-    Column("state", String, nullable=False, index=True),  # queued, running, done, failed, lost
+    Column("state", String, nullable=False, index=True),  # itopctl.store.STATES
     Column("cause", String),
     Column("message", String),
     Column("attempts", Integer, nullable=False, default=0),
@@ -78,6 +78,15 @@ runs = Table(
     Column("steps_per_second", Float),
     Column("wall_seconds", Float),
     Column("peak_memory_bytes", Large),
+    # Of the newest job that a scheduler was given for it.
+    Column("job_name", String),
+    Column("job_id", String),
+    Column("job_phase", String),  # pending, running, ended
+    Column("job_reason", String),  # why it waits
+    Column("job_cause", String),  # why it ended, where it did not by itself
+    Column("job_message", String),
+    Column("job_after", Integer),  # attempts at the run before it was submitted
+    Column("submitted_at", String),
     # Of the journal.
     Column("journal_offset", Large, nullable=False, default=0),
     Column("damaged_lines", Integer, nullable=False, default=0),
@@ -98,6 +107,17 @@ attempts = Table(
     Column("cause", String),
     Column("message", String),
     Column("resumed_from_step", Large),
+    Column("git_commit", String),
+    Column("git_dirty", Boolean),
+    Column("code", String),  # digest of the code that ran
+    Column("submitted_code", String),  # digest of the code that was submitted
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("stamp", String, nullable=False),  # of the state file, to see that it changed
 )
 
 evaluations = Table(
@@ -137,6 +157,7 @@ layers = Table(
 
 Index("sweep_runs_by_position", sweep_runs.c.sweep, sweep_runs.c.position)
 
+JOB_COLUMNS = ("job_name", "job_id", "job_phase", "job_reason", "job_cause", "job_message", "job_after", "submitted_at")
 CONFIG_COLUMNS = (
     "dataset", "model", "method", "growth", "drop", "allocation", "sparsity", "update_interval", "drop_fraction",
     "seed", "epochs",
@@ -149,3 +170,11 @@ RESULT_COLUMNS = (
 EVALUATION_COLUMNS = tuple(
     column.name for column in evaluations.columns if column.name not in ("run_id", "kind", "attempt")
 )
+
+ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
+    2: (
+        (runs, JOB_COLUMNS),
+        (attempts, ("git_commit", "git_dirty", "code", "submitted_code")),
+    ),
+}
+"""Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""

@@ -105,7 +105,7 @@ def test_csv_has_one_line_a_run(finished_sweep: FinishedSweep) -> None:
 def test_status_counts_and_lists(finished_sweep: FinishedSweep) -> None:
     (row,) = json.loads(itopctl("status", "trial", "--json", "--results", finished_sweep.results).stdout)
     assert row == {
-        "sweep": "trial", "total": 14, "done": 14, "running": 0, "queued": 0, "failed": 0, "lost": 0,
+        "sweep": "trial", "total": 14, "done": 14, "running": 0, "pending": 0, "queued": 0, "failed": 0, "lost": 0,
         "seconds_left": None,
     }  # fmt: skip
     listed = itopctl("status", "--runs", "--results", finished_sweep.results).stdout
@@ -250,7 +250,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str], forbidden: li
 @pytest.mark.parametrize(
     ("words", "index", "expected"),
     [
-        ("itopctl re", 1, ["report"]),
+        ("itopctl re", 1, ["retry", "report"]),
         ("itopctl list meth", 2, ["methods"]),
         ("itopctl report --format mark", 3, ["markdown"]),
         ("itopctl data check cifar", 3, ["cifar10", "cifar100"]),

@@ -15,7 +15,8 @@ from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MO
 from itopctl.errors import UserError
 from itopctl.spec.editor import json_schema
 from itopctl.spec.reading import read_file
-from itopctl.spec.sweep import PARTS, SETTINGS, SlurmOptions
+from itopctl.spec.slurm import SlurmOptions
+from itopctl.spec.sweep import PARTS, SETTINGS
 from tests.spec.build import SPARSE, expanded, spec_text
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from itopctl.store import tables
+from itopctl.store import submissions, tables
 from itopctl.store.database import Store, open_store
 from itopctl.store.ingest import ingest
 from itopctl.store.journal import JournalWriter
 from itopctl.store.rundir import Results, RunDirectory, write_json
+from itopctl.store.submissions import Request, Submission
 
 
 def run_id(number: int) -> str:
@@ -116,6 +117,18 @@ class Lab:
         journal.write("failed", {"step": 40, "epoch": 2.0, "cause": cause, "message": message})
         journal.close()
         return run
+
+    def submitted(self, name: str, *jobs: tuple[str, ...], **about: Any) -> Submission:
+        """A submission of jobs with these runs, known to the scheduler as 77; `about` goes into its request."""
+        request = Request(**{
+            "name": name, "sweep": "one", "scheduler": "slurm", "cluster": "c", "user": "u", "jobs": jobs,
+            "data_dir": "/data", "options": {}, "throttle": None, "attempts": {}, "code": {}, "by": {},
+            "created_at": "2026-01-01T00:00:00.000+00:00", **about,
+        })  # fmt: skip
+        submission = submissions.record(self.results, request, {})
+        submission = replace(submission, state=replace(submission.state, job_id="77"))
+        submissions.save(submission)
+        return submission
 
     def ingest(self) -> None:
         ingest(self.store, self.results)

@@ -32,6 +32,7 @@ def furnished(lab: Lab) -> None:
     lab.done(run_id(99), seed=99)
     lab.sweep("one", {id_: config(seed=seed) for seed, id_ in enumerate([A, B, C, D, E])})
     lab.sweep("two", {E: config(seed=4), A: config(seed=0)})
+    lab.submitted("one-1", (E,))
 
 
 # The whole --------------------------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ def test_an_attempt_has_its_whereabouts_and_times(lab: Lab) -> None:
     assert attempt == {
         "run_id": A, "attempt": 1, "scheduler": "local", "job_id": "7", "host": "here", "pid": 12, "state": "done",
         "started_at": first["at"], "ended_at": last["at"], "cause": "finished", "message": None,
-        "resumed_from_step": 0,
+        "resumed_from_step": 0, "git_commit": None, "git_dirty": None, "code": None, "submitted_code": None,
     }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def ids(records: list[dict[str, object]]) -> list[object]:
 def test_the_states_of_a_sweep_add_up_to_its_total(filled: Lab) -> None:
     first, second = sweep_summaries(filled.store)
     assert first == {
-        "sweep": "first", "total": 5, "queued": 1, "running": 0, "done": 2, "failed": 1, "lost": 1,
+        "sweep": "first", "total": 5, "queued": 1, "pending": 0, "running": 0, "done": 2, "failed": 1, "lost": 1,
         "seconds_left": None,
     }  # fmt: skip
     assert (second["sweep"], second["total"], second["done"], second["queued"]) == ("second", 2, 1, 1)

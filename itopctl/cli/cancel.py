@@ -1,0 +1,59 @@
+"""`itopctl cancel`: call runs off, on this machine and on the cluster."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from itopctl.cli.common import ResultsOption, StoreOption, complete_runs, complete_sweeps, open_results
+from itopctl.errors import UserError, plural
+
+
+def _complete(incomplete: str) -> list[str]:
+    return [*complete_sweeps(incomplete), *complete_runs(incomplete)]
+
+
+def cancel(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SWEEP|RUN]...", help="Sweeps or runs; all if none.", autocompletion=_complete),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    results: ResultsOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Stop runs that wait or run; what they have reached is kept, and the same sweep command goes on from there.
+
+    Jobs of others, and runs that are finished, are never touched.
+    """
+    from itopctl.cli.cluster import look, say
+    from itopctl.dispatch.cancel import carry_out, plan_cancellation
+    from itopctl.dispatch.slurm import Slurm
+    from itopctl.store.ingest import ingest
+    from itopctl.store.queries import named_runs
+    from itopctl.store.rundir import Results
+
+    folder, opened = open_results(results, store, first=lambda found: say(look(found)))
+    assert isinstance(folder, Results)
+    runs = named_runs(opened, what or [])
+    cancellation = plan_cancellation(folder, runs)
+    if not cancellation.runs:
+        typer.echo("Nothing to cancel: none of these runs waits or runs.")
+        return
+    jobs = sum(len(indices) for _, indices in cancellation.jobs)
+    text = plural(len(cancellation.runs), "run")
+    details = [f"{plural(jobs, 'job')} of the cluster" * bool(jobs)]
+    details += [f"{plural(cancellation.local, 'run')} at other processes" * bool(jobs and cancellation.local)]
+    text += f" ({', '.join(filter(None, details))})" if any(details) else ""
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"this would cancel {text}; give --yes to do it without being asked.")
+        typer.confirm(f"Cancel {text}?", abort=True)
+    foreign = carry_out(folder, cancellation, Slurm() if cancellation.jobs else None)
+    say(look(folder))
+    ingest(opened, folder)
+    typer.echo(f"Cancelled {text}. What runs stops after its present step.")
+    for submission in foreign:
+        typer.echo(f"{submission.name} is of cluster {submission.request.cluster}; its jobs end as they find out.")

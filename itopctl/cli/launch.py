@@ -1,0 +1,195 @@
+"""Runs that are to be made, here or by SLURM, and how that ended. What `sweep` and `retry` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from itopctl.dispatch.pool import Outcome
+    from itopctl.spec.config import RunConfig
+    from itopctl.spec.slurm import SlurmOptions
+    from itopctl.store.database import Store
+    from itopctl.store.rundir import Results
+
+CLUSTERS = ("local", "slurm")
+
+
+def complete_clusters(incomplete: str) -> list[str]:
+    """Where runs can be made."""
+    return [name for name in CLUSTERS if name.startswith(incomplete)]
+
+
+ClusterOption = Annotated[
+    str, typer.Option("--cluster", help="Where to run: local or slurm.", autocompletion=complete_clusters)
+]
+SlurmOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm",
+        metavar="KEY=VALUE",
+        help="Ask SLURM for more than the spec does, such as mem=32G; repeatable.",
+    ),
+]
+WaitOption = Annotated[bool, typer.Option("--wait", help="slurm: follow until all is over; Ctrl-C lets go.")]
+FirstOption = Annotated[
+    int,
+    typer.Option("--first", min=0, metavar="N", help="Run N alone first, and the others only if these succeed."),
+]
+AfterOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--after",
+        metavar="RUN|JOB",
+        help="slurm: start when this run or job has succeeded (any:JOB: has ended); repeatable.",
+    ),
+]
+SnapshotOption = Annotated[
+    bool,
+    typer.Option(
+        "--snapshot/--no-snapshot", help="slurm: jobs run a copy of today's code, or whatever is there when they start."
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="local: runs at one time.  [default: one a GPU, or one a core]",
+        show_default=False,
+    ),
+]
+RunsPerGpuOption = Annotated[int, typer.Option("--runs-per-gpu", min=1, help="local: runs that share a GPU.")]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs that are to be made.
+
+    Attributes:
+        runs: what to run now, sweep by sweep.
+        configs: run id → config, of these and of all that the conclusion is about.
+        slurm: sweep → what its jobs ask for.
+    """
+
+    runs: Mapping[str, tuple[str, ...]]
+    configs: Mapping[str, RunConfig]
+    slurm: Mapping[str, SlurmOptions]
+
+    @property
+    def to_run(self) -> tuple[str, ...]:
+        """All that is to be run now, each once."""
+        return tuple(dict.fromkeys(run_id for runs in self.runs.values() for run_id in runs))
+
+
+def share_out(members: Mapping[str, Sequence[str]], to_run: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each run to the first sweep that has it, in the order of `to_run`."""
+    owner: dict[str, str] = {}
+    for sweep, runs in members.items():
+        for run_id in runs:
+            owner.setdefault(run_id, sweep)
+    return {
+        sweep: mine for sweep in members if (mine := tuple(run_id for run_id in to_run if owner.get(run_id) == sweep))
+    }
+
+
+def check_cluster(
+    cluster: str, slurm: Sequence[str], wait: bool, after: Sequence[str], workers: int | None, runs_per_gpu: int
+) -> None:
+    """Raise UserError for an unknown place to run, or for options of the other one."""
+    if cluster not in CLUSTERS:
+        raise UserError(f"--cluster: {unknown('cluster', cluster, CLUSTERS)}")
+    foreign = (
+        {"--slurm": bool(slurm), "--wait": wait, "--after": bool(after)}
+        if cluster == "local"
+        else {"--workers (write --slurm runs_per_gpu=N)": workers is not None,
+              "--runs-per-gpu (write --slurm runs_per_gpu=N)": runs_per_gpu > 1}
+    )  # fmt: skip
+    for name, given in foreign.items():
+        if given:
+            raise UserError(f"{name} means nothing with --cluster {cluster}.")
+
+
+def check_data(work: Work, data: Path) -> None:
+    """Raise EnvironmentUnfitError where a data set of the runs is missing on this machine."""
+    from itopctl.train.data.catalogue import locate
+
+    for name in dict.fromkeys(work.configs[run_id].dataset for run_id in work.to_run):
+        locate(name, data)
+
+
+def make_results(folder: Results) -> None:
+    """Make the folder of runs."""
+    try:
+        folder.runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{folder.runs} cannot be written: {error.strerror}.") from error
+
+
+def carry_out_here(
+    work: Work, folder: Results, data: Path, store: Store, console: Console, names: Sequence[str],
+    workers: int | None, runs_per_gpu: int, first: int, keep: Callable[[], None] = lambda: None,
+) -> bool:  # fmt: skip
+    """Run on this machine, and say how it ended; returns whether anything went wrong."""
+    from itopctl.cli.local import run_here
+    from itopctl.store.ingest import ingest
+
+    outcome = run_here(work, folder, data, store, console, workers, runs_per_gpu, first, keep)
+    ingest(store, folder)
+    return conclude(work, store, outcome, console, names)
+
+
+def carry_out_there(
+    work: Work, folder: Results, data: Path, store: Store, console: Console, names: Sequence[str],
+    first: int, after: Sequence[str], snapshot: bool, wait: bool,
+) -> bool:  # fmt: skip
+    """Submit, follow if that is wanted, and say how it ended; returns whether anything went wrong."""
+    from itopctl.cli.cluster import submit, wait_for
+    from itopctl.store.ingest import ingest
+
+    if work.to_run:
+        submit(work, folder, data, store, console, first, after, snapshot)
+        ingest(store, folder)
+    left_alone = wait_for(work, folder, store, console) if wait else bool(work.to_run)
+    return conclude(work, store, None, console, names, submitted=left_alone)
+
+
+def conclude(
+    work: Work, store: Store, outcome: Outcome | None, console: Console, names: Sequence[str], submitted: bool = False
+) -> bool:
+    """Say how it ended; returns whether anything went wrong."""
+    from itopctl.cli.tables import failures_table
+    from itopctl.report.formats import rich_tables
+    from itopctl.store.queries import failures, run_states
+
+    states = [state for state, _ in run_states(store, list(work.configs)).values()]
+    failed = failures(store, list(work.configs))
+    done, running, pending = (states.count(state) for state in ("done", "running", "pending"))
+    total = len(work.configs)
+    left = total - done - running - pending - len(failed)
+    if failed and not submitted:
+        console.print(rich_tables([failures_table(failed)]))
+    if outcome and outcome.common_cause:
+        cause, message = outcome.common_cause
+        console.print(f"Stopped after repeated quick failures. The common cause is {cause}: {message}", markup=False)
+    elsewhere = f"{running:,} " + ("running" if submitted else "being run by another command")
+    parts = [f"{done:,} of {plural(total, 'run')} done", f"{len(failed):,} failed" * bool(failed)]
+    parts += [elsewhere * bool(running), f"{pending:,} pending" * bool(pending), f"{left:,} not finished" * bool(left)]
+    console.print(", ".join(filter(None, parts)) + ".")
+    if submitted:
+        console.print(f"Follow them: itopctl status {' '.join(names)} --watch")
+        return False
+    if left:
+        interrupted = "Interrupted. " if outcome and outcome.stopped == "interrupted" else ""
+        console.print(f"{interrupted}Run the same command again to go on from there.")
+    elif done:
+        console.print(f"See the results: itopctl report {' '.join(names)} --table paper")
+    return bool(failed) or left > 0

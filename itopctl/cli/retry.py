@@ -1,0 +1,165 @@
+"""`itopctl retry`: run again what failed, chosen by why it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from itopctl.cli.common import (
+    DataDirOption,
+    FormatOption,
+    ResultsOption,
+    StoreOption,
+    SweepsArgument,
+    check_format,
+    open_results,
+    print_tables,
+)
+from itopctl.cli.launch import (
+    AfterOption,
+    FirstOption,
+    RunsPerGpuOption,
+    SlurmOption,
+    SnapshotOption,
+    WaitOption,
+    WorkersOption,
+    carry_out_here,
+    carry_out_there,
+    complete_clusters,
+)
+from itopctl.errors import UserError, plural, unknown
+
+if TYPE_CHECKING:
+    from itopctl.cli.launch import Work
+    from itopctl.store.rundir import Results
+
+
+def _complete_causes(incomplete: str) -> list[str]:
+    from itopctl.dispatch.causes import Cause
+
+    return [cause for cause in get_args(Cause) if cause.startswith(incomplete)]
+
+
+def retry(
+    sweeps: SweepsArgument = None,
+    cause: Annotated[
+        str | None,
+        typer.Option(
+            "--cause", help="Only runs that ended so, such as timeout,node-failure.", autocompletion=_complete_causes
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and start nothing.")] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="Where to run: local or slurm.  [default: where the sweep was run last]",
+            show_default=False,
+            autocompletion=complete_clusters,
+        ),
+    ] = None,
+    slurm: SlurmOption = None,
+    wait: WaitOption = False,
+    first: FirstOption = 0,
+    after: AfterOption = None,
+    snapshot: SnapshotOption = True,
+    workers: WorkersOption = None,
+    runs_per_gpu: RunsPerGpuOption = 1,
+    results: ResultsOption = None,
+    data_dir: DataDirOption = None,
+    store: StoreOption = None,
+    format_: FormatOption = "rich",
+) -> None:
+    """Run failed and lost runs again, each from its newest checkpoint.
+
+    With --cause also those that were cancelled, if `cancelled` is among the causes.
+    """
+    from itopctl.cli.cluster import look, say
+    from itopctl.cli.launch import check_cluster, check_data
+    from itopctl.cli.tables import failures_table
+    from itopctl.report.formats import make_console
+    from itopctl.store.queries import check_sweeps, ended_badly
+    from itopctl.train.data.catalogue import data_folder
+
+    style = check_format(format_, json=False)
+    causes = _causes(cause)
+    folder, opened = open_results(results, store, first=lambda found: say(look(found)))
+    check_sweeps(opened, sweeps or [])
+    chosen = ended_badly(opened, sweeps or [], causes)
+    manifests = _manifests(folder, sweeps or [])
+    where = cluster or _last_place(manifests, {run["run_id"] for run in chosen})
+    check_cluster(where, slurm or [], wait, after or [], workers, runs_per_gpu)
+    if dry_run or not chosen:
+        if style == "rich":
+            typer.echo(f"{plural(len(chosen), 'run')} to try again" + (f", on {where}." if chosen else "."))
+        if chosen:
+            print_tables([failures_table(chosen)], style)
+        return
+    work = _work(manifests, [run["run_id"] for run in chosen], slurm or [])
+    data, console = data_folder(data_dir), make_console()
+    names = list(work.runs)
+    console.print(f"{plural(len(work.to_run), 'run')} to try again.")
+    if where == "local":
+        check_data(work, data)
+        failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first)
+    else:
+        failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _causes(text: str | None) -> list[str]:
+    from itopctl.dispatch.causes import Cause
+
+    known = [cause for cause in get_args(Cause) if cause != "finished"]
+    causes = [word.strip() for word in (text or "").split(",") if word.strip()]
+    for word in causes:
+        if word not in known:
+            raise UserError(f"--cause: {unknown('cause', word, known)}")
+    return causes
+
+
+def _manifests(folder: Results, sweeps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    from itopctl.store.rundir import read_json
+
+    paths = {path.stem: path for path in folder.manifests()}
+    return {name: read_json(path) or {} for name, path in paths.items() if not sweeps or name in sweeps}
+
+
+def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
+    """Where the sweeps of these runs were last run. Raises UserError where that is not one place."""
+    places = {
+        str(manifest.get("cluster", "local"))
+        for manifest in manifests.values()
+        if not runs.isdisjoint(point["run_id"] for point in manifest.get("runs", []))
+    }
+    if len(places) > 1:
+        raise UserError(f"these runs were made on {' and '.join(sorted(places))}; say where with --cluster.")
+    return places.pop() if places else "local"
+
+
+def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str]) -> Work:
+    from itopctl.cli.launch import Work, share_out
+    from itopctl.spec.config import RunConfig
+    from itopctl.spec.reading import Document
+    from itopctl.spec.slurm import check_together, merged, options_of, parse_options, read_profile
+
+    wanted = set(chosen)
+    members = {
+        name: [point["run_id"] for point in manifest.get("runs", []) if point["run_id"] in wanted]
+        for name, manifest in manifests.items()
+    }
+    configs = {
+        point["run_id"]: RunConfig.model_validate(point["config"])
+        for manifest in manifests.values()
+        for point in manifest.get("runs", [])
+        if point["run_id"] in wanted
+    }
+    profile, typed = read_profile(), parse_options(slurm)
+    options = {}
+    for name, manifest in manifests.items():
+        recorded = options_of(Document(f"sweep {name}", "", {}), ("slurm",), manifest.get("slurm"))
+        options[name] = merged(profile, recorded, typed)
+        check_together(options[name])
+    return Work(share_out(members, chosen), configs, options)

@@ -1,0 +1,56 @@
+"""How an attempt ended, where its own process cannot say it any more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from itopctl.dispatch.causes import Cause
+from itopctl.store.journal import JournalWriter, open_attempt
+from itopctl.store.rundir import RunDirectory, lock_holder, release_lock_of_the_dead
+
+
+def end_for_the_dead(
+    run: RunDirectory, is_theirs: Callable[[dict[str, Any]], bool], cause: Cause, message: str,
+    ended_job: str | None = None,
+) -> bool:  # fmt: skip
+    """Write the end of an attempt whose process is gone, and let go of its lock; whether there was one to end.
+
+    Where it cannot be written, the run counts as lost.
+
+    Args:
+        run: its directory.
+        is_theirs: tells from the lock, or else from the attempt's first event, whether the attempt was the dead one's.
+        cause, message: why it ended.
+        ended_job: the lock's name for a job of which the scheduler says that it is over.
+    """
+    owner = lock_holder(run) or open_attempt(run.journal)
+    if owner is None or not is_theirs(owner):
+        return False  # it had not begun, or was through with it; the journal is nobody's, or another's
+    ended = False
+    with contextlib.suppress(OSError):
+        if open_attempt(run.journal) is not None:
+            journal = JournalWriter(run.journal, continuing=True)
+            journal.write("failed", {"step": None, "epoch": None, "cause": cause, "message": message})
+            journal.close()
+            ended = True
+        release_lock_of_the_dead(run, ended_job)
+    return ended
+
+
+def close_forgotten_attempt(run: RunDirectory, job_id: str | None) -> None:
+    """End the attempt of an earlier start of the same job that left no word; only for who holds the run's lock.
+
+    Where a scheduler preempts a job, or its time is up, the job is told and says so itself. What it starts again
+    without that was lost with its node.
+    """
+    left = open_attempt(run.journal)
+    if job_id is None or left is None or left.get("job_id") != job_id:
+        return
+    journal = JournalWriter(run.journal, continuing=True)
+    journal.write("failed", {
+        "step": None, "epoch": None, "cause": "node-failure",
+        "message": f"the scheduler started the job again, without a word from {left.get('host')}",
+    })  # fmt: skip
+    journal.close()

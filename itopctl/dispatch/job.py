@@ -1,0 +1,196 @@
+"""What runs in a job of SLURM: the runs of that job, by the same pool and workers as on the user's machine.
+
+Started as `python -m itopctl.dispatch.job SUBMISSION_FOLDER` by the batch script; which job it is, it learns from
+SLURM. It writes run directories only.
+
+SIGUSR2 comes before the time limit, SIGTERM at preemption and at scancel: each run is saved after its present step. At
+the time limit the job then asks to be started again; after a preemption SLURM does so by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from submitit.slurm.slurm import SlurmJobEnvironment
+
+from itopctl.dispatch.attempt import Job, Stop
+from itopctl.dispatch.causes import GOES_ON, Cause
+from itopctl.dispatch.manifest import record_config
+from itopctl.dispatch.pool import Outcome, Pool
+from itopctl.dispatch.scheduler import SchedulerError
+from itopctl.dispatch.script import signal_delay
+from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
+from itopctl.dispatch.slurm import Slurm
+from itopctl.dispatch.snapshot import code_here
+from itopctl.spec.config import RunConfig
+from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.journal import attempts_in, utc_now
+from itopctl.store.rundir import read_json
+from itopctl.store.submissions import Request, SubmissionDirectory, load_request
+
+MAX_TIMEOUTS = 5
+"""Times that a run may reach the time limit of its job and go on, as a rule."""
+
+_ASK_SECONDS = 3.0  # of the half minute that SLURM leaves a job
+_LATE_SECONDS = 70.0  # SLURM looks at time limits every half minute or so, and signals a minute early or late
+
+
+class JobProcess:
+    """One process of a job: the runs it is to make, and what it does when it is told to end.
+
+    Args:
+        directory: of the submission.
+        environment: what SLURM says of this job.
+    """
+
+    def __init__(self, directory: SubmissionDirectory, environment: SlurmJobEnvironment) -> None:
+        self.directory, self.results = directory, directory.results
+        self.request: Request = load_request(directory)
+        self.options = SlurmOptions.model_validate(self.request.options)
+        self.job_id = environment.job_id
+        self.runs = self.request.jobs[int(environment.array_task_id or 0)]
+        configs = read_json(directory.configs) or {}
+        self.configs = {run_id: RunConfig.model_validate(configs[run_id]) for run_id in self.runs}
+        self.start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        self.why: Stop | None = None
+        self.to_requeue = False
+        self.pool: Pool | None = None
+
+    def run(self) -> int:
+        """Make the runs; returns the exit code: 0 where all are done."""
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGCONT, signal.SIG_IGN)
+        job = Job("slurm", self.job_id, self.request.cluster, self.start, self._code())
+        self._say(f"job {self.job_id}, start {self.start}: {len(self.runs)} runs")
+        runs = [run_id for run_id in self.runs if self._is_to_run(run_id)]
+        slots = self._slots()
+        pool = Pool(self.results, Path(self.request.data_dir), slots[: len(runs)], self, self._prepare, job)
+        self.pool = pool
+        if self.why is not None:
+            pool.stop(self.why)
+        outcome = pool.run(runs) if runs else Outcome()
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
+        if outcome.common_cause:
+            self._say("stopped after repeated quick failures: " + ": ".join(outcome.common_cause))
+        if self._asks_for_another_start():
+            self._requeue()
+        well = all(self._is_done(run_id) or outcome.states.get(run_id) == "elsewhere" for run_id in self.runs)
+        return 0 if well else 1
+
+    # The runs ---------------------------------------------------------------------------------------------
+
+    def _is_done(self, run_id: str) -> bool:
+        return read_json(self.results.run(run_id).result) is not None
+
+    def _is_to_run(self, run_id: str) -> bool:
+        """Not what is finished, was called off, or has had its chance in an earlier start of this job."""
+        run = self.results.run(run_id)
+        if self._is_done(run_id) or run.cancel.exists():
+            return False
+        own = [attempt for attempt in attempts_in(run.journal) if attempt.job_id == self.job_id]
+        if own and own[-1].cause is not None and own[-1].cause not in GOES_ON:
+            return False
+        return sum(attempt.cause == "timeout" for attempt in own) <= self._max_timeouts
+
+    @property
+    def _max_timeouts(self) -> int:
+        return MAX_TIMEOUTS if self.options.max_timeouts is None else self.options.max_timeouts
+
+    def _prepare(self, run_id: str) -> None:
+        record_config(self.results, run_id, self.configs[run_id])
+
+    def _slots(self) -> Sequence[Any]:
+        gpus = visible_gpus() if self.options.gpu_count else []
+        together = self.options.runs_per_gpu or 1
+        cores = self.options.cpus_per_task or int(os.environ.get("SLURM_CPUS_ON_NODE") or 0) or available_cores()
+        return plan_slots(None if gpus else together, together, cores, gpus)
+
+    def _code(self) -> dict[str, Any]:
+        """What runs here, and what was submitted, where that is something else."""
+        asked = self.request.code
+        here = code_here([self.results.path, Path(self.request.data_dir)], asked.get("modules", ()))
+        found = here.of_attempt()
+        if here.digest != asked.get("digest"):
+            self._say(f"the code has changed since it was submitted: {asked.get('digest')} then, {here.digest} now")
+            found["submitted_code"] = asked.get("digest")
+        return found
+
+    # Ending early -----------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        # The first says it all. Whatever this process starts gets the next ones, too, unless they are ignored.
+        for one in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(one, signal.SIG_IGN)
+        if self.why is not None:
+            return
+        self.why = self._reason(number)
+        if self.pool is not None:
+            self.pool.stop(self.why)
+
+    def _reason(self, number: int) -> Stop:
+        """Why this job is told to end: its time is up, somebody cancelled it, or others need its place."""
+        told = f"job {self.job_id} was told to end ({signal.Signals(number).name})"
+        try:
+            job = Slurm().own_job(self.job_id, timeout=_ASK_SECONDS)
+        except SchedulerError:  # no time to ask again
+            self.to_requeue = number == signal.SIGUSR2
+            return ("timeout" if number == signal.SIGUSR2 else "preempted"), told
+        self.to_requeue = job.running
+        margin = signal_delay(self.options) + _LATE_SECONDS if number == signal.SIGUSR2 else _LATE_SECONDS
+        if job.seconds_left is not None and job.seconds_left <= margin:
+            return "timeout", f"{told}, its time is up"
+        if number == signal.SIGTERM and job.restarts <= self.start and not job.running:
+            return "cancelled", f"{told}, it was cancelled"
+        return "preempted", told
+
+    def _asks_for_another_start(self) -> bool:
+        """SLURM does not start a job again that ends by itself, before its limit or in the grace of a preemption."""
+        return self.to_requeue and any(self._is_to_run(run_id) for run_id in self.runs)
+
+    def _requeue(self) -> None:
+        self._say("asking for another start")
+        try:
+            Slurm().requeue(self.job_id)
+        except SchedulerError as error:
+            self._say(str(error))
+        else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(30)  # until SLURM ends this process: its exit would count as the job's
+
+    # Observer of the pool ---------------------------------------------------------------------------------
+
+    def event(self, event: dict[str, Any]) -> None:
+        pass
+
+    def started(self, run_id: str) -> None:
+        self._say(f"run {run_id} started")
+
+    def ended(self, run_id: str, state: str, cause: Cause | None, message: str | None, again: bool) -> None:
+        self._say(f"run {run_id} {state}" + (f": {cause}: {message}" if message else "") + again * "; once more")
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def tick(self) -> None:
+        pass
+
+    def _say(self, text: str) -> None:
+        print(f"{utc_now()} {text}", flush=True)
+
+
+def main() -> int:
+    """Be the job that SLURM started."""
+    return JobProcess(SubmissionDirectory(Path(sys.argv[1])), SlurmJobEnvironment()).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The batch script of a submission, and handing it to SLURM; both by submitit.
+
+What a job runs is not pickled: the script names the submission's folder, which has all that the job needs before SLURM
+knows of it. So a job whose submitter died is as good as any other, and no pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import submitit
+import submitit.core.utils
+from submitit.slurm import slurm as submitit_slurm
+
+from itopctl.dispatch.scheduler import SchedulerError
+from itopctl.dispatch.slurm import environment
+from itopctl.errors import UserError
+from itopctl.spec.slurm import SlurmOptions
+
+SIGNAL_DELAY_S = 90
+"""Seconds before the time limit at which a run is saved, as a rule."""
+
+DEPENDENCY_NEVER = "kill-on-invalid-dep"
+
+
+def script_text(
+    folder: Path, name: str, jobs: int, options: SlurmOptions, throttle: int | None, dependency: str | None,
+    snapshot: Path | None, workdir: Path, module: str = "itopctl.dispatch.job",
+) -> str:  # fmt: skip
+    """The batch script of an array of jobs.
+
+    Args:
+        folder: of the submission; logs go there.
+        name: of the jobs.
+        jobs: how many.
+        options: what each asks for.
+        throttle: how many may run at one time; None: as many as there is room for.
+        dependency: in sbatch's words, or None.
+        snapshot: folder of the code to run; None: whatever is installed when a job starts.
+        workdir: folder that jobs run in.
+        module: what each process of a job runs, with the submission's folder as its argument.
+
+    Raises:
+        UserError: a path that SLURM would read as something else.
+    """
+    if "%" in str(folder.absolute()) or "\n" in str(folder.absolute()) or "%" in str(workdir):
+        raise UserError(f"{folder}: SLURM gives '%' in a path a meaning of its own; use another results folder.")
+    command = " ".join([
+        shlex.quote(sys.executable), "-u", "-m", module, shlex.quote(str(folder.absolute())),
+    ])  # fmt: skip
+    parameters = _parameters(name, jobs, options, throttle, dependency, snapshot, workdir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # submitit's, on options that it does not know of
+        return submitit_slurm._make_sbatch_string(command=command, folder=folder, **parameters)
+
+
+def _parameters(
+    name: str, jobs: int, options: SlurmOptions, throttle: int | None, dependency: str | None, snapshot: Path | None,
+    workdir: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """What submitit is told; None leaves a parameter out."""
+    further: dict[str, Any] = {}
+    for key, value in (options.additional_parameters or {}).items():
+        if value is not False:
+            further[key.replace("_", "-")] = value
+    further.update({"requeue": True, "chdir": str(workdir)})
+    if dependency is not None and "afterok" in dependency:
+        further[DEPENDENCY_NEVER] = "yes"
+    exports = []
+    if snapshot is not None:
+        exports.append(f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    step = [f"--cpus-per-task={options.cpus_per_task}"] if options.cpus_per_task else []  # not inherited since 22.05
+    if options.distributed:
+        step.append("--kill-on-bad-exit=1")  # one that is gone would keep the others waiting
+    return {
+        "job_name": name,
+        "map_count": jobs,
+        "array_parallelism": throttle or jobs,
+        "partition": options.partition,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "gpus_per_node": options.gpus_per_node,
+        "cpus_per_task": options.cpus_per_task,
+        "mem": options.mem,
+        "time": options.timeout_min,
+        "ntasks_per_node": options.processes if options.distributed else 1,
+        "signal_delay_s": signal_delay(options),
+        "dependency": dependency,
+        "wckey": None,
+        "setup": [*(options.setup or []), *exports] or None,
+        "srun_args": step,
+        "additional_parameters": further,
+    }
+
+
+def signal_delay(options: SlurmOptions) -> int:
+    """Seconds before the time limit at which a run is saved: less where the limit is short."""
+    if options.signal_delay_s is not None or options.timeout_min is None:
+        return options.signal_delay_s or SIGNAL_DELAY_S
+    return min(SIGNAL_DELAY_S, options.timeout_min * 15)
+
+
+class _Executor(submitit.SlurmExecutor):
+    """submitit's executor, with our script."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        super().__init__(folder)
+        self.script = script
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return self.script
+
+
+def submit_script(folder: Path, script: str) -> str:
+    """Hand a script to SLURM; returns the array's id. A copy stays in the folder.
+
+    Raises:
+        SchedulerError: SLURM refused it, or gave no answer.
+    """
+    try:
+        with _clean_environment():
+            job = _Executor(folder, script)._submit_command("")
+    except submitit.core.utils.FailedJobError as error:
+        raise SchedulerError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:  # no srun on the PATH, or an answer that submitit cannot read
+        raise SchedulerError(f"SLURM cannot be used: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        raise SchedulerError(f"sbatch cannot be started: {error.strerror or error}.") from error
+    finally:
+        for left in folder.glob(".submission_file_*.sh"):
+            left.unlink(missing_ok=True)
+    return str(job.job_id)
+
+
+@contextlib.contextmanager
+def _clean_environment() -> Iterator[None]:
+    """Without what SLURM gives to a job: a job submitted from within another would inherit it."""
+    before, clean = dict(os.environ), environment()
+    os.environ.clear()
+    os.environ.update(clean)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,207 @@
+"""The code that jobs run: what it is, and a copy of it that later edits do not reach.
+
+A job may wait for days. What it imports by then must be what was there when it was submitted: this package, and the
+user's own modules from the folder the command was typed in. A snapshot is named by its content, so that a thousand
+submissions of the same code share one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import itopctl
+from itopctl.errors import EnvironmentUnfitError, UserError
+from itopctl.spec.config import RunConfig
+from itopctl.store.rundir import Results, read_json, write_json
+
+MAX_BYTES = 200_000_000
+_PACKAGE = Path(itopctl.__file__).parent
+_SUFFIXES = (".py", ".pyi", ".typed", ".yaml", ".yml", ".json", ".toml")
+_RECORD = "snapshot.json"
+DIGEST_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Code:
+    """What some process runs, or is to run.
+
+    Attributes:
+        git_commit, git_dirty: of the repository around the folder the command was typed in; None without one.
+        digest: 12 hex digits over the content of all files.
+        snapshot: folder of the copy, or None where jobs run what is installed.
+        workdir: the folder that jobs run in.
+        modules: top-level names of the user's modules.
+    """
+
+    git_commit: str | None
+    git_dirty: bool | None
+    digest: str
+    snapshot: str | None
+    workdir: str
+    modules: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def of_attempt(self) -> dict[str, Any]:
+        """What an attempt records of it."""
+        return {"git_commit": self.git_commit, "git_dirty": self.git_dirty, "code": self.digest}
+
+
+def find_code(folder: Path, apart: Iterable[Path], modules: Iterable[str]) -> Mapping[str, Path]:
+    """Files of the code that a job started in `folder` would import, by the path they have in a snapshot.
+
+    This package; and of the user's: all that git knows or does not ignore in the repository around the folder, or,
+    without a repository, the Python files of the folder and the packages in it that are named.
+
+    Args:
+        folder: where the command was typed.
+        apart: folders with results and data, never copied.
+        modules: top-level names of the user's modules, from the specs.
+    """
+    files = {f"itopctl/{path.relative_to(_PACKAGE)}": path for path in _sources(_PACKAGE)}
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is not None:
+        root = Path(top)
+        listed = _git(folder, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--full-name", "--", top)
+        own = {name: root / name for name in (listed or "").split("\0") if name}
+    else:
+        root = folder
+        packages = [folder / name for name in modules if (folder / name).is_dir()]
+        paths = [*folder.glob("*.py"), *(path for package in packages for path in _sources(package))]
+        own = {str(path.relative_to(folder)): path for path in paths}
+    barred = [path.resolve() for path in apart]
+    for name, path in own.items():
+        if name.startswith("itopctl/") and root / "itopctl" == _PACKAGE:
+            continue  # the package itself, seen from its own repository
+        inside = path.resolve() if barred else path
+        if path.is_file() and not any(inside.is_relative_to(bar) for bar in barred):
+            files.setdefault(name, path)
+    return dict(sorted(files.items()))
+
+
+def modules_of(configs: Iterable[RunConfig]) -> tuple[str, ...]:
+    """Top-level names of the user's modules that configs name, as in `package.module:function`."""
+    named = (value for config in configs for value in config.model_dump().values() if isinstance(value, str))
+    return tuple(sorted({value.partition(":")[0].partition(".")[0] for value in named if ":" in value}))
+
+
+def digest_of(files: Mapping[str, Path]) -> str:
+    """12 hex digits over names and content."""
+    digest = hashlib.sha256()
+    for name, path in files.items():
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            digest.update(f"{len(name.encode())} {name} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:DIGEST_LENGTH]
+
+
+def take(
+    results: Results, folder: Path, data_dir: Path, modules: Sequence[str], copy: bool = True, dry: bool = False
+) -> Code:
+    """Record the code, and copy it unless the user opted out.
+
+    Args:
+        results: the results folder; snapshots lie in it.
+        folder: where the command was typed.
+        data_dir: where data sets lie; never copied.
+        modules: top-level names of the user's modules, from the specs.
+        copy: whether jobs run a snapshot.
+        dry: whether only to say what would be done.
+
+    Raises:
+        UserError: it is too large to be only code.
+        EnvironmentUnfitError: it cannot be written.
+    """
+    folder = folder.absolute()
+    files = find_code(folder, [results.path, data_dir], modules)
+    commit, dirty = git_state(folder)
+    digest = digest_of(files)
+    if not copy:
+        return Code(commit, dirty, digest, None, str(folder), tuple(modules))
+    size = sum(path.stat().st_size for path in files.values())
+    if size > MAX_BYTES:
+        largest = max(files.values(), key=lambda path: path.stat().st_size)
+        raise UserError(
+            f"the code around {folder} is {size / 1e6:,.0f} MB (at most {MAX_BYTES / 1e6:,.0f}), {largest} the largest "
+            "file of it. Let git ignore what is no code, or give --no-snapshot."
+        )
+    target = results.snapshots.absolute() / digest
+    if not dry and not (target / _RECORD).exists():
+        _copy(files, target, {"digest": digest, "git_commit": commit, "git_dirty": dirty, "from": str(folder)})
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    workdir = target / folder.resolve().relative_to(Path(top).resolve()) if top else target
+    if not dry:
+        workdir.mkdir(parents=True, exist_ok=True)  # a folder without files is in no snapshot
+    return Code(commit, dirty, digest, str(target), str(workdir), tuple(modules))
+
+
+def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
+    """What this process runs: the snapshot it was started in, or what is there now; see `find_code`."""
+    snapshot = _PACKAGE.parent
+    record = read_json(snapshot / _RECORD)
+    if record is not None and record.get("digest") == snapshot.name:
+        return Code(record.get("git_commit"), record.get("git_dirty"), snapshot.name, str(snapshot), str(Path.cwd()))
+    commit, dirty = git_state(Path.cwd())
+    return Code(commit, dirty, digest_of(find_code(Path.cwd(), apart, modules)), None, str(Path.cwd()))
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Commit, and whether anything differs from it; None where there is no repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    status = _git(folder, "status", "--porcelain")
+    return commit, bool(status) if status is not None else None
+
+
+def _copy(files: Mapping[str, Path], target: Path, record: Mapping[str, Any]) -> None:
+    """Copy aside, then rename: a snapshot is there whole or not at all, whoever else makes the same."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".snapshot-", dir=target.parent))
+        try:
+            for name, path in files.items():
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, aside / name)
+            aside.chmod(0o755)
+            write_json(aside / _RECORD, dict(record))
+            with contextlib.suppress(FileExistsError):
+                _rename(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{target} cannot be written: {error.strerror}.") from error
+
+
+def _rename(aside: Path, target: Path) -> None:
+    try:
+        aside.rename(target)
+    except OSError:
+        if not (target / _RECORD).exists():
+            raise
+
+
+def _sources(package: Path) -> list[Path]:
+    return sorted(path for path in package.rglob("*") if path.suffix in _SUFFIXES and "__pycache__" not in path.parts)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.rstrip("\n")

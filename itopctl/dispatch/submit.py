@@ -1,0 +1,249 @@
+"""From runs to arrays of jobs: packed, split at the cluster's limit, throttled together, and handed over.
+
+What is about to be submitted is on disk, under a name that no other job has, before the scheduler hears of it: if this
+process dies in between, whoever looks next adopts the jobs.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError
+from itopctl.dispatch.script import script_text, submit_script
+from itopctl.dispatch.snapshot import Code
+from itopctl.spec.config import RunConfig
+from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.journal import utc_now
+from itopctl.store.rundir import Results, is_held, process_start
+from itopctl.store.submissions import (
+    Request,
+    Submission,
+    SubmissionDirectory,
+    SubmissionState,
+    claimed_runs,
+    live_submissions,
+    record,
+    save,
+    submitting,
+)
+
+_NAME_LENGTH = 60  # of a sweep's, in a job's
+
+
+@dataclass(frozen=True)
+class Array:
+    """An array of jobs to submit.
+
+    Attributes:
+        name: of its jobs.
+        jobs: run ids of each.
+        throttle: how many may run at one time, or None.
+        after_success: names of arrays, or ids of jobs, that must have succeeded before it starts.
+        after_end: names of arrays, or ids, that must be over before it starts.
+    """
+
+    name: str
+    jobs: tuple[tuple[str, ...], ...]
+    throttle: int | None
+    after_success: tuple[str, ...] = ()
+    after_end: tuple[str, ...] = ()
+
+    def dependency(self, ids: Mapping[str, str]) -> str | None:
+        """In sbatch's words; names are replaced by ids where they are known."""
+        parts = []
+        for kind, awaited in (("afterok", self.after_success), ("afterany", self.after_end)):
+            if awaited:
+                parts.append(":".join([kind, *(ids.get(one, one) for one in awaited)]))
+        return ",".join(parts) or None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Runs of one sweep that are to be submitted.
+
+    Attributes:
+        sweep: its name.
+        runs: their ids, in order.
+        options: what each job asks for.
+        first: so many runs go before the others; 0: none do.
+        after_success, after_end: ids of jobs to wait for.
+    """
+
+    sweep: str
+    runs: tuple[str, ...]
+    options: SlurmOptions
+    first: int = 0
+    after_success: tuple[str, ...] = ()
+    after_end: tuple[str, ...] = ()
+
+
+def arrays_of(
+    order: Order, largest_array: int, live: Sequence[Submission] = (),
+    token: Callable[[], str] = lambda: secrets.token_hex(4),
+) -> list[Array]:  # fmt: skip
+    """The arrays of an order, in the order of submission.
+
+    The jobs of a sweep that run at one time are `array_parallelism` at most, over all of its arrays, those submitted
+    earlier included: an array may use what others leave free, and otherwise waits for them to end.
+
+    Args:
+        order: what to submit.
+        largest_array: jobs of an array, at most (SLURM's MaxArraySize: one more than the largest index).
+        live: submissions with jobs that are not over.
+        token: makes names unique.
+    """
+    limit = order.options.array_parallelism
+    before = [one for one in live if one.request.sweep == order.sweep]
+    free = limit - sum(min(one.request.throttle or limit, len(one.live_jobs)) for one in before) if limit else 0
+    awaited = [one.state.job_id for one in before if one.state.job_id is not None]
+    arrays: list[Array] = []
+    first, rest = order.runs[: order.first], order.runs[order.first :]
+    firsts: tuple[str, ...] = ()
+    for runs in (first, rest):
+        for jobs in split(pack(runs, order.options.runs_per_job or 1), largest_array):
+            waits = limit is not None and free < 1
+            throttle = None if limit is None else min(limit if waits else free, len(jobs))
+            free -= 0 if waits else throttle or 0
+            arrays.append(Array(
+                name=f"{order.sweep[:_NAME_LENGTH]}-{token()}", jobs=jobs, throttle=throttle,
+                after_success=(*order.after_success, *firsts),
+                after_end=(*order.after_end, *(awaited if waits else ())),
+            ))  # fmt: skip
+            awaited.append(arrays[-1].name)
+        if runs is first:
+            firsts = tuple(array.name for array in arrays)
+    return arrays
+
+
+def pack(runs: Sequence[str], runs_per_job: int) -> list[tuple[str, ...]]:
+    """Runs of each job."""
+    return [tuple(runs[start : start + runs_per_job]) for start in range(0, len(runs), runs_per_job)]
+
+
+def split(jobs: Sequence[tuple[str, ...]], largest: int) -> list[tuple[tuple[str, ...], ...]]:
+    """Jobs of each array: as few arrays as can be, of nearly equal size."""
+    count = -(-len(jobs) // max(1, largest))
+    sizes = [len(jobs) // count + (index < len(jobs) % count) for index in range(count)]
+    starts = [sum(sizes[:index]) for index in range(count)]
+    return [tuple(jobs[start : start + size]) for start, size in zip(starts, sizes, strict=True)]
+
+
+def array_script(results: Results, array: Array, options: SlurmOptions, code: Code, ids: Mapping[str, str]) -> str:
+    """The exact batch script of an array."""
+    snapshot = Path(code.snapshot) if code.snapshot else None
+    return script_text(
+        results.submissions.absolute() / array.name, array.name, len(array.jobs), options, array.throttle,
+        array.dependency(ids), snapshot, Path(code.workdir),
+    )  # fmt: skip
+
+
+class Submitter:
+    """Hands orders to a scheduler.
+
+    Args:
+        results: the results folder.
+        data_dir: where data sets lie.
+        scheduler, cluster: where jobs go.
+        configs: run id → config.
+        attempts: run id → attempts at it before.
+        code: what the jobs run.
+    """
+
+    def __init__(
+        self, results: Results, data_dir: Path, scheduler: Scheduler, cluster: Cluster,
+        configs: Mapping[str, RunConfig],
+        attempts: Mapping[str, int], code: Code,
+    ) -> None:  # fmt: skip
+        self.results, self.data_dir = results, data_dir.absolute()
+        self.scheduler, self.cluster = scheduler, cluster
+        self.configs, self.attempts, self.code = configs, attempts, code
+
+    def submit(self, order: Order) -> list[Submission]:
+        """Submit what of an order is not at some job or process already.
+
+        Raises:
+            SchedulerError: the scheduler refused it; what was submitted before stays.
+        """
+        with submitting(self.results):
+            live = live_submissions(self.results)
+            runs = self.unclaimed(order.runs, live)
+            if not runs:
+                return []
+            left = Order(order.sweep, runs, order.options, order.first, order.after_success, order.after_end)
+            ids: dict[str, str] = {}
+            submitted = []
+            for array in arrays_of(left, self.cluster.largest_array, live):
+                script = array_script(self.results, array, order.options, self.code, ids)
+                submission = self._hand_over(self._record(order, array), script)
+                ids[array.name] = submission.state.job_id or ""
+                submitted.append(submission)
+            return submitted
+
+    def unclaimed(self, runs: Iterable[str], live: Sequence[Submission]) -> tuple[str, ...]:
+        """Runs that are at no job, at no process, and not finished."""
+        claimed = claimed_runs(live)
+        found = []
+        for run_id in runs:
+            run = self.results.run(run_id)
+            if run_id not in claimed and not run.result.exists() and not is_held(run):
+                found.append(run_id)
+        return tuple(found)
+
+    def _record(self, order: Order, array: Array) -> Submission:
+        runs = [run_id for job in array.jobs for run_id in job]
+        request = Request(
+            name=array.name, sweep=order.sweep, scheduler="slurm", cluster=self.cluster.name, user=self.cluster.user,
+            jobs=array.jobs, data_dir=str(self.data_dir), options=order.options.model_dump(exclude_none=True),
+            throttle=array.throttle, attempts={i: self.attempts[i] for i in runs if self.attempts.get(i)},
+            code=self.code.record(), by=this_process(), created_at=utc_now(),
+        )  # fmt: skip
+        for run_id in runs:
+            self.results.run(run_id).cancel.unlink(missing_ok=True)
+        return record(self.results, request, {i: self.configs[i].model_dump(mode="json") for i in runs})
+
+    def _hand_over(self, submission: Submission, script: str) -> Submission:
+        folder = submission.directory.path
+        try:
+            job_id = submit_script(folder, script)
+        except SchedulerError as error:
+            job_id = self._found_all_the_same(submission, error)
+        known = Submission(submission.directory, submission.request, SubmissionState(job_id, submission.state.jobs))
+        save(known)
+        return known
+
+    def _found_all_the_same(self, submission: Submission, error: SchedulerError) -> str:
+        """The id of jobs that are there although sbatch failed: its question can arrive and the answer be lost."""
+        try:
+            seen = self.scheduler.queue([submission.name])
+        except SchedulerError:
+            raise SchedulerError(
+                f"{error} Whether the jobs named {submission.name} were accepted is not known; the next command looks."
+            ) from error
+        if not seen:
+            shutil.rmtree(submission.directory.path, ignore_errors=True)
+            raise error
+        return seen[0].array_id
+
+
+def this_process() -> dict[str, object]:
+    """What tells this process from any other."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid())}
+
+
+def is_submitter_alive(submission: Submission) -> bool:
+    """Whether the process that recorded a submission may be about to submit it; known on its own host alone."""
+    by = submission.request.by
+    if by.get("host") != socket.gethostname() or not isinstance(by.get("pid"), int):
+        return False
+    return by.get("start") is not None and process_start(by["pid"]) == by["start"]
+
+
+def submission_named(results: Results, name: str) -> SubmissionDirectory:
+    """The folder of a submission."""
+    return SubmissionDirectory(results.submissions / name)

@@ -1,0 +1,238 @@
+"""What was handed to a scheduler, and what is known of it. One folder for each array of jobs submitted together.
+
+RESULTS/submissions/<name>/  request.json · configs.json · state.json · submission.sh · what the jobs print
+
+`request.json` and `configs.json` are written before the scheduler is asked, and never changed: whoever finds a job of
+that unique name can adopt it, and the job finds all it needs. `state.json` is what was last known; only commands on
+the user's machine write it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from itopctl.store.rundir import Results, one_at_a_time, read_json, write_json
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+JobPhase = Literal["pending", "running", "ended"]
+
+
+@dataclass(frozen=True)
+class SubmissionDirectory:
+    """Paths of one submission's files."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of its jobs, too; no other submission has it, whoever made it."""
+        return self.path.name
+
+    @property
+    def results(self) -> Results:
+        return Results(self.path.parent.parent)
+
+    @property
+    def request(self) -> Path:
+        return self.path / "request.json"
+
+    @property
+    def configs(self) -> Path:
+        return self.path / "configs.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    def outputs(self, index: int) -> list[Path]:
+        """Files with what the processes of a job printed, all attempts."""
+        return sorted(self.path.glob(f"*_{index}_*_log.*"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        name: of the submission and its jobs.
+        sweep: the sweep it was made for.
+        scheduler, cluster, user: whose jobs they are, and where.
+        jobs: run ids of each job; the position is the job's index in the array.
+        data_dir: where data sets lie, absolute.
+        options: what the jobs ask of the scheduler.
+        throttle: how many may run at one time, or None.
+        attempts: run id → attempts at it before, where there were any.
+        code: what the jobs run: commit, dirty flag, digest, and the snapshot's folder or None.
+        by: the process that submits: host, pid, start.
+        created_at: UTC.
+    """
+
+    name: str
+    sweep: str
+    scheduler: str
+    cluster: str
+    user: str
+    jobs: tuple[tuple[str, ...], ...]
+    data_dir: str
+    options: dict[str, Any]
+    throttle: int | None
+    attempts: dict[str, int]
+    code: dict[str, Any]
+    by: dict[str, Any]
+    created_at: str
+
+    @property
+    def runs(self) -> list[str]:
+        """Every run of every job."""
+        return [run_id for job in self.jobs for run_id in job]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What is known of one job.
+
+    Attributes:
+        phase: waiting in the scheduler's queue, at a node, or over.
+        word: the scheduler's own, such as `PENDING` or `NODE_FAIL`.
+        reason: why it waits, by the scheduler.
+        cause, message: why it ended; None where it ended by itself.
+        unseen_since: seconds since the epoch, by the clock of `unseen_by`, since the scheduler knows nothing of it.
+        unseen_by: the host that looked.
+    """
+
+    phase: JobPhase = "pending"
+    word: str | None = None
+    reason: str | None = None
+    cause: str | None = None
+    message: str | None = None
+    unseen_since: float | None = None
+    unseen_by: str | None = None
+
+
+@dataclass(frozen=True)
+class SubmissionState:
+    """What is known of a submission: the scheduler's id (None: not known that it has one), and each job's state."""
+
+    job_id: str | None
+    jobs: tuple[JobState, ...]
+
+    @property
+    def over(self) -> bool:
+        """Whether all its jobs are."""
+        return all(job.phase == "ended" for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission with what is known of it."""
+
+    directory: SubmissionDirectory
+    request: Request
+    state: SubmissionState
+
+    @property
+    def name(self) -> str:
+        return self.request.name
+
+    def id_of(self, index: int) -> str | None:
+        """The scheduler's id of a job."""
+        return None if self.state.job_id is None else f"{self.state.job_id}_{index}"
+
+    @property
+    def live_jobs(self) -> list[int]:
+        """Indices of the jobs that are not over."""
+        return [index for index, job in enumerate(self.state.jobs) if job.phase != "ended"]
+
+    @property
+    def live_runs(self) -> set[str]:
+        """Runs of jobs that are not over."""
+        return {run_id for index in self.live_jobs for run_id in self.request.jobs[index]}
+
+    def with_job(self, index: int, **changes: Any) -> Submission:
+        """The same with another state of one job."""
+        jobs = list(self.state.jobs)
+        jobs[index] = replace(jobs[index], **changes)
+        return replace(self, state=replace(self.state, jobs=tuple(jobs)))
+
+
+def record(results: Results, request: Request, configs: Mapping[str, Any]) -> Submission:
+    """Write down what is about to be submitted, before it is: the state last, which makes it count."""
+    directory = SubmissionDirectory(results.submissions / request.name)
+    write_json(directory.configs, dict(configs))
+    write_json(directory.request, asdict(request))
+    submission = Submission(directory, request, SubmissionState(None, tuple(JobState() for _ in request.jobs)))
+    save(submission)
+    return submission
+
+
+def save(submission: Submission) -> None:
+    """Write what is known of a submission."""
+    state = submission.state
+    known = [{name: value for name, value in asdict(job).items() if value is not None} for job in state.jobs]
+    write_json(submission.directory.state, {"job_id": state.job_id, "over": state.over, "jobs": known})
+
+
+def load(directory: SubmissionDirectory) -> Submission | None:
+    """A recorded submission; None where there is none, or none that is whole."""
+    state = read_json(directory.state)
+    try:
+        asked = load_request(directory)
+        known = tuple(JobState(**job) for job in (state or {})["jobs"])
+        if len(known) != len(asked.jobs):
+            return None
+        return Submission(directory, asked, SubmissionState((state or {})["job_id"], known))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def load_request(directory: SubmissionDirectory) -> Request:
+    """What was asked for. Raises ValueError where it is missing or not whole."""
+    request = read_json(directory.request)
+    if request is None or request.get("name") != directory.name:
+        raise ValueError(f"{directory.request} is missing or not whole")
+    try:
+        return Request(**{**request, "jobs": tuple(tuple(map(str, job)) for job in request["jobs"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{directory.request} is not whole: {error}") from error
+
+
+def directories(results: Results) -> list[SubmissionDirectory]:
+    """Every recorded submission, by name."""
+    try:
+        with os.scandir(results.submissions) as entries:
+            names = sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    return [SubmissionDirectory(results.submissions / name) for name in names]
+
+
+def live_submissions(results: Results) -> list[Submission]:
+    """Submissions with jobs that are not known to be over, oldest first."""
+    found = []
+    for directory in directories(results):
+        state = read_json(directory.state)
+        if state is not None and not state.get("over"):
+            submission = load(directory)
+            if submission is not None:
+                found.append(submission)
+    return sorted(found, key=lambda submission: submission.request.created_at)
+
+
+@contextlib.contextmanager
+def submitting(results: Results) -> Iterator[None]:
+    """Be the only process of this host that decides what to submit, or what became of it."""
+    results.submissions.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(results.submissions):
+        yield
+
+
+def claimed_runs(submissions: Sequence[Submission]) -> dict[str, Submission]:
+    """Run id → the submission that has it among its live jobs."""
+    return {run_id: submission for submission in submissions for run_id in submission.live_runs}
