@@ -47,6 +47,7 @@ class Job:
         job_id, cluster: the scheduler's job, and where; None where there is no scheduler.
         start: how many times the scheduler has started that job before.
         code: `git_commit`, `git_dirty` and `code` (a digest) of what runs, and `submitted_code` where it differs.
+        rank: fields of `itopctl.train.ranks.Rank`, where several processes train a run together.
     """
 
     scheduler: str = "local"
@@ -54,6 +55,7 @@ class Job:
     cluster: str | None = None
     start: int = 0
     code: dict[str, Any] = field(default_factory=dict)
+    rank: dict[str, Any] | None = None
 
     @property
     def lock_id(self) -> str | None:
@@ -89,6 +91,9 @@ def execute(
     job: Job,
     asked_to_stop: Callable[[], Stop | None],
     notify: Notify = lambda event: None,
+    rank: Any = None,
+    before_training: Callable[[dict[str, Any] | None], None] = lambda state: None,
+    blame: Callable[[], tuple[Cause, str] | None] = lambda: None,
 ) -> Ended:
     """Make one attempt at a run, from its newest checkpoint if it has one; all that happens is in its directory.
 
@@ -98,20 +103,26 @@ def execute(
         job: who runs it.
         asked_to_stop: asked after every step; the run stops where there is a reason.
         notify: gets a copy of every event.
+        rank: this process's, where several train together.
+        before_training: called with the state to go on from, when all is ready.
+        blame: asked for the true cause of an error, which may lie in another process.
     """
     try:
         with locked(run, job.lock_id, job.start) as still_locked:
             if read_json(run.result) is not None:
                 run.checkpoint.unlink(missing_ok=True)
                 return Ended("done", "finished")
+            if run.cancel.exists():
+                return Ended("cancelled", *CANCELLED)
             remove_leftovers(run)
-            with _output_to(run.log):
+            with output_to(run.log):
                 guarded = _Guarded(run, still_locked)
-                return _attempt(guarded, data_dir, job, _or_cancelled(run, asked_to_stop), notify)
+                make = _Maker(guarded, data_dir, rank, before_training, blame)
+                return _attempt(guarded, make, job, _or_cancelled(run, asked_to_stop), notify)
     except RunLockedError as error:
         return Ended("elsewhere", message=str(error))
     except (ItopctlError, OSError) as error:  # its directory cannot be used: there is no journal to say so in
-        return Ended("failed", "environment", _one_line(error))
+        return Ended("failed", "environment", one_line(error))
 
 
 class _Guarded:
@@ -141,7 +152,9 @@ def _or_cancelled(run: RunDirectory, asked_to_stop: Callable[[], Stop | None]) -
     def why() -> Stop | None:
         nonlocal looked_at
         asked = asked_to_stop()
-        if asked is None and time.monotonic() - looked_at >= _CANCEL_SECONDS:
+        if asked is not None:
+            return CANCELLED if run.cancel.exists() else asked
+        if time.monotonic() - looked_at >= _CANCEL_SECONDS:
             looked_at = time.monotonic()
             asked = CANCELLED if run.cancel.exists() else None
         return asked
@@ -150,7 +163,7 @@ def _or_cancelled(run: RunDirectory, asked_to_stop: Callable[[], Stop | None]) -
 
 
 def _attempt(
-    guarded: _Guarded, data_dir: Path, job: Job, asked_to_stop: Callable[[], Stop | None], notify: Notify
+    guarded: _Guarded, make: _Maker, job: Job, asked_to_stop: Callable[[], Stop | None], notify: Notify
 ) -> Ended:
     from itopctl.train.loop import TrainingDivergedError, TrainingStoppedError
 
@@ -163,7 +176,7 @@ def _attempt(
         config = load_config(run)
         state = _read_checkpoint(run)
         record.started(config, state)
-        result = _train(guarded, config, state, data_dir, record, lambda: asked_to_stop() is not None)
+        result = make.training(config, state, record, lambda: asked_to_stop() is not None)
         told = {"run_id": run.run_id, "attempt": journal.attempt, "finished_at": utc_now()}
         guarded.write_result({**told, **result})
         with contextlib.suppress(OSError):  # the result is there: nothing that follows can take the success away
@@ -182,28 +195,36 @@ def _attempt(
         return record.failed(cause_of_exception(error), str(error))
     except BaseException as error:  # the user's code may raise anything, SystemExit and KeyboardInterrupt included
         traceback.print_exc()
-        return record.failed(cause_of_exception(error), _one_line(error))
+        return record.failed(*(make.blame() or (cause_of_exception(error), one_line(error))))
     finally:
         journal.close()
 
 
-def _train(
-    guarded: _Guarded,
-    config: RunConfig,
-    state: dict[str, Any] | None,
-    data_dir: Path,
-    record: _Recorder,
-    should_stop: Callable[[], bool],
-) -> dict[str, Any]:
-    """Train from a checkpoint's state, or from the start; returns the result."""
-    from itopctl.train.loop import Training
-    from itopctl.train.measure import environment
+@dataclass(frozen=True)
+class _Maker:
+    """What a training needs beside its config; see `execute`."""
 
-    training = Training(config, data_dir, record, should_stop, guarded.save_checkpoint)
-    write_json(guarded.run.environment, {**environment(training.device), **record.job.code})
-    if state is not None:
-        training.load_state_dict(state)
-    return training.run()
+    guarded: _Guarded
+    data_dir: Path
+    rank: Any
+    before_training: Callable[[dict[str, Any] | None], None]
+    blame: Callable[[], tuple[Cause, str] | None]
+
+    def training(
+        self, config: RunConfig, state: dict[str, Any] | None, record: _Recorder, should_stop: Callable[[], bool]
+    ) -> dict[str, Any]:
+        """Train from a checkpoint's state, or from the start; returns the result."""
+        from itopctl.train.loop import Training
+        from itopctl.train.measure import environment
+        from itopctl.train.ranks import ALONE
+
+        self.before_training(state)
+        save, rank = self.guarded.save_checkpoint, self.rank or ALONE
+        training = Training(config, self.data_dir, record, should_stop, save, rank)
+        write_json(self.guarded.run.environment, {**environment(training.device), **record.job.code})
+        if state is not None:
+            training.load_state_dict(state)
+        return training.run()
 
 
 class _Recorder:
@@ -299,7 +320,7 @@ def _save_checkpoint(run: RunDirectory, state: dict[str, Any]) -> None:
         try:
             torch.save(state, aside)
         except RuntimeError as error:  # how PyTorch says that the disk is full
-            raise EnvironmentUnfitError(f"{run.checkpoint} cannot be written: {_one_line(error)}.") from error
+            raise EnvironmentUnfitError(f"{run.checkpoint} cannot be written: {one_line(error)}.") from error
 
 
 def _read_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
@@ -314,18 +335,18 @@ def _read_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
     except Exception as error:
         aside = run.checkpoint.with_suffix(".damaged.pt")
         run.checkpoint.replace(aside)
-        print(f"{run.checkpoint.name} cannot be read ({_one_line(error)}); set aside as {aside.name}", flush=True)
+        print(f"{run.checkpoint.name} cannot be read ({one_line(error)}); set aside as {aside.name}", flush=True)
         return None
     return state
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
 
 
 @contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
+def output_to(log: Path) -> Iterator[None]:
     """Send what the process prints, C code included, to the end of a file."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -26,18 +26,22 @@ from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import Outcome, Pool
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.script import signal_delay
-from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
+from itopctl.dispatch.slots import Slot, available_cores, plan_slots, visible_gpus
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import code_here
+from itopctl.errors import plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.journal import attempts_in, utc_now
-from itopctl.store.rundir import read_json
+from itopctl.store.rundir import read_json, write_json
 from itopctl.store.submissions import Request, SubmissionDirectory, load_request
 
 MAX_TIMEOUTS = 5
 """Times that a run may reach the time limit of its job and go on, as a rule."""
 
+_FIRST_PORT, _PORTS = 20_000, 40_000  # where the processes of a job meet; another port for another job
+_AGREE_SECONDS = 600.0
+_LAST_WORDS_SECONDS = 20.0
 _ASK_SECONDS = 3.0  # of the half minute that SLURM leaves a job
 _LATE_SECONDS = 70.0  # SLURM looks at time limits every half minute or so, and signals a minute early or late
 
@@ -51,7 +55,7 @@ class JobProcess:
     """
 
     def __init__(self, directory: SubmissionDirectory, environment: SlurmJobEnvironment) -> None:
-        self.directory, self.results = directory, directory.results
+        self.directory, self.results, self.environment = directory, directory.results, environment
         self.request: Request = load_request(directory)
         self.options = SlurmOptions.model_validate(self.request.options)
         self.job_id = environment.job_id
@@ -68,9 +72,9 @@ class JobProcess:
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._on_signal)
         signal.signal(signal.SIGCONT, signal.SIG_IGN)
-        job = Job("slurm", self.job_id, self.request.cluster, self.start, self._code())
-        self._say(f"job {self.job_id}, start {self.start}: {len(self.runs)} runs")
-        runs = [run_id for run_id in self.runs if self._is_to_run(run_id)]
+        job = Job("slurm", self.job_id, self.request.cluster, self.start, self._code(), self._rank())
+        runs = self._runs_to_make()
+        self._say(f"job {self.job_id}, start {self.start}: {len(runs)} of {plural(len(self.runs), 'run')} to make")
         slots = self._slots()
         pool = Pool(self.results, Path(self.request.data_dir), slots[: len(runs)], self, self._prepare, job)
         self.pool = pool
@@ -83,6 +87,8 @@ class JobProcess:
             self._say("stopped after repeated quick failures: " + ": ".join(outcome.common_cause))
         if self._asks_for_another_start():
             self._requeue()
+        if not self.leads:
+            return self._follow_out(outcome)
         well = all(self._is_done(run_id) or outcome.states.get(run_id) == "elsewhere" for run_id in self.runs)
         return 0 if well else 1
 
@@ -109,6 +115,8 @@ class JobProcess:
         record_config(self.results, run_id, self.configs[run_id])
 
     def _slots(self) -> Sequence[Any]:
+        if self.options.distributed:
+            return [Slot(self.options.cpus_per_task or 1)]  # with all GPUs of the job in sight
         gpus = visible_gpus() if self.options.gpu_count else []
         together = self.options.runs_per_gpu or 1
         cores = self.options.cpus_per_task or int(os.environ.get("SLURM_CPUS_ON_NODE") or 0) or available_cores()
@@ -123,6 +131,44 @@ class JobProcess:
             self._say(f"the code has changed since it was submitted: {asked.get('digest')} then, {here.digest} now")
             found["submitted_code"] = asked.get("digest")
         return found
+
+    # Several processes --------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process of its job that decides; most jobs have one alone."""
+        return self.environment.global_rank == 0
+
+    def _rank(self) -> dict[str, Any] | None:
+        """Who this is among the processes that train a run together. A job has one node, so they meet on it."""
+        if not self.options.distributed:
+            return None
+        port = _FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS
+        environment = self.environment
+        return {
+            "index": environment.global_rank, "count": environment.num_tasks, "local": environment.local_rank,
+            "master": f"127.0.0.1:{port}",
+        }  # fmt: skip
+
+    def _runs_to_make(self) -> list[str]:
+        """What this job has to do; several processes must agree on it, so the first tells the others."""
+        agreed = self.directory.path / f"runs-{self.job_id}-{self.start}.json"
+        if self.leads:
+            runs = [run_id for run_id in self.runs if self._is_to_run(run_id)]
+            if self.options.distributed:
+                write_json(agreed, {"runs": runs})
+            return runs
+        until = time.monotonic() + _AGREE_SECONDS
+        while (told := read_json(agreed)) is None and time.monotonic() < until and self.why is None:
+            time.sleep(0.2)
+        return list(told["runs"]) if told else []
+
+    def _follow_out(self, outcome: Outcome) -> int:
+        """End as a process that follows: after the first, which has more to write, and whose end is the job's."""
+        if "failed" in outcome.states.values():
+            time.sleep(_LAST_WORDS_SECONDS)
+            return 1
+        return 0
 
     # Ending early -----------------------------------------------------------------------------------------
 
@@ -144,17 +190,17 @@ class JobProcess:
         except SchedulerError:  # no time to ask again
             self.to_requeue = number == signal.SIGUSR2
             return ("timeout" if number == signal.SIGUSR2 else "preempted"), told
-        self.to_requeue = job.running
+        self.to_requeue = job.running and (number == signal.SIGUSR2 or job.preempted)
         margin = signal_delay(self.options) + _LATE_SECONDS if number == signal.SIGUSR2 else _LATE_SECONDS
         if job.seconds_left is not None and job.seconds_left <= margin:
             return "timeout", f"{told}, its time is up"
-        if number == signal.SIGTERM and job.restarts <= self.start and not job.running:
+        if number == signal.SIGTERM and job.restarts <= self.start and not job.preempted:
             return "cancelled", f"{told}, it was cancelled"
         return "preempted", told
 
     def _asks_for_another_start(self) -> bool:
         """SLURM does not start a job again that ends by itself, before its limit or in the grace of a preemption."""
-        return self.to_requeue and any(self._is_to_run(run_id) for run_id in self.runs)
+        return self.leads and self.to_requeue and any(self._is_to_run(run_id) for run_id in self.runs)
 
     def _requeue(self) -> None:
         self._say("asking for another start")

@@ -98,7 +98,7 @@ class _End:
 class _Worker:
     """A worker process, and the run it is at."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, scheduler: str) -> None:
         self.slot = slot
         self.run_id: str | None = None
         self.began = 0.0
@@ -114,7 +114,7 @@ class _Worker:
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "itopctl.dispatch.worker", str(write_end), str(slot.threads)],
+            [sys.executable, "-m", "itopctl.dispatch.worker", str(write_end), str(slot.threads), scheduler],
             stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
             start_new_session=True, env=environment,
         )  # fmt: skip
@@ -191,6 +191,8 @@ class Pool:
         self._quick_failures: list[_End] = []
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
+        # Several processes that train together cannot be put together again when one of them is gone.
+        self._most_tries = MAX_ATTEMPTS if self.job.rank is None else 1
         self._kill = False
         self._oom_kills = oom_kills()
         self._why: Stop = ("cancelled", "")
@@ -246,7 +248,7 @@ class Pool:
                 self._hear(worker, last=True)  # its stream may be held open by a process that it started
 
     def _start_worker(self, slot: Slot) -> None:
-        worker = _Worker(slot)
+        worker = _Worker(slot, self.job.scheduler)
         self._workers[worker.report] = worker
         self._selector.register(worker.report, selectors.EVENT_READ, worker)
 
@@ -298,7 +300,7 @@ class Pool:
     def _give(self, worker: _Worker) -> None:
         if not self._queue:
             self._take_back_abandoned()
-        while self._queue and self.results.run(self._queue[0]).cancel.exists():
+        while self._queue and self.job.rank is None and self.results.run(self._queue[0]).cancel.exists():
             self.outcome.states[self._queue.popleft()] = "cancelled"
         if self.outcome.stopped or not self._queue:
             self._tell_to_stop(worker)
@@ -322,9 +324,9 @@ class Pool:
 
     def _count(self, end: _End) -> bool:
         """Keep the books on an attempt that ended; returns whether its run is to be tried again."""
-        again = end.state == "failed" and end.cause in RETRIED_AT_ONCE and self._tries[end.run_id] < MAX_ATTEMPTS
+        again = end.state == "failed" and end.cause in RETRIED_AT_ONCE and self._tries[end.run_id] < self._most_tries
         self.outcome.states[end.run_id] = end.state
-        if end.state == "elsewhere" and self._tries[end.run_id] < MAX_ATTEMPTS:
+        if end.state == "elsewhere" and self._tries[end.run_id] < self._most_tries:
             self._elsewhere.add(end.run_id)
         if again and not self.outcome.stopped:
             self._queue.append(end.run_id)

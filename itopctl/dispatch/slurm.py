@@ -27,11 +27,13 @@ class OwnJob:
 
     Attributes:
         running: whether it still counts as running; not after scancel, nor where it has no grace before it ends.
+        preempted: whether it is in the grace that a preemption may leave it.
         restarts: how often it was started again; one that is preempted counts so from the moment it is told to end.
         seconds_left: to its time limit, if it has one.
     """
 
     running: bool
+    preempted: bool
     restarts: int
     seconds_left: float | None
 
@@ -98,7 +100,9 @@ class Slurm:
         fields = _pairs(run("scontrol", "show", "job", "--oneliner", job_id, timeout=timeout).replace(" ", "\n"))
         limit, spent = _seconds(fields.get("TimeLimit", "")), _seconds(fields.get("RunTime", ""))
         return OwnJob(
-            running=fields.get("JobState") == "RUNNING", restarts=int(fields.get("Restarts", "0")),
+            running=fields.get("JobState") == "RUNNING",
+            preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown"),
+            restarts=int(fields.get("Restarts", "0")),
             seconds_left=limit - spent if limit is not None and spent is not None else None,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """One process that trains run after run: torch is imported once. Used by the local pool, and by jobs of a scheduler.
 
-Started as `python -m itopctl.dispatch.worker REPORT_FD THREADS`. Commands come as JSON lines on standard input:
-`{"run": path of a run directory, "data_dir": …, "job": …}`, or `{"stop": cause, "message": why}`: stop after the
+Started as `python -m itopctl.dispatch.worker REPORT_FD THREADS SCHEDULER`. Commands come as JSON lines on standard
+input: `{"run": path of a run directory, "data_dir": …, "job": …}`, or `{"stop": cause, "message": why}`: stop after the
 current step. The end of the input means stop, too, so no worker outlives its pool. Reports go as JSON lines to the file
 descriptor: `{"ready": …}`, events of the run, and `{"ended": …}`. What the training prints goes to the run's log.
 """
@@ -21,15 +21,17 @@ from typing import Any, TextIO
 
 from itopctl.dispatch.attempt import Job, Stop, execute
 from itopctl.dispatch.causes import Cause
+from itopctl.dispatch.together import execute_together
 from itopctl.store.rundir import RunDirectory
 
 
-def main(report_fd: int, threads: int) -> None:
+def main(report_fd: int, threads: int, scheduler: str) -> None:
     """Serve commands from standard input until it ends or says stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(report_fd, False)  # or a process that the user's code starts would keep the pool waiting
-    for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a scheduler signals all processes of a job; the pool tells us to stop
+    if scheduler != "local":
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it signals all processes of a job; the pool tells us to stop
     stop = _StopBox()
     commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_listen, args=(_take_over_standard_input(), commands, stop), daemon=True).start()
@@ -43,7 +45,8 @@ def main(report_fd: int, threads: int) -> None:
     while (command := commands.get()) is not None and stop.why() is None:
         run = RunDirectory(Path(command["run"]))
         job = Job(**command["job"])
-        ended = execute(run, Path(command["data_dir"]), job, stop.why, lambda event: _report(report_fd, event))
+        make = execute if job.rank is None else execute_together
+        ended = make(run, Path(command["data_dir"]), job, stop.why, lambda event: _report(report_fd, event))
         _report(report_fd, {"ended": run.run_id, **ended.__dict__})
         if torch.cuda.is_available():
             if ended.state == "failed":
@@ -91,4 +94,4 @@ def _report(report_fd: int, message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -3,11 +3,14 @@
 Nothing here depends on how many runs go on beside it: the order of batches, augmentation, masks and growth are
 each keyed by the run's seed, so the same config on the same machine with the same thread count gives the same
 result to the bit, interrupted and resumed or not.
+
+Several processes (`Rank`) train one run by the same mathematics: of every batch each takes its share, the loss is that
+of the whole batch, and process 0 evaluates, tells and saves. They differ from one process by round-off, and by what a
+model draws or computes over a batch itself (dropout; batch norm on CPUs, see `Network`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -16,23 +19,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from itopctl.catalogue import MODELS
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.spec.config import RunConfig
-from itopctl.train.data.tensors import Part, load_images
+from itopctl.train.data.tensors import load_images, share_of
+from itopctl.train.evaluation import Evaluation, evaluate, evaluation_stride
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
+from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
+from itopctl.train.ranks import ALONE, Rank
 from itopctl.train.setup import choose_device, rules_of, seed_everything
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its fields; `step` and `epoch` are always among them."""
 
 _LOSS_WINDOW = 64  # losses checked at a time: one synchronisation with the device for so many steps
-_EVALUATION_SHARE = 0.25  # of the training cost, at most, for accuracies at topology updates
 _PROGRESS_SECONDS = 0.5
+_STOP_STRIDE = 8  # steps after which several processes ask each other whether to stop: that waits for the device
 
 CHECKPOINT_SECONDS = 600.0
 """A checkpoint is saved at the end of an epoch where the last is older than this."""
@@ -60,15 +65,6 @@ class TrainingStoppedError(Exception):
     def __init__(self, step: int) -> None:
         self.step = step
         super().__init__(f"after step {step}")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Accuracies after `step` steps, fractions in [0, 1]; validation is None where nothing is held out."""
-
-    step: int
-    validation_accuracy: float | None
-    test_accuracy: float
 
 
 @dataclass
@@ -103,8 +99,11 @@ class Training:
         config: the resolved run.
         data_dir: where data sets lie.
         emit: receives every event.
-        should_stop: asked after each step; True makes `run` call `checkpoint` and raise TrainingStoppedError.
+        should_stop: asked after each step; True makes `run` call `checkpoint` and raise TrainingStoppedError. With
+            several processes, True in any of them makes all stop, within `_STOP_STRIDE` steps and after the same one.
         checkpoint: called with the state to save.
+        rank: which of the processes that train this run this is. They have `joined`, and all of them make the same
+            calls. Only process 0 calls `emit` and `checkpoint`.
 
     Raises:
         EnvironmentUnfitError: data missing or damaged. UserError: the sparsity cannot be reached.
@@ -117,40 +116,43 @@ class Training:
         emit: Emit,
         should_stop: Callable[[], bool] = lambda: False,
         checkpoint: Callable[[dict[str, Any]], None] = lambda state: None,
+        rank: Rank = ALONE,
     ) -> None:
         self.config = config
-        self.emit = emit
+        self.rank = rank
+        self.emit: Emit = emit if rank.leads else lambda event, fields: None
         self.should_stop = should_stop
         self.checkpoint = checkpoint
         self.started = time.perf_counter()
-        self.device = choose_device(config.device)
+        self.device = choose_device(config.device, rank)
         reset_peak_memory(self.device)
         self.data = load_images(config.dataset, config.validation, data_dir.resolve(), self.device)
         seed_everything(config.seed)
-        self.model = self._make_model()
+        self.network = Network(config, self.data.shape, self.data.classes, self.device, rank)
+        self.model = self.network.model
         scaled = config.precision == "fp16"
         self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
         self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self.sparse = SparseTraining(
-            self.model, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
+            self.network.shared, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
             total_steps=config.total_steps, seed=config.seed,
         )  # fmt: skip
         example = torch.zeros(1, *self.data.shape, device=self.device)
         self.meter = FlopsMeter(layer_costs(self.model, example))
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
-        self.forward: Callable[..., Any] = self._compile() if config.compile else self.model
         self.progress = Progress(last_zeta=config.drop_fraction)
         self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
         self.loss_count = 0
         self.evaluation_seconds = 0.0
         self.last_evaluation: Evaluation | None = None
         self.last_told = self.last_saved = time.perf_counter()
-        self.evaluation_stride = self._choose_evaluation_stride()
+        self.evaluation_stride = evaluation_stride(config, len(self.data.validation) + len(self.data.test))
+        self.stop_wanted = False
 
     # The training -----------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns the result, as written to `result.json`."""
+        """Train to the end; returns the result, as written to `result.json`, in every process."""
         config = self.config
         self.emit("progress", {
             **self._position(), "device": str(self.device), "maskable": self.sparse.maskable,
@@ -163,16 +165,18 @@ class Training:
         return self._result()
 
     def _train_epoch(self, epoch: int) -> None:
-        config = self.config
+        config, rank = self.config, self.rank
         start = self.progress.step - epoch * config.steps_per_epoch
         began, evaluating = time.perf_counter(), self.evaluation_seconds
         self.model.train()
-        for images, labels in self.data.train_batches(config.batch_size, config.augment, config.seed, epoch, start):
+        for images, labels in self.data.train_batches(
+            config.batch_size, config.augment, config.seed, epoch, start, (rank.index, rank.count)
+        ):
             update = self._train_step(images, labels)
             if update is not None:
                 self._record_update(update)
             self._tick()
-            if self.should_stop():
+            if self._stopping():
                 self._check_losses()
                 self._save()
                 raise TrainingStoppedError(self.progress.step)
@@ -186,10 +190,10 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = config.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        with self._precision():
-            loss = functional.cross_entropy(
-                self.forward(self._layout(images)), labels, label_smoothing=config.label_smoothing
-            )
+        if not self.rank.alone:
+            pass
+        with self.network.precision():
+            loss = self._loss(self.network.train_logits(images), labels)
         if self.scaler is not None:
             self.scaler.scale(loss).backward()
         else:
@@ -207,6 +211,15 @@ class Training:
         if self.scaler is not None:
             self.scaler.update()
         return update
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of a batch; with several processes, this one's part in it: their mean is that of the batch."""
+        smoothing = self.config.label_smoothing
+        if self.rank.alone:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        mine = labels[share_of(len(labels), self.rank.index, self.rank.count)]
+        total = functional.cross_entropy(logits[: len(mine)], mine, label_smoothing=smoothing, reduction="sum")
+        return total * (self.rank.count / len(labels))
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -290,7 +303,10 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave for the same config."""
+        """Go on from a state that `state_dict` gave for the same config, with any number of processes.
+
+        All of them load the same state.
+        """
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._lay_out_slots()
@@ -314,7 +330,8 @@ class Training:
 
     def _save(self) -> None:
         """Save a checkpoint, then say so."""
-        self.checkpoint(self.state_dict())
+        if self.rank.leads:
+            self.checkpoint(self.state_dict())
         self.last_saved = time.perf_counter()
         self.emit("checkpoint", {**self._position(), "wall_seconds": self.wall_seconds})
 
@@ -325,30 +342,11 @@ class Training:
                 if isinstance(slot, Tensor) and slot.shape == weight.shape and slot.stride() != weight.stride():
                     slots[name] = torch.empty_like(weight, dtype=slot.dtype).copy_(slot)
 
-    def _compile(self) -> Callable[..., Any]:
-        torch._dynamo.reset()  # or the runs before this one in the process would count against its recompilations
-        compiled: Callable[..., Any] = torch.compile(self.model)
-        return compiled
-
-    def _make_model(self) -> nn.Module:
-        model: nn.Module = MODELS.function(self.config.model)(input_shape=self.data.shape, classes=self.data.classes)
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return model.to(device=self.device).to(memory_format=layout)
-
-    def _layout(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
-
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        if self.config.precision == "fp32":
-            return contextlib.nullcontext()
-        kind = torch.bfloat16 if self.config.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=kind)
-
     def _check_losses(self) -> None:
-        """Read the losses since the last check from the device; raise where one is not finite."""
+        """Read the losses of the batches since the last check from the device; raise where one is not finite."""
         progress = self.progress
         first = progress.step - self.loss_count + 1
-        for offset, loss in enumerate(self.losses[: self.loss_count].tolist()):
+        for offset, loss in enumerate(self.rank.mean(self.losses[: self.loss_count]).tolist()):
             if not math.isfinite(loss):
                 raise TrainingDivergedError(first + offset, f"the loss became {loss}", progress.last_loss)
             progress.last_loss = loss
@@ -360,21 +358,11 @@ class Training:
         """Accuracies now; computed once a step, however often it is asked."""
         if self.last_evaluation is None or self.last_evaluation.step != self.progress.step:
             began = time.perf_counter()
-            validation = self._accuracy(self.data.validation) if len(self.data.validation) else None
-            self.last_evaluation = Evaluation(self.progress.step, validation, self._accuracy(self.data.test))
+            # Where several processes train, the others wait for what the first measures.
+            mine = evaluate(self.network, self.data) if self.rank.leads else (None, 0.0)
+            self.last_evaluation = Evaluation(self.progress.step, *self.rank.first(mine))
             self.evaluation_seconds += time.perf_counter() - began
         return self.last_evaluation
-
-    @torch.no_grad()
-    def _accuracy(self, part: Part) -> float:
-        self.model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for images, labels in self.data.evaluation_batches(part):
-            with self._precision():
-                logits = self.forward(self._layout(images))
-            correct += (logits.argmax(dim=1) == labels).sum()
-        self.model.train()
-        return int(correct) / len(part)
 
     def _position(self) -> dict[str, Any]:
         step = self.progress.step
@@ -387,6 +375,13 @@ class Training:
             "drop_fraction": self.progress.last_zeta,
         }
 
+    def _stopping(self) -> bool:
+        """Whether to stop now; the same in all processes, though only some may have been told to."""
+        self.stop_wanted = self.should_stop() or self.stop_wanted
+        if self.rank.alone:
+            return self.stop_wanted
+        return self.progress.step % _STOP_STRIDE == 0 and self.rank.any(self.stop_wanted, self.device)
+
     def _tick(self) -> None:
         now = time.perf_counter()
         if now - self.last_told >= _PROGRESS_SECONDS:
@@ -395,18 +390,3 @@ class Training:
                 **self._position(), "train_loss": self.progress.last_loss,
                 "exploration_rate": self.sparse.exploration_rate, "wall_seconds": self.wall_seconds,
             })  # fmt: skip
-
-    def _choose_evaluation_stride(self) -> int | None:
-        """Accuracy is measured at updates whose step is a multiple of this; None: at none.
-
-        A whole multiple of the update interval, so that evaluating costs at most `_EVALUATION_SHARE` of training
-        (a training sample costs three forward passes).
-        """
-        interval, choice = self.config.update_interval, self.config.evaluate_updates
-        if interval is None or choice == "never":
-            return None
-        if choice == "always":
-            return interval
-        samples = len(self.data.validation) + len(self.data.test)
-        affordable = _EVALUATION_SHARE * 3 * interval * self.config.batch_size
-        return interval * math.ceil(samples / affordable)

@@ -9,22 +9,36 @@ import numpy as np
 import torch
 
 from itopctl.dst import Rules
+from itopctl.dst.keyed import keyed_generator
 from itopctl.dst.rules import RULE_SETTINGS, DropSchedule
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import RunConfig
+from itopctl.train.ranks import ALONE, Rank
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`: the first GPU if there is one, else the CPU.
+def choose_device(name: str, rank: Rank = ALONE) -> torch.device:
+    """`auto`: a GPU if there is one, else the CPU. `cuda` and `auto`: the first GPU, or the one of this process's own.
+
+    Where several processes train one run, each has a GPU: the scheduler shows it no other, or they count through.
 
     Raises:
-        EnvironmentUnfitError: a GPU was asked for by name and there is none.
+        EnvironmentUnfitError: a GPU was asked for by name and there is none, or too few for the processes.
     """
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise EnvironmentUnfitError(f"device {name!r} was asked for, and PyTorch finds no GPU on this machine.")
-    if name != "auto":
+    if name not in ("auto", "cuda"):
         return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if rank.alone:
+        return torch.device("cuda")
+    visible = torch.cuda.device_count()
+    if visible > 1 and rank.local >= visible:
+        raise EnvironmentUnfitError(
+            f"process {rank.index} is the {rank.local + 1}. on this machine, and PyTorch finds {visible} GPUs on it; "
+            "each process needs its own."
+        )
+    return torch.device("cuda", rank.local if visible > 1 else 0)
 
 
 def seed_everything(seed: int) -> None:
@@ -32,6 +46,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: Rank) -> None:
+    """Seed what a model draws at a step by itself (dropout), for each process otherwise; it needs no saving then."""
+    torch.manual_seed(keyed_generator("step", seed, step, rank.index).initial_seed())
 
 
 def be_deterministic(threads: int) -> None:

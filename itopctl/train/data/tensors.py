@@ -62,9 +62,18 @@ class ImageData:
         return images.to(torch.float32).sub_(self.mean).div_(self.std)
 
     def train_batches(
-        self, batch_size: int, augment: str, seed: int, epoch: int, start: int = 0
+        self,
+        batch_size: int,
+        augment: str,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch in random order: normalised images and labels.
+
+        Of a share, the images are those of `share_of`, as they would be in the whole batch; where these are fewer than
+        two, others of the batch follow, since batch norm needs two. The labels are always those of the whole batch.
 
         Args:
             batch_size: samples a batch; the last may be smaller (see `batches_of`).
@@ -72,14 +81,16 @@ class ImageData:
             seed, epoch: order and augmentation depend on these two and the batch's index alone, so that a
                 training resumed in the middle of an epoch sees what it would have seen.
             start: index of the first batch to give.
+            share: (index, count): of every batch, give the images of one share of so many.
         """
         device = self.train.labels.device
         order = torch.randperm(len(self.train), generator=keyed_generator("order", seed, epoch)).to(device)
         for index in range(start, batches_of(len(self.train), batch_size)):
             chosen = order[index * batch_size : (index + 1) * batch_size]
-            images = self.train.images[chosen]
+            rows = _rows_of(len(chosen), *share)
+            images = self.train.images[chosen[rows]]
             if augment == "crop-flip":
-                images = crop_flip(images, keyed_generator("augment", seed, epoch, index))
+                images = crop_flip(images, keyed_generator("augment", seed, epoch, index), len(chosen), rows)
             yield self.normalise(images), self.train.labels[chosen]
 
     def evaluation_batches(self, part: Part) -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,18 +136,34 @@ def load_images(name: str, validation: float, data_dir: Path, device: torch.devi
     )
 
 
-def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def share_of(samples: int, index: int, count: int) -> slice:
+    """The rows of a batch that are share `index` of `count`: in order, sizes at most one apart, some maybe empty."""
+    return slice(samples * index // count, samples * (index + 1) // count)
+
+
+def _rows_of(samples: int, index: int, count: int) -> slice | Tensor:
+    """The rows of a share, and others after them where these are fewer than two."""
+    own, least = share_of(samples, index, count), min(2, samples)
+    return own if own.stop - own.start >= least else torch.arange(own.start, own.start + least) % samples
+
+
+def crop_flip(
+    images: Tensor, generator: torch.Generator, drawn: int | None = None, which: slice | Tensor = slice(None)
+) -> Tensor:
     """Random crops after zero padding by 4, and horizontal flips of half of them; sample by sample.
 
     Args:
         images: [n, channels, height, width], any dtype.
         generator: on the CPU.
+        drawn: for how many images to draw, where these are some of them.
+        which: of those they are.
     """
+    drawn = len(images) if drawn is None else drawn
     count, channels, height, width = images.shape
     device = images.device
     padded = torch.nn.functional.pad(images, (_PAD, _PAD, _PAD, _PAD))
-    top, left = (torch.randint(0, 2 * _PAD + 1, (2, count, 1), generator=generator)).to(device)
-    flip = (torch.rand(count, 1, generator=generator) < 0.5).to(device)
+    top, left = torch.randint(0, 2 * _PAD + 1, (2, drawn, 1), generator=generator)[:, which].to(device)
+    flip = (torch.rand(drawn, 1, generator=generator) < 0.5)[which].to(device)
     rows = top + torch.arange(height, device=device)
     columns = torch.arange(width, device=device).expand(count, width)
     columns = left + torch.where(flip, columns.flip(1), columns)
