@@ -30,7 +30,7 @@ from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
 from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
 from itopctl.train.ranks import ALONE, Rank
-from itopctl.train.setup import choose_device, rules_of, seed_everything
+from itopctl.train.setup import choose_device, rules_of, seed_everything, seed_step
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its fields; `step` and `epoch` are always among them."""
@@ -191,7 +191,7 @@ class Training:
             group["lr"] = config.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
         if not self.rank.alone:
-            pass
+            seed_step(config.seed, self.progress.step, self.rank)
         with self.network.precision():
             loss = self._loss(self.network.train_logits(images), labels)
         if self.scaler is not None:
