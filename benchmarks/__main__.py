@@ -10,6 +10,7 @@ import argparse
 import platform
 import sys
 
+from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
 from benchmarks.measure import Figure
 from benchmarks.planning import expand_and_plan, status_of_many
@@ -20,6 +21,7 @@ BENCHMARKS = {
     "help": help_text,
     "plan": expand_and_plan,
     "status": status_of_many,
+    "cluster": thousand_on_a_cluster,
     "update": topology_updates,
     "step": steps,
     "sweep": fashion_sweep,

@@ -126,6 +126,15 @@ def check_data(work: Work, data: Path) -> None:
         locate(name, data)
 
 
+def notes_on_data(work: Work, data: Path) -> list[str]:
+    """What cannot be seen from this machine of the data sets that jobs will read; nodes may see more."""
+    try:
+        check_data(work, data)
+    except EnvironmentUnfitError as error:
+        return [f"From this machine: {error} `itopctl doctor SPEC --probe` looks from a node."]
+    return []
+
+
 def make_results(folder: Results) -> None:
     """Make the folder of runs."""
     try:
@@ -156,6 +165,8 @@ def carry_out_there(
     from itopctl.store.ingest import ingest
 
     if work.to_run:
+        for note in notes_on_data(work, data):
+            console.print(note, markup=False)
         submit(work, folder, data, store, console, first, after, snapshot)
         ingest(store, folder)
     left_alone = wait_for(work, folder, store, console) if wait else bool(work.to_run)

@@ -84,15 +84,10 @@ def _may_begin(folder: Results, directory: RunDirectory) -> bool:
 
 def _ended_for_good(folder: Results, directory: RunDirectory) -> bool:
     """Whether the job that has the run tried it, and does not try again."""
-    from itopctl.dispatch.causes import GOES_ON
-    from itopctl.store.journal import attempts_in
+    from itopctl.dispatch.endings import has_given_up
 
     submission = _newest_submission(folder, directory.run_id)
-    attempts = attempts_in(directory.journal)
-    if submission is None or not attempts or attempts[-1].cause is None or attempts[-1].cause in GOES_ON:
-        return False
-    index = next(n for n, runs in enumerate(submission.request.jobs) if directory.run_id in runs)
-    return attempts[-1].job_id == submission.id_of(index)
+    return submission is not None and has_given_up(directory, submission.id_of(submission.index_of(directory.run_id)))
 
 
 def _newest_submission(folder: Results, run_id: str) -> Submission | None:
@@ -106,7 +101,7 @@ def _print_job(folder: Results, run_id: str) -> None:
     submission = _newest_submission(folder, run_id)
     if submission is None:
         raise EnvironmentUnfitError(f"run {run_id} was never submitted to a cluster.")
-    index = next(n for n, runs in enumerate(submission.request.jobs) if run_id in runs)
+    index = submission.index_of(run_id)
     outputs: list[Path] = submission.directory.outputs(index)
     if not any(path.stat().st_size for path in outputs):
         raise EnvironmentUnfitError(f"job {submission.id_of(index)} of run {run_id} has printed nothing yet.")

@@ -18,7 +18,7 @@ class Cancellation:
         runs: those that are not finished and at some job or process; they get a mark, which is looked for before a
             run starts and every other second while it trains.
         jobs: jobs none of whose unfinished runs is wanted any more, by submission; they are ended.
-        local: how many of the runs are at a process that no job started.
+        local: how many of the runs are at, or wait for, processes that no job started.
     """
 
     runs: tuple[str, ...]
@@ -40,8 +40,10 @@ def plan_cancellation(results: Results, run_ids: Iterable[str]) -> Cancellation:
                 ended.append(index)
         if ended:
             jobs.append((submission, tuple(ended)))
-    elsewhere = [i for i in wanted - at_jobs if results.run(i).path.is_dir() and is_held(results.run(i))]
-    return Cancellation(tuple(sorted({*at_jobs, *elsewhere})), tuple(jobs), len(elsewhere))
+    others = sorted(wanted - at_jobs)
+    if not any(results.run(run_id).path.is_dir() and is_held(results.run(run_id)) for run_id in others):
+        others = []  # no pool is at work that could have the rest of them in its queue
+    return Cancellation(tuple(sorted({*at_jobs, *others})), tuple(jobs), len(others))
 
 
 def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler | None) -> list[Submission]:

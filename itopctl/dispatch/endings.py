@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from itopctl.dispatch.causes import Cause
-from itopctl.store.journal import JournalWriter, open_attempt
+from itopctl.dispatch.causes import GOES_ON, Cause
+from itopctl.store.journal import JournalWriter, attempts_in, open_attempt
 from itopctl.store.rundir import RunDirectory, lock_holder, release_lock_of_the_dead
 
 
@@ -37,6 +37,12 @@ def end_for_the_dead(
             ended = True
         release_lock_of_the_dead(run, ended_job)
     return ended
+
+
+def has_given_up(run: RunDirectory, job_id: str | None) -> bool:
+    """Whether a job has tried a run and, though it may be started again, will not try it any more."""
+    own = [attempt for attempt in attempts_in(run.journal) if attempt.job_id == job_id]
+    return job_id is not None and bool(own) and own[-1].cause is not None and own[-1].cause not in GOES_ON
 
 
 def close_forgotten_attempt(run: RunDirectory, job_id: str | None) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 from submitit.slurm.slurm import SlurmJobEnvironment
 
 from itopctl.dispatch.attempt import Job, Stop
-from itopctl.dispatch.causes import GOES_ON, Cause
+from itopctl.dispatch.causes import Cause
+from itopctl.dispatch.endings import has_given_up
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import Outcome, Pool
 from itopctl.dispatch.scheduler import SchedulerError
@@ -100,11 +101,9 @@ class JobProcess:
     def _is_to_run(self, run_id: str) -> bool:
         """Not what is finished, was called off, or has had its chance in an earlier start of this job."""
         run = self.results.run(run_id)
-        if self._is_done(run_id) or run.cancel.exists():
+        if self._is_done(run_id) or run.cancel.exists() or has_given_up(run, self.job_id):
             return False
         own = [attempt for attempt in attempts_in(run.journal) if attempt.job_id == self.job_id]
-        if own and own[-1].cause is not None and own[-1].cause not in GOES_ON:
-            return False
         return sum(attempt.cause == "timeout" for attempt in own) <= self._max_timeouts
 
     @property

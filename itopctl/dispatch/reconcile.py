@@ -20,7 +20,7 @@ from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.submit import is_submitter_alive
 from itopctl.errors import plural
 from itopctl.store.filesystem import is_shared
-from itopctl.store.journal import attempts_in
+from itopctl.store.journal import AttemptInJournal, attempts_in
 from itopctl.store.rundir import Results, read_json
 from itopctl.store.submissions import Submission, live_submissions, save, submitting
 
@@ -144,6 +144,8 @@ class _Look:
             return one
         if meaning.phase != "ended":
             reason = f"job {one.id_of(index)}: {job.reason}" if job.reason else f"job {one.id_of(index)}"
+            if job.word == "PENDING" and (not self.settle_seconds or one.state.jobs[index].phase == "pending"):
+                self._end_what_waits_again(one, index)
             return one.with_job(
                 index, phase=meaning.phase, word=job.word, reason=reason if meaning.phase == "pending" else None,
                 unseen_since=None, unseen_by=None,
@@ -151,6 +153,13 @@ class _Look:
         if not self._settled(one, index) and not self._long_enough(one, index, self.settle_seconds):
             return self._unseen(one, index)
         return self._end(one, index, job.word, meaning.cause, job.exit_code)
+
+    def _end_what_waits_again(self, one: Submission, index: int) -> None:
+        """A job that waits is at no node: what it left open, its node took with it."""
+        for run_id in one.request.jobs[index]:
+            run = self.results.run(run_id)
+            if run.lock.exists():
+                self._end_run(one, index, run_id, "node-failure", f"job {one.id_of(index)} waits to be started again")
 
     def _unknown(self, one: Submission, index: int) -> Submission:
         """A job that the scheduler has forgotten, or never had."""
@@ -161,8 +170,9 @@ class _Look:
         if not self._long_enough(one, index, GRACE_SECONDS):
             return self._unseen(one, index)
         # SLURM keeps no account of a job of an array that was cancelled while it waited; of all others it does.
-        gone: Cause = "cancelled" if self.accounts_answered and one.state.jobs[index].phase == "pending" else "lost"
-        return self._end(one, index, "forgotten", gone, None)
+        began = any(self._attempts(run_id, one.id_of(index)) for run_id in one.request.jobs[index])
+        waited = self.accounts_answered and one.state.jobs[index].phase == "pending" and not began
+        return self._end(one, index, "forgotten", "cancelled" if waited else "lost", None)
 
     def _called_off(self, one: Submission, index: int) -> bool:
         """Whether somebody asked for the end of every run of a job that has not ended."""
@@ -185,6 +195,13 @@ class _Look:
 
     # Ends -------------------------------------------------------------------------------------------------
 
+    def _end_run(self, one: Submission, index: int, run_id: str, cause: Cause, message: str) -> None:
+        job_id = one.id_of(index)
+        lock_id = f"{one.request.scheduler}:{one.request.cluster}:{job_id}"
+        end_for_the_dead(
+            self.results.run(run_id), lambda owner: owner.get("job_id") in (job_id, lock_id), cause, message, lock_id
+        )
+
     def _settled(self, one: Submission, index: int) -> bool:
         """Whether every run of a job has said itself how it ended."""
         return all(self._has_ended(run_id, one.id_of(index)) for run_id in one.request.jobs[index])
@@ -193,8 +210,12 @@ class _Look:
         run = self.results.run(run_id)
         if read_json(run.result) is not None:
             return True
-        own = [attempt for attempt in attempts_in(run.journal) if attempt.job_id == job_id]
+        own = self._attempts(run_id, job_id)
         return bool(own) and own[-1].cause is not None
+
+    def _attempts(self, run_id: str, job_id: str | None) -> list[AttemptInJournal]:
+        """What a job has tried of a run."""
+        return [one for one in attempts_in(self.results.run(run_id).journal) if one.job_id == job_id]
 
     def _end(self, one: Submission, index: int, word: str, cause: Cause | None, exit_code: str | None) -> Submission:
         job_id = one.id_of(index)
@@ -202,14 +223,10 @@ class _Look:
         if cause == "killed" and _tells_of_memory(output):
             cause = "out-of-memory"
         message = f"job {job_id}: {word}" + (f", exit code {exit_code}" if exit_code not in (None, "0:0") else "")
-        lock_id = f"{one.request.scheduler}:{one.request.cluster}:{job_id}"
         began = False
         for run_id in one.request.jobs[index]:
-            run = self.results.run(run_id)
-            if read_json(run.result) is None:
-                end_for_the_dead(
-                    run, lambda owner: owner.get("job_id") in (job_id, lock_id), cause or "lost", message, lock_id
-                )
+            if read_json(self.results.run(run_id).result) is None:
+                self._end_run(one, index, run_id, cause or "lost", message)
             began = began or self._has_ended(run_id, job_id)
         if cause == "killed" and not began:
             cause, message = "environment", "; ".join([message, *output[-1:]])

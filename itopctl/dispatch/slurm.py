@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -50,7 +50,7 @@ class Slurm:
         largest = config.get("MaxArraySize", "")
         return Cluster(
             name=config.get("ClusterName", "cluster"),
-            user=getpass.getuser(),
+            user=_user(),
             largest_array=max(1, int(largest)) if largest.isdigit() else DEFAULT_LARGEST_ARRAY,
             accounts=config.get("AccountingStorageType", "").endswith("slurmdbd"),
         )
@@ -59,7 +59,7 @@ class Slurm:
         seen = []
         for some in _chunks(names):
             text = run(
-                "squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}",
+                "squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}",
                 f"--name={','.join(some)}", f"--format={_QUEUE_FIELDS}",
             )  # fmt: skip
             for line in text.splitlines():
@@ -73,7 +73,7 @@ class Slurm:
         seen = []
         for some in _chunks(names):
             text = run(
-                "sacct", "--noheader", "--parsable2", "--allocations", f"--user={getpass.getuser()}",
+                "sacct", "--noheader", "--parsable2", "--allocations", f"--user={os.getuid()}",
                 f"--starttime=now-{days}days", f"--name={','.join(some)}", f"--format={_ACCOUNT_FIELDS}",
             )  # fmt: skip
             for line in text.splitlines():
@@ -155,6 +155,14 @@ def environment() -> dict[str, str]:
     ours = ("SLURM_CONF", "SLURM_CLUSTERS")
     foreign = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "SQUEUE_", "SACCT_")
     return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(foreign)}
+
+
+def _user() -> str:
+    """Who this process is to SLURM, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:

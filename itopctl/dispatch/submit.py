@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from itopctl.dispatch.endings import has_given_up
 from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError
 from itopctl.dispatch.script import script_text, submit_script
 from itopctl.dispatch.snapshot import Code
@@ -24,7 +25,6 @@ from itopctl.store.rundir import Results, is_held, process_start
 from itopctl.store.submissions import (
     Request,
     Submission,
-    SubmissionDirectory,
     SubmissionState,
     claimed_runs,
     live_submissions,
@@ -191,7 +191,9 @@ class Submitter:
         found = []
         for run_id in runs:
             run = self.results.run(run_id)
-            if run_id not in claimed and not run.result.exists() and not is_held(run):
+            submission = claimed.get(run_id)
+            at_a_job = submission is not None and not has_given_up(run, submission.id_of(submission.index_of(run_id)))
+            if not at_a_job and not run.result.exists() and not is_held(run):
                 found.append(run_id)
         return tuple(found)
 
@@ -242,8 +244,3 @@ def is_submitter_alive(submission: Submission) -> bool:
     if by.get("host") != socket.gethostname() or not isinstance(by.get("pid"), int):
         return False
     return by.get("start") is not None and process_start(by["pid"]) == by["start"]
-
-
-def submission_named(results: Results, name: str) -> SubmissionDirectory:
-    """The folder of a submission."""
-    return SubmissionDirectory(results.submissions / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from itopctl.report.table import Cell, Column, Record, Table
@@ -28,18 +29,38 @@ def _config(run: Record) -> Table:
 def _attempts(run: Record) -> Table:
     columns = [
         Column("attempt", "right"),
-        *(Column(n) for n in ("where", "started", "ended", "state", "cause", "message")),
+        *(Column(n) for n in ("where", "code", "started", "ended", "state", "cause", "message")),
     ]
     rows = [
         [
             Cell(str(a["attempt"])),
             Cell(" ".join(str(a[n]) for n in ("scheduler", "job_id", "host") if a[n]) or NOTHING),
-            Cell(_time(a["started_at"])), Cell(_time(a["ended_at"])), Cell(a["state"]), Cell(a["cause"] or ""),
+            Cell(_code(a)), Cell(_time(a["started_at"])), Cell(_time(a["ended_at"])), Cell(a["state"]),
+            Cell(a["cause"] or ""),
             Cell(a["message"] or ""),
         ]
         for a in run["attempt_history"]
     ]  # fmt: skip
-    return Table("Attempts", columns, rows, [])
+    return Table("Attempts", columns, rows, [], _differences(run["attempt_history"]))
+
+
+def _code(attempt: Record) -> str:
+    """Commit, with a plus where files differed from it; else the digest of the code."""
+    commit = attempt.get("git_commit")
+    return commit[:7] + "+" * bool(attempt.get("git_dirty")) if commit else attempt.get("code") or NOTHING
+
+
+def _differences(attempts: Sequence[Record]) -> list[str]:
+    """Sentences where what ran was not what was submitted, or not the same each time."""
+    notes = [
+        f"Attempt {a['attempt']} ran code {a['code']}, not {a['submitted_code']}, which was submitted."
+        for a in attempts
+        if a.get("submitted_code")
+    ]
+    digests = list(dict.fromkeys(a["code"] for a in attempts if a.get("code")))
+    if len(digests) > 1:
+        notes.append(f"The attempts ran different code: {', '.join(digests)}.")
+    return notes
 
 
 def _metrics(run: Record) -> Table:

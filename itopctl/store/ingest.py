@@ -34,26 +34,29 @@ def ingest(store: Store, results: Results) -> None:
             tables.runs.c.state == "done", tables.runs.c.run_id.not_in(open_attempts)
         )
         skipped = set(connection.execute(settled).scalars())
-    if store.indexes(results.database):
-        _forget_deleted(store, results)
-    ingest_runs(store, results, [run_id for run_id in ids if run_id not in skipped])
+    forgotten = _forget_deleted(store, results) if store.indexes(results.database) else set()
+    ingest_runs(store, results, [run_id for run_id in sorted({*ids, *forgotten}) if run_id not in skipped - forgotten])
 
 
-def _forget_deleted(store: Store, results: Results) -> None:
-    """Runs whose directory somebody deleted are queued again, with nothing known of them."""
+def _forget_deleted(store: Store, results: Results) -> set[str]:
+    """Runs whose directory somebody deleted are as if they had never begun; returns them."""
     with store.read() as connection:
         ever_started = sa.or_(tables.runs.c.state.in_(("running", "done")), tables.runs.c.attempts > 0)
-        query = sa.select(tables.runs.c.run_id, tables.runs.c.config).where(ever_started)
-        started = {row.run_id: row.config for row in connection.execute(query)}
+        query = sa.select(tables.runs).where(ever_started)
+        started = {row["run_id"]: dict(row) for row in connection.execute(query).mappings()}
     there = set(results.run_ids())  # looked at last: a run that the database knows has had its directory
-    gone = {run_id: config for run_id, config in started.items() if run_id not in there}
+    gone = {run_id: row for run_id, row in started.items() if run_id not in there}
     if not gone:
-        return
+        return set()
     with store.write() as connection:
         for table in (tables.attempts, tables.evaluations, tables.layers):
             for run_id in gone:
                 connection.execute(sa.delete(table).where(table.c.run_id == run_id))
-        upsert(connection, tables.runs, [new_run_row(run_id, config) for run_id, config in gone.items()])
+        upsert(connection, tables.runs, [
+            new_run_row(run_id, row["config"]) | {name: row[name] for name in tables.JOB_COLUMNS}
+            for run_id, row in gone.items()
+        ])  # fmt: skip
+    return set(gone)
 
 
 def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
@@ -112,9 +115,19 @@ def ingest_submissions(store: Store, results: Results) -> set[str]:
             continue
         with store.write() as connection:
             upsert(connection, tables.submissions, [{"name": directory.name, "stamp": stamp}])
+            _make_missing_rows(connection, submission)
             connection.execute(_TAKE_OVER_JOB, _job_rows(submission))
         changed.update(submission.request.runs)
     return changed
+
+
+def _make_missing_rows(connection: Connection, submission: Submission) -> None:
+    """Rows for runs that no manifest names any more."""
+    there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
+    missing = [run_id for run_id in submission.request.runs if run_id not in there]
+    configs = read_json(submission.directory.configs) or {} if missing else {}
+    rows = [new_run_row(run_id, configs[run_id]) for run_id in missing if isinstance(configs.get(run_id), dict)]
+    upsert(connection, tables.runs, rows)
 
 
 _TAKE_OVER_JOB = (

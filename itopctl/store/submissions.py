@@ -145,6 +145,10 @@ class Submission:
         """The scheduler's id of a job."""
         return None if self.state.job_id is None else f"{self.state.job_id}_{index}"
 
+    def index_of(self, run_id: str) -> int:
+        """The job that has a run. Raises StopIteration where none has."""
+        return next(n for n, runs in enumerate(self.request.jobs) if run_id in runs)
+
     @property
     def live_jobs(self) -> list[int]:
         """Indices of the jobs that are not over."""

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,20 @@ class Place:
             env={**self.environment, **environment},
         )  # fmt: skip
 
-    def itopctl(self, *arguments: str | Path, code: int | None = 0, **environment: str) -> str:
-        """Carry out a command; returns all that it printed. Its exit code must be `code`, unless that is None."""
+    def _carry_out(self, arguments: tuple[str | Path, ...], code: int | None, **environment: str) -> tuple[str, str]:
         process = self.start(*arguments, **environment)
         output, errors = process.communicate(timeout=240)
         assert code is None or process.returncode == code, f"exit code {process.returncode}\n{output}{errors}"
         assert "Traceback" not in errors, errors
-        return output + errors
+        return output, errors
+
+    def itopctl(self, *arguments: str | Path, code: int | None = 0, **environment: str) -> str:
+        """Carry out a command; returns all that it printed. Its exit code must be `code`, unless that is None."""
+        return "".join(self._carry_out(arguments, code, **environment))
+
+    def json(self, *arguments: str | Path, code: int | None = 0) -> Any:
+        """What a command prints as JSON."""
+        return json.loads(self._carry_out((*arguments, "--json"), code)[0])
 
     def submit(self, spec: Path, *arguments: str | Path) -> str:
         """`itopctl sweep SPEC --cluster slurm …`; returns what it printed."""
@@ -142,8 +149,7 @@ class Place:
 
     def runs(self, *arguments: str, code: int | None = 0) -> list[dict[str, Any]]:
         """The runs as the store has them after another look at the cluster."""
-        output = self.itopctl("status", "--runs", "--json", *arguments, code=code)
-        found: list[dict[str, Any]] = json.loads(output[: output.rindex("]") + 1])
+        found: list[dict[str, Any]] = self.json("status", "--runs", *arguments, code=code)
         return found
 
     def states(self, *arguments: str, code: int | None = 0) -> list[tuple[str, str | None]]:
@@ -152,7 +158,7 @@ class Place:
 
     def show(self, run_id: str) -> dict[str, Any]:
         """Everything that the store knows of a run."""
-        shown: dict[str, Any] = json.loads(self.itopctl("show", run_id, "--json"))
+        shown: dict[str, Any] = self.json("show", run_id)
         return shown
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
@@ -165,6 +171,11 @@ class Place:
         return [attempt["cause"] for attempt in self.attempts(run_id)]
 
     # The files, without a command: for waiting
+
+    @property
+    def submitted_runs(self) -> list[str]:
+        """Every run that was submitted, in order."""
+        return [run_id for one in self.submissions for run_id in one.request.runs]
 
     @property
     def submissions(self) -> list[Submission]:
@@ -184,8 +195,7 @@ class Place:
 
     def done(self, *run_ids: str) -> bool:
         """Whether there are results of these runs, or of all that were submitted."""
-        ids = run_ids or [run_id for one in self.submissions for run_id in one.request.runs]
-        return all(self.results.run(run_id).result.exists() for run_id in ids)
+        return all(self.results.run(run_id).result.exists() for run_id in run_ids or self.submitted_runs)
 
     def wait(self, true: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait until something is true; fail with what the queue and the logs say otherwise."""
@@ -233,10 +243,9 @@ class Place:
         self.itopctl("sweep", spec, "--results", results.path, "--workers", str(cores))
         return results
 
-    def assert_same_results(self, others: Results) -> None:
-        """Every run has the result, and the journal, that it has elsewhere; times apart."""
-        assert self.results.run_ids() == others.run_ids()
-        for run_id in others.run_ids():
+    def assert_same_results(self, others: Results, run_ids: Iterable[str] = ()) -> None:
+        """These runs, or all, have the result and the journal that they have elsewhere; times apart."""
+        for run_id in run_ids or self.submitted_runs:
             assert outcome(self.results, run_id) == outcome(others, run_id)
             assert course(self.results, run_id) == course(others, run_id)
 

@@ -5,45 +5,46 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.place import LONG, Place
-from tests.slurm.processes import descendants, job_processes, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def timed_out(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A place with two sweeps at their time limit: one may go on after it, the other may not."""
-    place = Place(tmp_path_factory.mktemp("times out"), cluster)
+def limited(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place with two sweeps on their way to a time limit, out of the way of other tests: one may go on after it."""
+    place = Place(tmp_path_factory.mktemp("limited"), cluster)
     place.slow()
-    one_minute = {"timeout_min": 1, "signal_delay_s": 20}
-    place.submit(place.spec(seeds=2, slurm=one_minute, epochs=LONG, name="goes-on"))
-    place.submit(place.spec(slurm={**one_minute, "max_timeouts": 0}, epochs=LONG + 1, name="does-not"))
+    minute = {"timeout_min": 1, "additional_parameters": {"nodelist": "n2"}}
+    place.submit(place.spec(seeds=2, slurm=minute, epochs=LONG, name="goes-on"))
+    place.submit(place.spec(slurm={**minute, "max_timeouts": 0}, epochs=LONG + 1, name="ends"))
     yield place
     place.end_jobs()
 
 
 def test_preempted_runs_go_on_to_the_result_of_uninterrupted_ones(
-    timed_out: Place, place: Place, cluster: Cluster
+    limited: Place, place: Place, cluster: Cluster
 ) -> None:
     place.slow()
-    spec = place.spec(seeds=2, epochs=LONG)
+    spec = place.spec(seeds=2, epochs=LONG, slurm={"additional_parameters": {"nodelist": "n1"}})
     place.submit(spec)
-    run_ids = place.submissions[0].request.runs
+    run_ids = place.submitted_runs
     place.wait(lambda: all(place.is_training(run_id, epochs=2) for run_id in run_ids))
     assert place.states() == [("running", None)] * 2
-    urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "-N2", "-c4", "--mem=100M", "--wrap", "sleep 3")
+    urgent = cluster.run("sbatch", "--parsable", "-p", "urgent", "-w", "n1", "-c4", "--mem=100M", "-o", "/dev/null",
+                         "--wrap", "sleep 2").stdout.strip()  # fmt: skip
     try:
-        place.wait(lambda: all("failed" in [e["event"] for e in place.events(run_id)] for run_id in run_ids))
+        place.wait(lambda: all(place.events(run_id, "failed") for run_id in run_ids))
         place.fast()
-        assert all(state in ("pending", "running", "done") for state, _ in place.states())
+        place.wait(lambda: [state for state, _ in place.states()] == ["pending"] * 2, seconds=5)
         place.wait(place.done)
     finally:
-        cluster.run("scancel", urgent.stdout.strip())
+        cluster.run("scancel", "--quiet", urgent)
     for run in place.runs():
         assert (run["state"], run["attempts"]) == ("done", 2)
         first, second = place.attempts(run["run_id"])
@@ -51,3 +52,65 @@ def test_preempted_runs_go_on_to_the_result_of_uninterrupted_ones(
         assert first["job_id"] == second["job_id"]
         assert second["resumed_from_step"] >= 22
     place.assert_same_results(place.here(spec))
+
+
+def test_a_killed_worker_is_replaced_and_a_killed_job_waits_to_be_tried_again(limited: Place, place: Place) -> None:
+    place.slow()
+    place.submit(place.spec(seeds=2, epochs=LONG))
+    one, other = place.submitted_runs
+    place.wait(lambda: place.is_training(one, epochs=3) and place.is_training(other, epochs=3))
+    worker = place.events(one, "started")[0]["pid"]
+    main_process = _parent(place.events(other, "started")[0]["pid"])
+    os.kill(worker, signal.SIGKILL)
+    os.kill(main_process, signal.SIGKILL)
+    place.wait(lambda: place.is_training(one, attempt=2))
+    place.fast()
+    place.wait(lambda: place.done(one) and ("failed", "killed") in place.states())
+    assert place.causes(one) == ["killed", "finished"]
+    first, second = place.attempts(one)
+    assert first["job_id"] == second["job_id"]
+    assert "SIGKILL" in first["message"]
+    assert second["resumed_from_step"] >= 22
+    assert place.causes(other) == ["killed"]
+    place.itopctl("retry", "--cause", "killed", "--wait")
+    first, second = place.attempts(other)
+    assert (second["cause"], second["resumed_from_step"] >= 22) == ("finished", True)
+    assert first["job_id"] != second["job_id"]
+
+
+def test_runs_whose_time_is_up_go_on_to_the_result_of_uninterrupted_ones(limited: Place) -> None:
+    goes_on, ends = limited.submissions
+    run_ids = goes_on.request.runs
+    limited.wait(lambda: all(limited.events(run_id, "failed") for run_id in run_ids), seconds=120)
+    limited.wait(lambda: bool(limited.events(ends.request.runs[0], "failed")))
+    limited.fast()
+    limited.wait(lambda: limited.done(*run_ids))
+    for run in limited.runs("goes-on"):
+        assert (run["state"], run["attempts"]) == ("done", 2)
+        first, second = limited.attempts(run["run_id"])
+        assert (first["cause"], second["cause"]) == ("timeout", "finished")
+        assert first["job_id"] == second["job_id"]
+        assert second["resumed_from_step"] >= 100
+    spec = limited.folder / "goes-on" / "spec.yaml"
+    here = limited.here(spec)
+    limited.assert_same_results(here, run_ids)
+
+
+def test_a_run_that_may_not_go_on_after_its_time_is_tried_again_on_demand(limited: Place) -> None:
+    _, ends = limited.submissions[:2]
+    (run_id,) = ends.request.runs
+    limited.wait(lambda: bool(limited.events(run_id, "failed")), seconds=120)
+    limited.fast()
+    limited.wait(lambda: limited.states("ends") == [("failed", "timeout")])
+    assert "0 runs to try again" in limited.itopctl("retry", "ends", "--cause", "node-failure,killed")
+    limited.itopctl("retry", "ends", "--cause", "timeout,node-failure", "--slurm", "timeout_min=4", "--wait")
+    first, second = limited.attempts(run_id)
+    assert (first["cause"], second["cause"]) == ("timeout", "finished")
+    assert first["job_id"] != second["job_id"]
+    assert second["resumed_from_step"] >= 100
+    assert limited.submissions[-1].request.options["timeout_min"] == 4
+
+
+def _parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
