@@ -189,6 +189,14 @@ class RunConfig(_Part):
         json_schema_extra={"identity": False},
     )
 
+    checkpoint_minutes: float = Field(
+        default=10.0,
+        gt=0.0,
+        le=100_000.0,
+        description="minutes between two checkpoints of a run",
+        json_schema_extra={"identity": False},
+    )
+
     @property
     def density(self) -> float:
         """1 − sparsity, without float dust."""

@@ -37,10 +37,8 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 _LOSS_WINDOW = 64  # losses checked at a time: one synchronisation with the device for so many steps
 _PROGRESS_SECONDS = 0.5
-_STOP_STRIDE = 8  # steps after which several processes ask each other whether to stop: that waits for the device
-
-CHECKPOINT_SECONDS = 600.0
-"""A checkpoint is saved at the end of an epoch where the last is older than this."""
+_AGREE_STRIDE = 8  # steps after which several processes ask each other whether to save or stop: it waits for devices
+_GO_ON, _SAVE, _STOP = 0, 1, 2
 
 
 class TrainingDivergedError(Exception):
@@ -100,7 +98,7 @@ class Training:
         data_dir: where data sets lie.
         emit: receives every event.
         should_stop: asked after each step; True makes `run` call `checkpoint` and raise TrainingStoppedError. With
-            several processes, True in any of them makes all stop, within `_STOP_STRIDE` steps and after the same one.
+            several processes, True in any of them makes all stop, within `_AGREE_STRIDE` steps and after the same one.
         checkpoint: called with the state to save.
         rank: which of the processes that train this run this is. They have `joined`, and all of them make the same
             calls. Only process 0 calls `emit` and `checkpoint`.
@@ -176,9 +174,11 @@ class Training:
             if update is not None:
                 self._record_update(update)
             self._tick()
-            if self._stopping():
+            wish = self._wish()
+            if wish != _GO_ON:
                 self._check_losses()
                 self._save()
+            if wish == _STOP:
                 raise TrainingStoppedError(self.progress.step)
         self._check_losses()  # waits for the device, so that the clock tells the truth
         spent = time.perf_counter() - began - (self.evaluation_seconds - evaluating)
@@ -239,8 +239,6 @@ class Training:
                 "test_accuracy": evaluation.test_accuracy, "exploration_rate": self.sparse.exploration_rate,
             }  # fmt: skip
         self.emit("evaluated", fields)
-        if time.perf_counter() - self.last_saved >= CHECKPOINT_SECONDS:
-            self._save()
 
     def _record_update(self, update: TopologyUpdate) -> None:
         self.progress.last_zeta = update.drop_fraction
@@ -375,12 +373,14 @@ class Training:
             "drop_fraction": self.progress.last_zeta,
         }
 
-    def _stopping(self) -> bool:
-        """Whether to stop now; the same in all processes, though only some may have been told to."""
+    def _wish(self) -> int:
+        """Whether to go on, save or stop now: the same in all processes, though only some may have been told to."""
         self.stop_wanted = self.should_stop() or self.stop_wanted
+        overdue = time.perf_counter() - self.last_saved >= 60 * self.config.checkpoint_minutes
+        mine = _STOP if self.stop_wanted else _SAVE if overdue and self.rank.leads else _GO_ON
         if self.rank.alone:
-            return self.stop_wanted
-        return self.progress.step % _STOP_STRIDE == 0 and self.rank.any(self.stop_wanted, self.device)
+            return mine
+        return _GO_ON if self.progress.step % _AGREE_STRIDE else self.rank.most(mine, self.device)
 
     def _tick(self) -> None:
         now = time.perf_counter()

@@ -69,9 +69,13 @@ class Rank:
         distributed.all_gather(parts, tensor)
         return torch.stack(parts).mean(dim=0)
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether a flag is up in any process."""
-        return not self._ranks.all(not flag, device)
+    def most(self, number: int, device: torch.device) -> int:
+        """The largest of the processes' numbers."""
+        if self.alone:
+            return number
+        found = torch.tensor(number, device=device)
+        distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+        return int(found)
 
     def first(self, value: T) -> T:
         """Any value that can be pickled, as process 0 has it."""

@@ -270,17 +270,17 @@ def test_a_network_at_95_percent_sparsity_reaches_87_percent_on_fashion_mnist(me
     assert result["test_accuracy"] >= 0.87
 
 
-def test_a_checkpoint_of_an_epochs_end_is_told_and_leads_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = run_config(epochs=3)
+def test_a_checkpoint_by_interval_is_told_and_leads_to_the_same_end() -> None:
+    config = run_config(epochs=3, checkpoint_minutes=1e-9)
     _, result, _ = train(config)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     saved: list[dict[str, Any]] = []
     events: list[tuple[str, int]] = []
     Training(
         config, DATA, lambda name, fields: events.append((name, fields["step"])),
         checkpoint=lambda state: saved.append(copy.deepcopy(state)),
     ).run()  # fmt: skip
-    assert [step for name, step in events if name == "checkpoint"] == [11, 22, 33]
-    resumed = Training(config, DATA, lambda *_: None)
-    resumed.load_state_dict(saved[1])
-    assert numbers(resumed.run()) == numbers(result)
+    assert [step for name, step in events if name == "checkpoint"] == list(range(1, 34))
+    for state in (saved[4], saved[10], saved[21], saved[32]):  # within an epoch, and at the ends of all three
+        resumed = Training(config, DATA, lambda *_: None)
+        resumed.load_state_dict(state)
+        assert numbers(resumed.run()) == numbers(result)
