@@ -189,7 +189,7 @@ class JobProcess:
         except SchedulerError:  # no time to ask again
             self.to_requeue = number == signal.SIGUSR2
             return ("timeout" if number == signal.SIGUSR2 else "preempted"), told
-        self.to_requeue = job.running and (number == signal.SIGUSR2 or job.preempted)
+        self.to_requeue = number == signal.SIGUSR2 or (job.running and job.preempted)
         margin = signal_delay(self.options) + _LATE_SECONDS if number == signal.SIGUSR2 else _LATE_SECONDS
         if job.seconds_left is not None and job.seconds_left <= margin:
             return "timeout", f"{told}, its time is up"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from itopctl.dispatch.causes import Cause
 from itopctl.dispatch.endings import end_for_the_dead
@@ -21,7 +22,7 @@ from itopctl.dispatch.submit import is_submitter_alive
 from itopctl.errors import plural
 from itopctl.store.filesystem import is_shared
 from itopctl.store.journal import AttemptInJournal, attempts_in
-from itopctl.store.rundir import Results, read_json
+from itopctl.store.rundir import Results, lock_holder, read_json
 from itopctl.store.submissions import Submission, live_submissions, save, submitting
 
 GRACE_SECONDS = 180.0
@@ -68,6 +69,7 @@ class _Look:
         self.news = News()
         self.host = socket.gethostname()
         self.accounts_answered = False
+        self.held_before: dict[str, dict[str, Any]] = {}
         self.settle_seconds = SETTLE_SECONDS if is_shared(results.path) else 0.0
 
     def at(self, live: Sequence[Submission]) -> News:
@@ -78,6 +80,7 @@ class _Look:
             self.news.notes.append(
                 f"{plural(foreign, 'submission is', 'submissions are')} of another cluster or user; left alone."
             )
+        self.held_before = self._locks(ours)
         seen = {(job.name, job.index): job for job in self.scheduler.queue([one.name for one in ours])}
         unseen = [one.name for one in ours if self._asks_for_accounts(one, seen)]
         accounts = self._accounts(cluster, [one for one in ours if one.name in unseen])
@@ -157,9 +160,15 @@ class _Look:
     def _end_what_waits_again(self, one: Submission, index: int) -> None:
         """A job that waits is at no node: what it left open, its node took with it."""
         for run_id in one.request.jobs[index]:
-            run = self.results.run(run_id)
-            if run.lock.exists():
+            holder = lock_holder(self.results.run(run_id))
+            if holder is not None and holder == self.held_before.get(run_id):  # it may have started since we asked
                 self._end_run(one, index, run_id, "node-failure", f"job {one.id_of(index)} waits to be started again")
+
+    def _locks(self, ours: Sequence[Submission]) -> dict[str, dict[str, Any]]:
+        """Who held which run before the queue was asked."""
+        runs = (run_id for one in ours for run_id in one.live_runs)
+        holders = {run_id: lock_holder(self.results.run(run_id)) for run_id in runs}
+        return {run_id: holder for run_id, holder in holders.items() if holder is not None}
 
     def _unknown(self, one: Submission, index: int) -> Submission:
         """A job that the scheduler has forgotten, or never had."""

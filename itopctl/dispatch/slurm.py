@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from itopctl.dispatch.scheduler import Cluster, SchedulerError, SeenJob
+from itopctl.dispatch.slurm_states import meaning_of
 
 _SECONDS = 60.0  # a controller that does not answer is given up by SLURM's own commands before that
 _NAMES_AT_ONCE = 500  # of submissions; a command line has its limits
@@ -100,7 +101,7 @@ class Slurm:
         fields = _pairs(run("scontrol", "show", "job", "--oneliner", job_id, timeout=timeout).replace(" ", "\n"))
         limit, spent = _seconds(fields.get("TimeLimit", "")), _seconds(fields.get("RunTime", ""))
         return OwnJob(
-            running=fields.get("JobState") == "RUNNING",
+            running=_is_at_a_node(fields.get("JobState", "")),
             preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown"),
             restarts=int(fields.get("Restarts", "0")),
             seconds_left=limit - spent if limit is not None and spent is not None else None,
@@ -155,6 +156,11 @@ def environment() -> dict[str, str]:
     ours = ("SLURM_CONF", "SLURM_CLUSTERS")
     foreign = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "SQUEUE_", "SACCT_")
     return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(foreign)}
+
+
+def _is_at_a_node(word: str) -> bool:
+    meaning = meaning_of(word)
+    return meaning is not None and meaning.phase == "running" and word != "COMPLETING"
 
 
 def _user() -> str:

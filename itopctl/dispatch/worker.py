@@ -34,7 +34,8 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
             signal.signal(number, signal.SIG_IGN)  # it signals all processes of a job; the pool tells us to stop
     stop = _StopBox()
     commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(_take_over_standard_input(), commands, stop), daemon=True).start()
+    alone: Stop = ("cancelled", "") if scheduler == "local" else ("killed", "the process that started it is gone")
+    threading.Thread(target=_listen, args=(_take_over_standard_input(), commands, stop, alone), daemon=True).start()
 
     import torch
 
@@ -77,14 +78,14 @@ class _StopBox:
         self._why = self._why or (cause, message)
 
 
-def _listen(stream: TextIO, commands: queue.Queue[dict[str, Any] | None], stop: _StopBox) -> None:
+def _listen(stream: TextIO, commands: queue.Queue[dict[str, Any] | None], stop: _StopBox, alone: Stop) -> None:
     for line in stream:
         command = json.loads(line)
         if "stop" in command:
             stop.set(command["stop"], command["message"])
             break
         commands.put(command)
-    stop.set("cancelled", "")
+    stop.set(*alone)
     commands.put(None)
 
 
