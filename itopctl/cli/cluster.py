@@ -161,10 +161,18 @@ def awaited(after: Sequence[str], folder: Results, store: Store | None) -> tuple
         word, _, rest = argument.rpartition(":")
         if word not in ("", "any"):
             raise UserError(f"--after {argument}: a run, a job's id, or any:JOB expected.")
-        job_id = rest if _JOB.fullmatch(rest) else _job_of(argument, rest, folder, store)
+        job_id = _known_job(argument, rest) if _JOB.fullmatch(rest) else _job_of(argument, rest, folder, store)
         if job_id is not None:
             (end if word else success).append(job_id)
     return tuple(success), tuple(end)
+
+
+def _known_job(argument: str, job_id: str) -> str:
+    from itopctl.dispatch.slurm import Slurm
+
+    if not Slurm().knows(job_id):
+        raise UserError(f"--after {argument}: the cluster knows no job {job_id}.")
+    return job_id
 
 
 _JOB = re.compile(r"\d{1,11}(_\d+)?")

@@ -44,7 +44,7 @@ _FIRST_PORT, _PORTS = 20_000, 40_000  # where the processes of a job meet; anoth
 _AGREE_SECONDS = 600.0
 _LAST_WORDS_SECONDS = 20.0
 _ASK_SECONDS = 3.0  # of the half minute that SLURM leaves a job
-_LATE_SECONDS = 70.0  # SLURM looks at time limits every half minute or so, and signals a minute early or late
+_EARLY_SECONDS = 70.0  # SLURM looks at time limits every half minute or so, and signals up to a minute early
 
 
 class JobProcess:
@@ -190,12 +190,15 @@ class JobProcess:
             self.to_requeue = number == signal.SIGUSR2
             return ("timeout" if number == signal.SIGUSR2 else "preempted"), told
         self.to_requeue = number == signal.SIGUSR2 or (job.running and job.preempted)
-        margin = signal_delay(self.options) + _LATE_SECONDS if number == signal.SIGUSR2 else _LATE_SECONDS
-        if job.seconds_left is not None and job.seconds_left <= margin:
+        left = job.seconds_left
+        if job.preempted or job.restarts > self.start:
+            return "preempted", told
+        if number == signal.SIGUSR2:
+            near = left is None or left <= signal_delay(self.options) + _EARLY_SECONDS
+            return ("timeout", f"{told}, its time is nearly up") if near else ("preempted", told)
+        if job.time_is_up or (left is not None and left <= 0):
             return "timeout", f"{told}, its time is up"
-        if number == signal.SIGTERM and job.restarts <= self.start and not job.preempted:
-            return "cancelled", f"{told}, it was cancelled"
-        return "preempted", told
+        return "cancelled", f"{told}, it was cancelled"
 
     def _asks_for_another_start(self) -> bool:
         """SLURM does not start a job again that ends by itself, before its limit or in the grace of a preemption."""

@@ -7,6 +7,7 @@ knows of it. So a job whose submitter died is as good as any other, and no pickl
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -50,8 +51,10 @@ def script_text(
     Raises:
         UserError: a path that SLURM would read as something else.
     """
-    if "%" in str(folder.absolute()) or "\n" in str(folder.absolute()) or "%" in str(workdir):
-        raise UserError(f"{folder}: SLURM gives '%' in a path a meaning of its own; use another results folder.")
+    for path, forbidden in ((folder.absolute(), "%\\\n\r"), (workdir, "%\\\n\r"), (snapshot, ":")):
+        found = next((sign for sign in forbidden if sign in str(path or "")), None)
+        if found is not None:
+            raise UserError(f"{path}: {found!r} means something else in a path to SLURM or Python; use another folder.")
     command = " ".join([
         shlex.quote(sys.executable), "-u", "-m", module, shlex.quote(str(folder.absolute())),
     ])  # fmt: skip
@@ -126,7 +129,7 @@ def submit_script(folder: Path, script: str) -> str:
         SchedulerError: SLURM refused it, or gave no answer.
     """
     try:
-        with _clean_environment():
+        with _clean_environment(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             job = _Executor(folder, script)._submit_command("")
     except submitit.core.utils.FailedJobError as error:
         raise SchedulerError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error

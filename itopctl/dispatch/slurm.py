@@ -17,6 +17,7 @@ from itopctl.dispatch.slurm_states import meaning_of
 
 _SECONDS = 60.0  # a controller that does not answer is given up by SLURM's own commands before that
 _NAMES_AT_ONCE = 500  # of submissions; a command line has its limits
+_NO_SUCH_JOB = ("Invalid job id",)
 _QUEUE_FIELDS = "%F|%K|%T|%r|%j"
 _ACCOUNT_FIELDS = "JobID,State,ExitCode,End,JobName%250"
 DEFAULT_LARGEST_ARRAY = 1001
@@ -30,12 +31,14 @@ class OwnJob:
         running: whether it still counts as running; not after scancel, nor where it has no grace before it ends.
         preempted: whether it is in the grace that a preemption may leave it.
         restarts: how often it was started again; one that is preempted counts so from the moment it is told to end.
+        time_is_up: whether its time limit is why it ends.
         seconds_left: to its time limit, if it has one.
     """
 
     running: bool
     preempted: bool
     restarts: int
+    time_is_up: bool
     seconds_left: float | None
 
 
@@ -90,7 +93,14 @@ class Slurm:
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         for some in _chunks(job_ids):
-            run("scancel", "--quiet", *some, tolerated=("Invalid job id", "already completing or completed"))
+            run("scancel", "--quiet", *some, tolerated=(*_NO_SUCH_JOB, "already completing or completed"))
+
+    def knows(self, job_id: str) -> bool:
+        """Whether there is, or lately was, a job of this id. SLURM itself takes any id for one that is over."""
+        shown = run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%i", tolerated=_NO_SUCH_JOB)
+        if shown.strip() or not self.cluster().accounts:
+            return bool(shown.strip())
+        return bool(run("sacct", "--noheader", "--allocations", f"--jobs={job_id}", "--format=JobID").strip())
 
     def requeue(self, job_id: str) -> None:
         """Start a job again, from inside it or from outside."""
@@ -104,6 +114,7 @@ class Slurm:
             running=_is_at_a_node(fields.get("JobState", "")),
             preempted=fields.get("PreemptTime", "None") not in ("None", "Unknown"),
             restarts=int(fields.get("Restarts", "0")),
+            time_is_up=fields.get("Reason") == "TimeLimit" or fields.get("JobState") == "TIMEOUT",
             seconds_left=limit - spent if limit is not None and spent is not None else None,
         )  # fmt: skip
 
@@ -145,7 +156,7 @@ def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS)
         raise SchedulerError(f"SLURM did not answer {command[0]} within {timeout:.0f} s.") from None
     except OSError as error:
         raise SchedulerError(f"{command[0]} cannot be started: {error.strerror}.") from error
-    complaint = " ".join(done.stderr.split())
+    complaint = " ".join(done.stderr.split()).removeprefix(f"{command[0]}: ")
     if done.returncode != 0 and not any(text in complaint for text in tolerated):
         raise SchedulerError(f"SLURM: {command[0]}: {complaint[:500] or f'exit code {done.returncode}'}")
     return done.stdout

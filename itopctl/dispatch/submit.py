@@ -17,6 +17,7 @@ from pathlib import Path
 from itopctl.dispatch.endings import has_given_up
 from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError
 from itopctl.dispatch.script import script_text, submit_script
+from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
 from itopctl.spec.config import RunConfig
 from itopctl.spec.slurm import SlurmOptions
@@ -227,7 +228,7 @@ class Submitter:
             raise SchedulerError(
                 f"{error} Whether the jobs named {submission.name} were accepted is not known; the next command looks."
             ) from error
-        if not seen:
+        if not any((meaning := meaning_of(job.word)) is None or meaning.phase != "ended" for job in seen):
             shutil.rmtree(submission.directory.path, ignore_errors=True)
             raise error
         return seen[0].array_id

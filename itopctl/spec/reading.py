@@ -34,6 +34,23 @@ _PlainLoader.add_implicit_resolver(
     list("-+0123456789"),
 )
 
+
+def _without_base_60(loader: Any) -> None:
+    """Leave out YAML 1.1's base-60 numbers: nobody who writes `1:00:00` means 3600 of anything but seconds."""
+    for first, resolvers in list(loader.yaml_implicit_resolvers.items()):
+        plain = [(tag, _NO_COLONS.get(tag, pattern)) for tag, pattern in resolvers]
+        loader.yaml_implicit_resolvers[first] = plain
+
+
+_NO_COLONS = {
+    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0b[0-1_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+        r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+    ),
+}
+_without_base_60(_PlainLoader)
+
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 _MAPPING_TAG, _SEQUENCE_TAG = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _MERGE_TAG = "tag:yaml.org,2002:merge"

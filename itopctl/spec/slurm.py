@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from itopctl.errors import UserError, quoted, unknown
-from itopctl.spec.reading import Document, KeyPath, read_file
+from itopctl.spec.reading import Document, KeyPath, read_file, read_text
 
 Value = str | int | float | bool
 
@@ -29,9 +28,13 @@ class SlurmOptions(BaseModel):
     account: str | None = Field(default=None, description="account to charge")
     qos: str | None = Field(default=None, description="quality of service")
     constraint: str | None = Field(default=None, description="node features required")
-    gpus_per_node: int | str | None = Field(default=None, description="GPUs a job, such as 1 or a100:2")
+    gpus_per_node: Annotated[int, Field(ge=0)] | str | None = Field(
+        default=None, description="GPUs a job, such as 1 or a100:2"
+    )
     cpus_per_task: int | None = Field(default=None, ge=1, description="CPU cores a process")
-    mem: str | int | None = Field(default=None, description="memory a job, such as 16G; a number is in megabytes")
+    mem: str | Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="memory a job, such as 16G; a number is in megabytes"
+    )
     timeout_min: int | None = Field(
         default=None, ge=1, description="time limit of a job in minutes; the partition's, if not given"
     )
@@ -89,8 +92,8 @@ def options_of(document: Document, path: KeyPath, data: Any) -> SlurmOptions:
         complaint = _not_additional(key)
         if complaint:
             raise document.error((*path, "additional_parameters", key), complaint)
-        if isinstance(value, str) and re.search(r"[\r\n\0]", value):
-            raise document.error((*path, "additional_parameters", key), "one line expected.")
+        if isinstance(value, str) and re.search(r"[\r\n\0\\]", value):  # sbatch reads a backslash its own way
+            raise document.error((*path, "additional_parameters", key), "one line without backslashes expected.")
     for key in ("partition", "account", "qos", "constraint", "gpus_per_node", "mem"):
         value = getattr(options, key)
         if isinstance(value, str) and not re.fullmatch(r"[^\s'\"\\]+", value):
@@ -137,12 +140,13 @@ def parse_options(arguments: Sequence[str]) -> SlurmOptions:
         if not separator:
             raise UserError(f"--slurm {argument}: KEY=VALUE expected.")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
+            value = read_text(text, f"--slurm {argument}").data
+        except RecursionError:
             raise UserError(f"--slurm {argument}: the value is no YAML.") from None
         first, dot, rest = key.partition(".")
         if dot and first == "additional_parameters":
-            data.setdefault(first, {})[rest] = value
+            further = data.get(first)
+            data[first] = {**(further if isinstance(further, dict) else {}), rest: value}
         elif key == "setup" and isinstance(value, str):
             data[key] = [value]
         else:
@@ -155,11 +159,24 @@ def merged(*layers: SlurmOptions) -> SlurmOptions:
     data: dict[str, Any] = {}
     for layer in layers:
         given = layer.model_dump(exclude_none=True)
+        data = _without_what_is_replaced(data, given)
         further = {**data.get("additional_parameters", {}), **given.get("additional_parameters", {})}
         data.update(given)
         if further:
             data["additional_parameters"] = further
     return SlurmOptions.model_validate(data)
+
+
+def _without_what_is_replaced(data: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that newly given ones exclude: a later layer has its way."""
+    new = {key.replace("_", "-") for key in given.get("additional_parameters", {})}
+    old = {key: value for key, value in data.items() if not new & _EXCLUSIVE.get(key, frozenset())}
+    gone = {other for key in given for other in _EXCLUSIVE.get(key, frozenset())}
+    gone |= _MEMORY_SHARES if new & _MEMORY_SHARES else frozenset()
+    if "additional_parameters" in old:
+        further = old["additional_parameters"].items()
+        old["additional_parameters"] = {key: value for key, value in further if key.replace("_", "-") not in gone}
+    return old
 
 
 def check_together(options: SlurmOptions) -> None:
@@ -169,9 +186,12 @@ def check_together(options: SlurmOptions) -> None:
         clashing = sorted(further & others)
         if getattr(options, one) is not None and clashing:
             raise UserError(f"slurm: {one} and {clashing[0]} exclude each other; keep one.")
-    memory = sorted(further & {"mem-per-cpu", "mem-per-gpu"})
+    memory = sorted(further & _MEMORY_SHARES)
     if len(memory) > 1:
         raise UserError(f"slurm: {memory[0]} and {memory[1]} exclude each other; keep one.")
+    delay, limit = options.signal_delay_s, options.timeout_min
+    if delay is not None and limit is not None and delay >= 60 * limit:
+        raise UserError(f"slurm: signal_delay_s is {delay} and timeout_min {limit} minutes: no time is left to train.")
     if options.distributed:
         if options.gpu_count < 1:
             raise UserError("slurm: distributed trains a run on each of gpus_per_node; give gpus_per_node, too.")
@@ -186,8 +206,9 @@ def check_together(options: SlurmOptions) -> None:
 _TEXTS = frozenset({"partition", "account", "qos", "constraint", "mem"})
 """Options that are text even where they look like a number."""
 
+_MEMORY_SHARES = frozenset({"mem-per-cpu", "mem-per-gpu"})
 _EXCLUSIVE: Mapping[str, frozenset[str]] = {
-    "mem": frozenset({"mem-per-cpu", "mem-per-gpu"}),
+    "mem": _MEMORY_SHARES,
     "gpus_per_node": frozenset({"gpus", "gpus-per-task", "gpus-per-socket", "gres"}),
     "cpus_per_task": frozenset({"cpus-per-gpu"}),
 }
@@ -225,4 +246,6 @@ def _written_part(location: tuple[str | int, ...]) -> KeyPath:
 
 
 def _complaint(error: Any) -> str:
+    if error["loc"][:1] == ("additional_parameters",) and error["type"] == "string_pattern_mismatch":
+        return f"found {quoted(error['input'])}; a name such as nice or mail-type expected."
     return f"found {quoted(error['input'])}: {error['msg'].lower()}."

@@ -122,6 +122,7 @@ def config_of(case: str) -> RunConfig:
     """The runs that are trained by one process and by several."""
     settings: dict[str, dict[str, Any]] = {
         "plain": {},
+        "compiled": {"compile": True},
         "static": {"method": "static", "update_interval": None},
         "dense": {"method": "dense", "sparsity": None, "update_interval": None},
         "adam": {"method": "rigl-itop", "optimizer": {"name": "adam", "lr": 0.003}},
@@ -250,7 +251,7 @@ def all_cases(rank: Rank, alone: dict[str, Any]) -> dict[str, Any]:
 
 def compiled_case(rank: Rank, alone: dict[str, Any]) -> dict[str, Any]:
     """A compiled network."""
-    return {"compiled": train(run_config(compile=True), rank)}
+    return {"compiled": train(config_of("compiled"), rank)}
 
 
 def one_that_fails(rank: Rank, alone: dict[str, Any]) -> dict[str, Any]:

@@ -195,9 +195,9 @@ def test_a_process_that_fails_does_not_leave_the_others_waiting(tmp_path: Path) 
     began = time.monotonic()
     processes = start_processes(2, one_that_fails, tmp_path).processes
     for process in processes:
-        process.join(60)
+        process.join(120)
     assert [process.exitcode for process in processes] == [1, 1]
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert not list(tmp_path.glob("rank*.pt"))
 
 
