@@ -145,8 +145,10 @@ def parse_options(arguments: Sequence[str]) -> SlurmOptions:
             raise UserError(f"--slurm {argument}: the value is no YAML.") from None
         first, dot, rest = key.partition(".")
         if dot and first == "additional_parameters":
-            further = data.get(first)
-            data[first] = {**(further if isinstance(further, dict) else {}), rest: value}
+            further = data.get(first, {})
+            if not isinstance(further, dict):
+                raise UserError(f"--slurm {argument}: {first} was given before, as {quoted(further)}.")
+            data[first] = {**further, rest: value}
         elif key == "setup" and isinstance(value, str):
             data[key] = [value]
         else:

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 _LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
 _WHO = ("scheduler", "job_id", "host", "pid", "git_commit", "git_dirty", "code", "submitted_code")
-_GOES_ON = frozenset({"timeout", "preempted", "node-failure", "killed"})
+_TRIED_AGAIN = frozenset({"timeout", "preempted", "node-failure", "killed", "lost"})
 """Causes after which a job that is not over tries a run again by itself."""
 _ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
 _LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
@@ -145,15 +145,16 @@ class RunNews:
         if row["job_phase"] is None or row["state"] in ("done", "running"):
             return
         number = max(self._known, default=0)
-        last = self._known[number] if number > (row["job_after"] or 0) else None
-        if row["job_phase"] != "ended":
-            own = last is not None and last["job_id"] == row["job_id"]
-            if last is None or not own or last["cause"] in _GOES_ON or last["cause"] == "lost":
-                row.update(state="pending", cause=None, message=row["job_reason"])
-        elif last is None and row["job_cause"] is not None:
+        ever = self._known.get(number)
+        since = ever if number > (row["job_after"] or 0) else None
+        live = row["job_phase"] != "ended"
+        own = since is not None and since["job_id"] == row["job_id"]
+        if live and (since is None or not own or since["cause"] in _TRIED_AGAIN):
+            row.update(state="pending", cause=None, message=row["job_reason"])
+        elif not live and since is None and row["job_cause"] is not None:
             row.update(state=_state_after(row["job_cause"]), cause=row["job_cause"], message=row["job_message"])
-        elif row["state"] == "pending":
-            cause, message = (last["cause"], last["message"]) if last is not None else (None, None)
+        else:
+            cause, message = (ever["cause"], ever["message"]) if ever is not None else (None, None)
             row.update(state=_state_after(cause), cause=cause, message=message)
 
     def _is_closing(self) -> bool:
