@@ -102,6 +102,7 @@ def arrays_of(
     limit = order.options.array_parallelism
     before = [one for one in live if one.request.sweep == order.sweep]
     free = limit - sum(min(one.request.throttle or limit, len(one.live_jobs)) for one in before) if limit else 0
+    at_first, waited = free, False
     awaited = [one.state.job_id for one in before if one.state.job_id is not None]
     arrays: list[Array] = []
     first, rest = order.runs[: order.first], order.runs[order.first :]
@@ -111,14 +112,17 @@ def arrays_of(
             waits = limit is not None and free < 1
             throttle = None if limit is None else min(limit if waits else free, len(jobs))
             free -= 0 if waits else throttle or 0
+            waited = waited or waits
             arrays.append(Array(
                 name=f"{order.sweep[:_NAME_LENGTH]}-{token()}", jobs=jobs, throttle=throttle,
                 after_success=(*order.after_success, *firsts),
                 after_end=(*order.after_end, *(awaited if waits else ())),
             ))  # fmt: skip
             awaited.append(arrays[-1].name)
-        if runs is first:
+        if runs is first and arrays:
             firsts = tuple(array.name for array in arrays)
+            # They are over when the others start, and so is whatever they waited for.
+            free = limit or 0 if waited else at_first
     return arrays
 
 

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -90,10 +89,10 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
     asked: dict[str, Any] = {}
     for line in script.splitlines():
         if line.startswith("#SBATCH "):
-            for word in shlex.split(line.removeprefix("#SBATCH ")):
+            for word in words_of(line.removeprefix("#SBATCH ")):
                 key, given, value = word.removeprefix("--").partition("=")
                 if key not in OPTIONS:
-                    fail(f"sbatch: unrecognized option '--{key}'\nTry \"sbatch --help\" for more information")
+                    fail(f"sbatch: unrecognized option '{word}'\nTry \"sbatch --help\" for more information")
                 asked[key] = value if given else True
         elif line and not line.startswith("#"):
             break
@@ -109,7 +108,7 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
     state["next_id"] += int(match[1]) + 1
     reason = "Dependency" if "dependency" in asked else "JobHeldUser" if "hold" in asked else "Resources"
     state["arrays"][array] = {
-        "name": asked.get("job-name", path.name), "user": getpass.getuser(), "asked": asked,
+        "name": asked.get("job-name", path.name), "user": [getpass.getuser(), str(os.getuid())], "asked": asked,
         "throttle": int(match[2] or 0), "script": script, "cwd": str(Path.cwd()),
         "tasks": {
             str(index): {"word": "PENDING", "reason": reason, "exit": "0:0", "restarts": 0, "queued": True,
@@ -242,6 +241,28 @@ def srun(folder: str, arguments: Sequence[str]) -> NoReturn:
 # How --------------------------------------------------------------------------------------------------------
 
 
+def words_of(line: str) -> list[str]:
+    """Words as sbatch reads them: like a shell's, but a backslash means the same within quotes and without."""
+    words, word, quote, escaped = [], "", "", False
+    for letter in f"{line} ":
+        if escaped:
+            word, escaped = word + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif quote:
+            word, quote = (word, "") if letter == quote else (word + letter, quote)
+        elif letter in "'\"":
+            quote = letter
+        elif letter.isspace():
+            words += [word] if word else []
+            word = ""
+        else:
+            word += letter
+    if quote:
+        fail(f"sbatch: fatal: Unmatched `{quote}` in [{line}]")
+    return words
+
+
 def options(arguments: Sequence[str], known: set[str]) -> dict[str, str]:
     found = {}
     for word in arguments:
@@ -256,7 +277,7 @@ def chosen(state: State, given: dict[str, str]) -> list[tuple[str, dict[str, Any
     """Arrays of a user and of some names."""
     names = given["name"].split(",")
     arrays = state["arrays"].items()
-    return [(array, job) for array, job in arrays if job["name"] in names and job["user"] == given["user"]]
+    return [(array, job) for array, job in arrays if job["name"] in names and given["user"] in job["user"]]
 
 
 def ranges(numbers: Sequence[int]) -> str:

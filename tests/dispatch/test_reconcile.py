@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from itopctl.dispatch.reconcile import GRACE_SECONDS, SETTLE_SECONDS, News, reconcile
+from itopctl.dispatch.scheduler import SeenJob
 from itopctl.dispatch.submit import this_process
 from itopctl.store.submissions import live_submissions, load
 from tests.dispatch.told import (
@@ -400,6 +401,38 @@ def test_a_requeued_job_with_an_attempt_that_left_no_word_waits_again_when_its_l
     begins(lab, ID, lock=False)
     look(lab, ToldScheduler([seen("PENDING")]))
     assert state_of(lab) == ("pending", None)
+
+
+def test_a_requeued_job_that_waits_has_lost_what_its_earlier_start_left_open(lab: Lab) -> None:
+    begins(lab, ID)
+    look(lab, ToldScheduler([seen("PENDING")]))
+    assert state_of(lab) == ("pending", None)
+    assert causes_in(lab.results.run(ID)) == ["node-failure"]
+    assert not lab.results.run(ID).lock.exists()
+
+
+def test_on_a_shared_file_system_a_requeued_job_is_given_up_when_it_is_seen_to_wait_twice(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_local_disk(monkeypatch, shared=True)
+    (submission,) = live_submissions(lab.results)
+    known(submission, phase="running")
+    begins(lab, ID)
+    look(lab, ToldScheduler([seen("PENDING")]))
+    assert causes_in(lab.results.run(ID)) == []
+    look(lab, ToldScheduler([seen("PENDING")]))
+    assert causes_in(lab.results.run(ID)) == ["node-failure"]
+
+
+def test_a_job_that_starts_while_the_scheduler_is_asked_is_left_alone(lab: Lab) -> None:
+    class Slow(ToldScheduler):
+        def queue(self, names: Sequence[str]) -> list[SeenJob]:
+            begins(lab, ID)
+            return [seen("PENDING")]
+
+    look(lab, Slow())
+    assert causes_in(lab.results.run(ID)) == []
+    assert state_of(lab) == ("running", None)
 
 
 def test_attempts_of_a_requeued_job_count_each(lab: Lab) -> None:

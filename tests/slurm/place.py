@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -30,21 +31,20 @@ STEP_SECONDS = 0.1
 LONG = 100
 """Epochs of digits that last two minutes if they go slowly, and one second otherwise."""
 
+DIVERGES: dict[str, Any] = {"optimizer.lr": 1e20}
+"""Of a training that fails at once."""
+
 OPTIONS: dict[str, Any] = {"mem": "700M", "cpus_per_task": 1, "timeout_min": 5}
 
 _MODEL = '''\
-"""A small network that goes slowly while a file is there, and is saved at the end of each epoch by then."""
+"""A small network that goes slowly while a file is there."""
 
 import time
 from pathlib import Path
 
 import torch
 
-import itopctl.train.loop
-
 SLOWLY = Path({slowly!r})
-if SLOWLY.exists():
-    itopctl.train.loop.CHECKPOINT_SECONDS = 1.0
 
 
 class Network(torch.nn.Sequential):
@@ -71,10 +71,11 @@ class Place:
     Args:
         folder: everything of it lies there.
         cluster: where jobs go.
+        options: what jobs ask for, where that is not `OPTIONS`.
     """
 
-    def __init__(self, folder: Path, cluster: Cluster) -> None:
-        self.folder, self.cluster = folder / "a place", cluster
+    def __init__(self, folder: Path, cluster: Cluster, **options: Any) -> None:
+        self.folder, self.cluster, self.options = folder / "a place", cluster, {**OPTIONS, **options}
         self.folder.mkdir()
         self.results = Results(self.folder / "its results")
         self.write_model()
@@ -89,13 +90,16 @@ class Place:
         return path
 
     def spec(self, seeds: int = 1, slurm: dict[str, Any] | None = None, name: str = "trial", **base: Any) -> Path:
-        """A spec of the small network on digits: SET-ITOP, three epochs, unless told otherwise."""
-        settings = {"dataset": "digits", "model": "small:make", "method": "set-itop", "sparsity": 0.9, "epochs": 3}
+        """A spec of the small network on digits: SET-ITOP, three epochs, saved every second, unless told otherwise."""
+        settings = {
+            "dataset": "digits", "model": "small:make", "method": "set-itop", "sparsity": 0.9, "epochs": 3,
+            "update_interval": 5, "checkpoint_minutes": 1 / 60,
+        }  # fmt: skip
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         return write_spec(
-            folder, name=name, base={**settings, "update_interval": 5, **base}, grid={"seed": seeds},
-            slurm={**OPTIONS, **(slurm or {})},
+            folder, name=name, base={**settings, **base}, grid={"seed": seeds},
+            slurm={**self.options, **(slurm or {})},
         )  # fmt: skip
 
     @property
@@ -143,9 +147,9 @@ class Place:
         """What a command prints as JSON."""
         return json.loads(self._carry_out((*arguments, "--json"), code)[0])
 
-    def submit(self, spec: Path, *arguments: str | Path) -> str:
+    def submit(self, spec: Path, *arguments: str | Path, code: int = 0) -> str:
         """`itopctl sweep SPEC --cluster slurm …`; returns what it printed."""
-        return self.itopctl("sweep", spec, "--cluster", "slurm", *arguments)
+        return self.itopctl("sweep", spec, "--cluster", "slurm", *arguments, code=code)
 
     def runs(self, *arguments: str, code: int | None = 0) -> list[dict[str, Any]]:
         """The runs as the store has them after another look at the cluster."""
@@ -192,6 +196,12 @@ class Place:
         """Whether an attempt has seen so many epochs."""
         seen = [event for event in self.events(run_id, "evaluated") if event["attempt"] == attempt]
         return len(seen) >= epochs
+
+    def pids(self, run_id: str) -> tuple[int, int]:
+        """The process that made the newest attempt at a run, and the main process of its job."""
+        worker = self.events(run_id, "started")[-1]["pid"]
+        status = Path(f"/proc/{worker}/status").read_text()
+        return worker, int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
 
     def done(self, *run_ids: str) -> bool:
         """Whether there are results of these runs, or of all that were submitted."""
@@ -248,6 +258,16 @@ class Place:
         for run_id in run_ids or self.submitted_runs:
             assert outcome(self.results, run_id) == outcome(others, run_id)
             assert course(self.results, run_id) == course(others, run_id)
+
+
+def sbatch_that_kills_who_asks(folder: Path, cluster: Cluster, submits: bool = True) -> str:
+    """A PATH whose sbatch submits, or does not, and kills the process that asked before it has the answer."""
+    real = shutil.which("sbatch", path=cluster.env["PATH"])
+    script = folder / "sbatch"
+    folder.mkdir()
+    script.write_text("#!/bin/sh\n" + f'{real} "$@" || exit $?\n' * submits + "kill -KILL $PPID\n")
+    script.chmod(0o755)
+    return f"{folder}:{cluster.env['PATH']}"
 
 
 def outcome(results: Results, run_id: str) -> dict[str, Any]:
