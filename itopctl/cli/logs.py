@@ -103,6 +103,8 @@ def _print_job(folder: Results, run_id: str) -> None:
         raise EnvironmentUnfitError(f"run {run_id} was never submitted to a cluster.")
     index = submission.index_of(run_id)
     outputs: list[Path] = submission.directory.outputs(index)
+    if folder.run(run_id).result.exists() and not outputs:
+        raise EnvironmentUnfitError(f"job {submission.id_of(index)} ended well, and what it printed was removed.")
     if not any(path.stat().st_size for path in outputs):
         raise EnvironmentUnfitError(f"job {submission.id_of(index)} of run {run_id} has printed nothing yet.")
     for path in outputs:

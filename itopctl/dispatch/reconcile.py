@@ -237,6 +237,8 @@ class _Look:
             if read_json(self.results.run(run_id).result) is None:
                 self._end_run(one, index, run_id, cause or "lost", message)
             began = began or self._has_ended(run_id, job_id)
+        if all(read_json(self.results.run(run_id).result) is not None for run_id in one.request.jobs[index]):
+            one.directory.remove_outputs(index)
         if cause == "killed" and not began:
             cause, message = "environment", "; ".join([message, *output[-1:]])
         return one.with_job(

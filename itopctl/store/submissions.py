@@ -55,6 +55,11 @@ class SubmissionDirectory:
         """Files with what the processes of a job printed, all attempts."""
         return sorted(self.path.glob(f"*_{index}_*_log.*"))
 
+    def remove_outputs(self, index: int) -> None:
+        """Remove them: of a job whose runs are all finished, they tell nothing that the runs' own logs do not."""
+        for path in self.outputs(index):
+            path.unlink(missing_ok=True)
+
 
 @dataclass(frozen=True)
 class Request:
