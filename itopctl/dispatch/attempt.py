@@ -170,7 +170,7 @@ def _attempt(
     run = guarded.run
     close_forgotten_attempt(run, job.job_id)
     journal = JournalWriter(run.journal)
-    record = _Recorder(run, journal, job, notify)
+    record = _Recorder(guarded, journal, job, notify)
     print(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}", flush=True)
     try:
         config = load_config(run)
@@ -230,8 +230,8 @@ class _Maker:
 class _Recorder:
     """Events of an attempt: into the journal, the log and the pool's display."""
 
-    def __init__(self, run: RunDirectory, journal: JournalWriter, job: Job, notify: Notify) -> None:
-        self.run, self.journal, self.job, self.notify = run, journal, job, notify
+    def __init__(self, guarded: _Guarded, journal: JournalWriter, job: Job, notify: Notify) -> None:
+        self.guarded, self.journal, self.job, self.notify = guarded, journal, job, notify
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or None
         self.position: dict[str, Any] = {"step": 0, "epoch": 0.0}
         self.last_progress = 0.0
@@ -240,11 +240,12 @@ class _Recorder:
     def __call__(self, event: str, fields: dict[str, Any]) -> None:
         self.position = {"step": fields["step"], "epoch": fields["epoch"]}
         if event != "progress" or self._progress_due():
+            self.guarded.check()
             self.journal.write(event, fields)
         line = log_line(event, fields)
         if line:
             print(line, flush=True)
-        self.notify({"event": event, "run_id": self.run.run_id, **fields})
+        self.notify({"event": event, "run_id": self.guarded.run.run_id, **fields})
 
     def started(self, config: RunConfig, state: dict[str, Any] | None) -> None:
         """Say who begins what, and from which step, before anything that may take long or fail."""
