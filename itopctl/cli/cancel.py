@@ -30,6 +30,7 @@ def cancel(
     """
     from itopctl.cli.cluster import look, say
     from itopctl.dispatch.cancel import carry_out, plan_cancellation
+    from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
     from itopctl.store.ingest import ingest
     from itopctl.store.queries import named_runs
@@ -51,7 +52,13 @@ def cancel(
         if not sys.stdin.isatty():
             raise UserError(f"this would cancel {text}; give --yes to do it without being asked.")
         typer.confirm(f"Cancel {text}?", abort=True)
-    foreign = carry_out(folder, cancellation, Slurm() if cancellation.jobs else None)
+    try:
+        foreign = carry_out(folder, cancellation, Slurm() if cancellation.jobs else None)
+    except SchedulerError as error:
+        raise SchedulerError(
+            f"{str(error).rstrip('.')}. The runs are marked, and stop when they find that; what waits in the cluster's "
+            "queue needs another `itopctl cancel`."
+        ) from error
     say(look(folder))
     ingest(opened, folder)
     typer.echo(f"Cancelled {text}. What runs stops after its present step.")

@@ -16,7 +16,7 @@ from itopctl.errors import UserError, plural
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.cli.launch import Work
+    from itopctl.cli.work import Work
     from itopctl.dispatch.reconcile import News
     from itopctl.dispatch.submit import Order
     from itopctl.store.database import Store
@@ -40,7 +40,7 @@ def say(news: News) -> None:
     for note in news.notes:
         typer.echo(f"itopctl: {note}", err=True)
     if news.error is not None:
-        typer.echo(f"itopctl: {news.error} What is shown of jobs is what was known before.", err=True)
+        typer.echo(f"itopctl: {news.error.rstrip('.')}. What is shown of jobs is what was known before.", err=True)
 
 
 class Patience:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from itopctl.cli.work import Work, notes_on_data
 from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from itopctl.dispatch.pool import Outcome
-    from itopctl.spec.config import RunConfig
-    from itopctl.spec.slurm import SlurmOptions
     from itopctl.store.database import Store
     from itopctl.store.rundir import Results
 
@@ -70,37 +68,6 @@ WorkersOption = Annotated[
 RunsPerGpuOption = Annotated[int, typer.Option("--runs-per-gpu", min=1, help="local: runs that share a GPU.")]
 
 
-@dataclass(frozen=True)
-class Work:
-    """Runs that are to be made.
-
-    Attributes:
-        runs: what to run now, sweep by sweep.
-        configs: run id → config, of these and of all that the conclusion is about.
-        slurm: sweep → what its jobs ask for.
-    """
-
-    runs: Mapping[str, tuple[str, ...]]
-    configs: Mapping[str, RunConfig]
-    slurm: Mapping[str, SlurmOptions]
-
-    @property
-    def to_run(self) -> tuple[str, ...]:
-        """All that is to be run now, each once."""
-        return tuple(dict.fromkeys(run_id for runs in self.runs.values() for run_id in runs))
-
-
-def share_out(members: Mapping[str, Sequence[str]], to_run: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Each run to the first sweep that has it, in the order of `to_run`."""
-    owner: dict[str, str] = {}
-    for sweep, runs in members.items():
-        for run_id in runs:
-            owner.setdefault(run_id, sweep)
-    return {
-        sweep: mine for sweep in members if (mine := tuple(run_id for run_id in to_run if owner.get(run_id) == sweep))
-    }
-
-
 def check_cluster(
     cluster: str, slurm: Sequence[str], wait: bool, after: Sequence[str], workers: int | None, runs_per_gpu: int
 ) -> None:
@@ -116,23 +83,6 @@ def check_cluster(
     for name, given in foreign.items():
         if given:
             raise UserError(f"{name} means nothing with --cluster {cluster}.")
-
-
-def check_data(work: Work, data: Path) -> None:
-    """Raise EnvironmentUnfitError where a data set of the runs is missing on this machine."""
-    from itopctl.train.data.catalogue import locate
-
-    for name in dict.fromkeys(work.configs[run_id].dataset for run_id in work.to_run):
-        locate(name, data)
-
-
-def notes_on_data(work: Work, data: Path) -> list[str]:
-    """What cannot be seen from this machine of the data sets that jobs will read; nodes may see more."""
-    try:
-        check_data(work, data)
-    except EnvironmentUnfitError as error:
-        return [f"From this machine: {error} `itopctl doctor SPEC --probe` looks from a node."]
-    return []
 
 
 def make_results(folder: Results) -> None:

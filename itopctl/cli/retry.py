@@ -32,7 +32,7 @@ from itopctl.cli.launch import (
 from itopctl.errors import UserError, plural, unknown
 
 if TYPE_CHECKING:
-    from itopctl.cli.launch import Work
+    from itopctl.cli.work import Work
     from itopctl.store.rundir import Results
 
 
@@ -77,8 +77,9 @@ def retry(
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
     from itopctl.cli.cluster import look, say
-    from itopctl.cli.launch import check_cluster, check_data
+    from itopctl.cli.launch import check_cluster
     from itopctl.cli.tables import failures_table
+    from itopctl.cli.work import check_data
     from itopctl.report.formats import make_console
     from itopctl.store.queries import check_sweeps, ended_badly
     from itopctl.train.data.catalogue import data_folder
@@ -140,7 +141,7 @@ def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
 
 
 def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str]) -> Work:
-    from itopctl.cli.launch import Work, share_out
+    from itopctl.cli.work import Work, share_out
     from itopctl.spec.config import RunConfig
     from itopctl.spec.reading import Document
     from itopctl.spec.slurm import check_together, merged, options_of, parse_options, read_profile

@@ -31,7 +31,7 @@ from itopctl.cli.launch import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.cli.launch import Work
+    from itopctl.cli.work import Work
     from itopctl.dispatch.manifest import SweepRecords
     from itopctl.plan import Plan
     from itopctl.store.database import Store
@@ -64,7 +64,8 @@ def sweep(
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """
-    from itopctl.cli.launch import check_cluster, check_data
+    from itopctl.cli.launch import check_cluster
+    from itopctl.cli.work import check_data
     from itopctl.store.rundir import Results
     from itopctl.train.data.catalogue import data_folder
 
@@ -129,7 +130,7 @@ def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[st
 
 def _work(plan: Plan, slurm: list[str]) -> Work:
     """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
-    from itopctl.cli.launch import Work, share_out
+    from itopctl.cli.work import Work, share_out
     from itopctl.spec.slurm import check_together, merged, parse_options, read_profile
 
     typed = parse_options(slurm)
