@@ -90,6 +90,7 @@ class JobProcess:
             self._requeue()
         if not self.leads:
             return self._follow_out(outcome)
+        write_json(self.directory.last_words(self.job_id), {"start": self.start, "stopped": outcome.stopped})
         well = all(self._is_done(run_id) or outcome.states.get(run_id) == "elsewhere" for run_id in self.runs)
         return 0 if well else 1
 

@@ -229,7 +229,9 @@ class _Look:
     def _end(self, one: Submission, index: int, word: str, cause: Cause | None, exit_code: str | None) -> Submission:
         job_id = one.id_of(index)
         output = _complaints(one, index)
-        if cause == "killed" and _tells_of_memory(output):
+        if cause == "killed" and one.directory.last_words(str(job_id)).exists():
+            cause = None  # it ended by itself, with what its runs say
+        elif cause == "killed" and _tells_of_memory(output):
             cause = "out-of-memory"
         message = f"job {job_id}: {word}" + (f", exit code {exit_code}" if exit_code not in (None, "0:0") else "")
         began = False

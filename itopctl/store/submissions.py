@@ -51,6 +51,10 @@ class SubmissionDirectory:
     def state(self) -> Path:
         return self.path / "state.json"
 
+    def last_words(self, job_id: str) -> Path:
+        """What a job leaves when it ends by itself."""
+        return self.path / f"ended-{job_id}.json"
+
     def outputs(self, index: int) -> list[Path]:
         """Files with what the processes of a job printed, all attempts."""
         return sorted(self.path.glob(f"*_{index}_*_log.*"))
