@@ -166,6 +166,7 @@ class JobProcess:
     def _follow_out(self, outcome: Outcome) -> int:
         """End as a process that follows: after the first, which has more to write, and whose end is the job's."""
         if "failed" in outcome.states.values():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(_LAST_WORDS_SECONDS)
             return 1
         return 0
