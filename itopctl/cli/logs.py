@@ -27,7 +27,7 @@ def logs(
     store: StoreOption = None,
 ) -> None:
     """Print a run's log, wherever the run is."""
-    from itopctl.store.queries import find_run
+    from itopctl.store.queries import find_run, run_details
 
     folder, opened = open_results(results, store)
     directory = folder.run(find_run(opened, run))
@@ -35,9 +35,11 @@ def logs(
         _print_job(folder, directory.run_id)
         return
     if not directory.log.exists() and not (follow and _may_begin(folder, directory)):
-        submission = _newest_submission(folder, directory.run_id)
-        hint = "; `itopctl logs --job` shows what its job printed" if submission is not None else ""
-        raise EnvironmentUnfitError(f"run {directory.run_id} has not started yet: there is no log{hint}.")
+        waits = run_details(opened, directory.run_id)
+        why = f" It waits: {waits['message']}." if waits["state"] == "pending" and waits["message"] else ""
+        if not why and waits["job_id"]:
+            why = " `itopctl logs --job` shows what its job printed."
+        raise EnvironmentUnfitError(f"run {directory.run_id} has not started yet: there is no log.{why}")
     try:
         _print_log(folder, directory, follow)
     except KeyboardInterrupt:

@@ -188,8 +188,10 @@ def _rename(aside: Path, target: Path) -> None:
     try:
         aside.rename(target)
     except OSError:
-        if not (target / _RECORD).exists():
-            raise
+        if (target / _RECORD).exists():
+            return  # another process was quicker
+        shutil.rmtree(target, ignore_errors=True)  # somebody took a part of it away
+        aside.rename(target)
 
 
 def _sources(package: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,7 +122,13 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
 
 
 def squeue(state: State, arguments: Sequence[str]) -> None:
-    given = options(arguments, {"noheader", "array", "states", "user", "name", "format"})
+    given = options(arguments, {"noheader", "array", "states", "user", "name", "jobs", "format"})
+    if "jobs" in given and given.get("format") == "%i":
+        shown = ids_of(state, given["jobs"], lambda task: task["queued"])
+        if not shown:
+            fail("slurm_load_jobs error: Invalid job id specified")
+        print("\n".join(shown))
+        return
     if given.get("states") != "all" or given.get("format") != "%F|%K|%T|%r|%j" or "array" not in given:
         fail(f"squeue: error: not what the package asks: {arguments}")
     for array, job in chosen(state, given):
@@ -135,11 +141,15 @@ def squeue(state: State, arguments: Sequence[str]) -> None:
 
 
 def sacct(state: State, arguments: Sequence[str]) -> None:
-    given = options(arguments, {"noheader", "parsable2", "allocations", "user", "starttime", "name", "format"})
+    known = {"noheader", "parsable2", "allocations", "user", "starttime", "name", "jobs", "format"}
+    given = options(arguments, known)
     if not state["accounting"]:
         fail("Slurm accounting storage is disabled")
     if state["accounts_down"]:
         fail("sacct: error: Problem talking to the database: Connection refused")
+    if "jobs" in given and given.get("format") == "JobID":
+        print("\n".join(ids_of(state, given["jobs"], lambda task: task["account"] is not None)))
+        return
     if not re.fullmatch(r"now-\d+days", given.get("starttime", "")) or "allocations" not in given:
         fail(f"sacct: error: not what the package asks: {arguments}")
     if given.get("format") != "JobID,State,ExitCode,End,JobName%250":
@@ -278,6 +288,13 @@ def chosen(state: State, given: dict[str, str]) -> list[tuple[str, dict[str, Any
     names = given["name"].split(",")
     arrays = state["arrays"].items()
     return [(array, job) for array, job in arrays if job["name"] in names and given["user"] in job["user"]]
+
+
+def ids_of(state: State, job: str, counts: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """Ids of a job, or of all of an array's, that count."""
+    array, _, index = job.partition("_")
+    tasks = state["arrays"].get(array, {}).get("tasks", {})
+    return [f"{array}_{number}" for number, task in tasks.items() if index in ("", number) and counts(task)]
 
 
 def ranges(numbers: Sequence[int]) -> str:

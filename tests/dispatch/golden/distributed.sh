@@ -1,0 +1,23 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-2%3
+#SBATCH --chdir='/home/me/its results/snapshots/0123456789ab'
+#SBATCH --cpus-per-task=6
+#SBATCH --error='/home/me/its results/submissions/cifar100-0badc0de/%A_%a_0_log.err'
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name=cifar100-0badc0de
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output='/home/me/its results/submissions/cifar100-0badc0de/%A_%a_0_log.out'
+#SBATCH --requeue
+#SBATCH --signal=USR2@90
+#SBATCH --time=60
+
+# setup
+export PYTHONPATH='/home/me/its results/snapshots/0123456789ab'${PYTHONPATH:+:$PYTHONPATH}
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.out' --error '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.err' --cpus-per-task=6 --kill-on-bad-exit=1 /usr/bin/python3 -u -m itopctl.dispatch.job '/home/me/its results/submissions/cifar100-0badc0de'

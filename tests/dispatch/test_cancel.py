@@ -1,0 +1,151 @@
+"""Calling runs off: which get a mark, which jobs are ended, and whose are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from itopctl.dispatch.cancel import Cancellation, carry_out, plan_cancellation
+from itopctl.dispatch.scheduler import SchedulerError
+from itopctl.dispatch.slurm import Slurm
+from itopctl.store.rundir import Results, locked
+from tests.dispatch.fake_slurm import FakeSlurm
+from tests.dispatch.test_submitter import RUNS, submit
+from tests.dispatch.told import ToldScheduler, finishes, known, lab_at, nothing_changes, seen, unrecorded
+from tests.store.builders import Lab, run_id
+
+A, B, C, D = (run_id(number) for number in range(1, 5))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, no_waiting_for_the_disk: None) -> Lab:
+    return lab_at(tmp_path / "my results")
+
+
+def marked(results: Results) -> set[str]:
+    return {path.parent.name for path in results.runs.glob("*/cancel")}
+
+
+def jobs_of(cancellation: Cancellation) -> dict[str, tuple[int, ...]]:
+    return {submission.name: indices for submission, indices in cancellation.jobs}
+
+
+# The plan ---------------------------------------------------------------------------------------------------
+
+
+def test_planning_does_nothing(lab: Lab) -> None:
+    lab.submitted("one-x", (A,), (B,))
+    with nothing_changes(lab.results.path):
+        plan_cancellation(lab.results, [A, B])
+
+
+def test_a_job_is_ended_when_none_of_its_unfinished_runs_is_wanted_any_more(lab: Lab) -> None:
+    lab.submitted("one-x", (A, B), (C, D))
+    assert jobs_of(plan_cancellation(lab.results, [A, C, D])) == {"one-x": (1,)}
+    assert plan_cancellation(lab.results, [A, C, D]).runs == (A, C, D)
+    finishes(lab, B)
+    assert jobs_of(plan_cancellation(lab.results, [A, C, D])) == {"one-x": (0, 1)}
+
+
+def test_a_run_that_is_finished_or_at_nobodys_hands_is_passed_over(lab: Lab) -> None:
+    lab.submitted("one-x", (A,))
+    finishes(lab, A)
+    lab.failed(B)
+    assert plan_cancellation(lab.results, [A, B, C]) == Cancellation((), (), 0)
+
+
+def test_jobs_that_are_over_are_not_ended_again(lab: Lab) -> None:
+    known(lab.submitted("one-x", (A,), (B,)), 0, phase="ended")
+    assert jobs_of(plan_cancellation(lab.results, [A, B])) == {"one-x": (1,)}
+    assert plan_cancellation(lab.results, [A, B]).runs == (B,)
+
+
+def test_a_run_at_a_local_process_gets_a_mark(lab: Lab) -> None:
+    run = lab.folder(A)
+    with locked(run):
+        cancellation = plan_cancellation(lab.results, [A])
+    assert (cancellation.runs, cancellation.jobs, cancellation.local) == ((A,), (), 1)
+
+
+def test_runs_that_wait_for_a_local_process_get_one_too(lab: Lab) -> None:
+    with locked(lab.folder(A)):
+        cancellation = plan_cancellation(lab.results, [A, B])
+    assert (cancellation.runs, cancellation.local) == ((A, B), 2)
+
+
+# Carried out ------------------------------------------------------------------------------------------------
+
+
+def test_every_run_gets_a_mark_and_every_job_is_ended(lab: Lab) -> None:
+    lab.submitted("one-x", (A, B), (C,), (D,))
+    scheduler = ToldScheduler([seen("RUNNING"), seen("PENDING", index=1), seen("PENDING", index=2)])
+    assert carry_out(lab.results, plan_cancellation(lab.results, [A, B, D]), scheduler) == []
+    assert marked(lab.results) == {A, B, D}
+    assert scheduler.asked == ["queue", "cancel 77_0 77_2"]
+
+
+def test_a_job_of_our_id_and_another_name_is_somebody_elses(lab: Lab) -> None:
+    lab.submitted("one-x", (A,), (B,))
+    scheduler = ToldScheduler([seen("RUNNING", name="another"), seen("RUNNING", array_id="78", index=1)])
+    carry_out(lab.results, plan_cancellation(lab.results, [A, B]), scheduler)
+    assert scheduler.asked[-1] in ("queue", "cancel ")
+
+
+def test_jobs_that_nobody_recorded_the_id_of_are_ended_by_their_name(lab: Lab) -> None:
+    unrecorded(lab.submitted("one-x", (A,)))
+    scheduler = ToldScheduler([seen("PENDING", array_id="4711")])
+    carry_out(lab.results, plan_cancellation(lab.results, [A]), scheduler)
+    assert scheduler.asked[-1] == "cancel 4711_0"
+
+
+@pytest.mark.parametrize("whose", [{"cluster": "another"}, {"user": "somebody"}])
+def test_jobs_of_another_cluster_or_user_find_the_mark_and_are_told_of(lab: Lab, whose: dict[str, str]) -> None:
+    foreign = lab.submitted("one-x", (A,), **whose)
+    lab.submitted("one-y", (B,))
+    scheduler = ToldScheduler([seen("RUNNING"), seen("RUNNING", name="one-y")])
+    left = carry_out(lab.results, plan_cancellation(lab.results, [A, B]), scheduler)
+    assert [one.name for one in left] == [foreign.name]
+    assert marked(lab.results) == {A, B}
+    assert scheduler.asked[-1] == "cancel 77_0"
+
+
+def test_a_scheduler_that_does_not_answer_leaves_the_marks(lab: Lab) -> None:
+    lab.submitted("one-x", (A,))
+    with pytest.raises(SchedulerError):
+        carry_out(lab.results, plan_cancellation(lab.results, [A]), ToldScheduler(queue_fails=True))
+    assert marked(lab.results) == {A}
+
+
+@dataclass
+class Counting(ToldScheduler):
+    """Counts the jobs that are to be ended."""
+
+    ended: list[str] = field(default_factory=list)
+
+    def cancel(self, job_ids) -> None:  # type: ignore[no-untyped-def]
+        self.ended.extend(job_ids)
+
+
+def test_a_thousand_jobs_are_one_question(lab: Lab) -> None:
+    ids = [f"{number:012x}" for number in range(1000)]
+    lab.submitted("one-x", *((id_,) for id_ in ids))
+    scheduler = Counting([seen("PENDING", index=index) for index in range(1000)])
+    carry_out(lab.results, plan_cancellation(lab.results, ids), scheduler)
+    assert scheduler.asked == ["queue"]
+    assert len(scheduler.ended) == 1000
+
+
+def test_slurm_ends_what_is_ours_and_nothing_else(
+    fake: FakeSlurm, tmp_path: Path, no_waiting_for_the_disk: None
+) -> None:
+    results = Results(tmp_path / "my results")
+    (mine,) = submit(results, RUNS[:3])
+    (other,) = submit(Results(tmp_path / "others"), RUNS[3:])
+    fake.start(f"{mine.state.job_id}_0")
+    carry_out(results, plan_cancellation(results, RUNS[:2]), Slurm())
+    assert fake.word(f"{mine.state.job_id}_0") == "CANCELLED"
+    assert fake.word(f"{mine.state.job_id}_1") == "CANCELLED"
+    assert fake.word(f"{mine.state.job_id}_2") == "PENDING"
+    assert {fake.word(job) for job in fake.jobs(other.state.job_id or "")} == {"PENDING"}

@@ -1,0 +1,171 @@
+"""A database of an earlier schema is brought forward when it is opened, and what is in it stays."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from itopctl.store import tables
+from itopctl.store.database import Store, open_store, upsert
+from itopctl.store.ingest import ingest
+from itopctl.store.queries import run_details, select_runs, sweep_summaries
+from tests.store import builders
+from tests.store.builders import Lab, contents, run_id
+
+# The tables as version 1 made them, column by column.
+VERSION_1 = """
+CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
+CREATE TABLE sweeps (
+    sweep VARCHAR NOT NULL, description VARCHAR NOT NULL, specs JSON NOT NULL, slurm JSON NOT NULL,
+    created_at VARCHAR NOT NULL, updated_at VARCHAR NOT NULL, stamp VARCHAR NOT NULL, PRIMARY KEY (sweep)
+);
+CREATE TABLE sweep_runs (
+    sweep VARCHAR NOT NULL, run_id VARCHAR NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (sweep, run_id)
+);
+CREATE INDEX ix_sweep_runs_run_id ON sweep_runs (run_id);
+CREATE INDEX sweep_runs_by_position ON sweep_runs (sweep, position);
+CREATE TABLE runs (
+    run_id VARCHAR NOT NULL, state VARCHAR NOT NULL, cause VARCHAR, message VARCHAR, attempts INTEGER NOT NULL,
+    dataset VARCHAR, model VARCHAR, method VARCHAR, growth VARCHAR, "drop" VARCHAR, allocation VARCHAR, sparsity FLOAT,
+    density FLOAT, update_interval INTEGER, drop_fraction FLOAT, seed INTEGER, epochs INTEGER, config JSON NOT NULL,
+    step INTEGER, epoch FLOAT, total_steps INTEGER, total_epochs INTEGER, current_test_accuracy FLOAT,
+    current_exploration_rate FLOAT, test_accuracy FLOAT, test_accuracy_at_best_validation FLOAT,
+    validation_accuracy FLOAT, best_validation_accuracy FLOAT, best_epoch INTEGER, exploration_rate FLOAT,
+    exploration_rate_at_best_validation FLOAT, final_density FLOAT, train_loss FLOAT, train_flops_ratio FLOAT,
+    inference_flops_ratio FLOAT, topology_updates INTEGER, steps INTEGER, steps_per_second FLOAT, wall_seconds FLOAT,
+    peak_memory_bytes INTEGER, journal_offset INTEGER NOT NULL, damaged_lines INTEGER NOT NULL, PRIMARY KEY (run_id)
+);
+CREATE INDEX ix_runs_state ON runs (state);
+CREATE TABLE attempts (
+    run_id VARCHAR NOT NULL, attempt INTEGER NOT NULL, scheduler VARCHAR, job_id VARCHAR, host VARCHAR, pid INTEGER,
+    started_at VARCHAR, ended_at VARCHAR, state VARCHAR NOT NULL, cause VARCHAR, message VARCHAR,
+    resumed_from_step INTEGER, PRIMARY KEY (run_id, attempt)
+);
+CREATE TABLE evaluations (
+    run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, step INTEGER NOT NULL, epoch FLOAT, attempt INTEGER,
+    train_loss FLOAT, validation_accuracy FLOAT, test_accuracy FLOAT, exploration_rate FLOAT, density FLOAT,
+    drop_fraction FLOAT, lr FLOAT, replaced INTEGER, moved INTEGER, new INTEGER, skipped BOOLEAN, wall_seconds FLOAT,
+    PRIMARY KEY (run_id, kind, step)
+);
+CREATE TABLE layers (
+    run_id VARCHAR NOT NULL, position INTEGER NOT NULL, name VARCHAR NOT NULL, shape JSON NOT NULL,
+    size INTEGER NOT NULL, active INTEGER NOT NULL, density FLOAT NOT NULL, exploration_rate FLOAT NOT NULL,
+    PRIMARY KEY (run_id, position)
+);
+INSERT INTO meta VALUES ('schema_version', '1');
+"""
+DONE, FAILED, QUEUED = (run_id(number) for number in range(3))
+
+
+def columns(path: Path) -> dict[str, set[str]]:
+    """Columns of every table."""
+    engine = sa.create_engine(f"sqlite:///{path}")
+    inspector = sa.inspect(engine)
+    found = {name: {column["name"] for column in inspector.get_columns(name)} for name in inspector.get_table_names()}
+    engine.dispose()
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with a finished, a failed and a queued run."""
+    lab = Lab.at(tmp_path / "my results")
+    lab.sweep("one", {id_: builders.config() for id_ in (DONE, FAILED, QUEUED)})
+    lab.done(DONE)
+    lab.failed(FAILED)
+    lab.ingest()
+    lab.store.close()
+    return lab.results.path
+
+
+@pytest.fixture
+def old(folder: Path) -> Path:
+    """Its database as version 1 had it, with every row."""
+    new, path = folder / "itop.db", folder / "old.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    connection.execute(f"ATTACH DATABASE '{new}' AS new")
+    for table, names in columns(path).items():
+        if table != "meta":
+            listed = ", ".join(f'"{name}"' for name in sorted(names))
+            connection.execute(f"INSERT INTO main.{table} ({listed}) SELECT {listed} FROM new.{table}")
+    connection.commit()
+    connection.close()
+    path.replace(new)
+    return new
+
+
+def test_version_1_is_what_its_tables_were(old: Path) -> None:
+    assert columns(old)["runs"] == {c.name for c in tables.runs.columns} - set(tables.JOB_COLUMNS)
+    assert "submissions" not in columns(old)
+
+
+def test_an_old_database_gets_every_table_and_column_and_the_new_version(old: Path) -> None:
+    open_store(old).close()
+    assert columns(old) == {name: {c.name for c in table.columns} for name, table in tables.metadata.tables.items()}
+    with open_store(old).read() as connection:
+        assert connection.execute(sa.select(tables.meta)).all() == [("schema_version", str(tables.SCHEMA_VERSION))]
+
+
+def test_what_was_in_it_stays_and_is_what_a_database_made_anew_would_say(old: Path) -> None:
+    lab = Lab.at(old.parent)
+    kept = contents(lab.store)
+    assert len(kept["runs"]) == 3 and len(kept["attempts"]) == 2 and kept["evaluations"] and kept["layers"]
+    lab.ingest()
+    assert contents(lab.store)["runs"] == kept["runs"]
+    assert lab.rebuilt() == contents(lab.store)
+
+
+def test_an_old_database_can_be_asked_and_written_to_at_once(old: Path) -> None:
+    lab = Lab.at(old.parent)
+    (summary,) = sweep_summaries(lab.store)
+    assert {state: summary[state] for state in ("done", "failed", "queued")} == {"done": 1, "failed": 1, "queued": 1}
+    assert len(select_runs(lab.store)) == 3
+    assert run_details(lab.store, DONE)["job_id"] is None
+    lab.submitted("one-x", (QUEUED,))
+    assert lab.row(QUEUED)["state"] == "pending"
+
+
+def test_opening_it_again_changes_nothing(old: Path) -> None:
+    open_store(old).close()
+    before = contents(open_store(old))
+    assert contents(open_store(old)) == before
+
+
+def test_several_that_open_it_at_once_bring_it_forward_once(old: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        stores = list(pool.map(lambda _: open_store(old), range(6)))
+    first, *others = (contents(store) for store in stores)
+    assert all(other == first for other in others)
+
+
+def test_a_migration_that_fails_leaves_the_old_database_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = columns(old)
+    broken = {2: (*tables.ADDED[2], (tables.attempts, ("host",)))}  # a column that is there already
+    monkeypatch.setattr(tables, "ADDED", {**tables.ADDED, **broken})
+    with pytest.raises(Exception, match="duplicate column name"):
+        open_store(old)
+    assert columns(old) == before
+    monkeypatch.undo()
+    assert contents(open_store(old))["meta"] == [("schema_version", str(tables.SCHEMA_VERSION))]
+
+
+def test_every_column_that_version_1_lacks_is_named_with_the_version_that_brought_it(old: Path) -> None:
+    there = columns(old)
+    added = {(table.name, name) for parts in tables.ADDED.values() for table, names in parts for name in names}
+    wanted = {(t.name, c.name) for t in tables.metadata.tables.values() if t.name in there for c in t.columns}
+    assert wanted - {(table, name) for table, names in there.items() for name in names} == added
+    assert set(tables.ADDED) == set(range(2, tables.SCHEMA_VERSION + 1))
+
+
+def test_a_database_from_memory_takes_rows_of_today(tmp_path: Path) -> None:
+    store = Store("sqlite://")
+    row = {"run_id": DONE, "attempt": 1, "state": "running", "git_dirty": True, "code": "abc"}
+    with store.write() as connection:
+        upsert(connection, tables.attempts, [row])
+    ingest(store, Lab.at(tmp_path).results)
+    assert contents(store)["attempts"][0][0] == DONE
