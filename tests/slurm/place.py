@@ -6,12 +6,14 @@ file `slowly` is there: a test decides so how long a run lasts, and its result s
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,25 @@ class Place:
         for run_id in run_ids or self.submitted_runs:
             assert outcome(self.results, run_id) == outcome(others, run_id)
             assert course(self.results, run_id) == course(others, run_id)
+
+
+@contextlib.contextmanager
+def a_place(folder: Path, cluster: Cluster, alone: bool = False, **options: Any) -> Iterator[Place]:
+    """A place on a cluster that nobody breaks meanwhile, or, `alone`, that nobody else uses: for who breaks it."""
+    with using(cluster, alone):
+        place = Place(folder, cluster, **options)
+        try:
+            yield place
+        finally:
+            place.end_jobs()
+
+
+@contextlib.contextmanager
+def using(cluster: Cluster, alone: bool = False) -> Iterator[None]:
+    """Use a cluster with others, or alone, over all processes that run tests."""
+    with (cluster.folder / "tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 def sbatch_that_kills_who_asks(folder: Path, cluster: Cluster, submits: bool = True) -> str:

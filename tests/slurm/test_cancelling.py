@@ -45,7 +45,7 @@ def test_cancel_ends_what_runs_and_what_waits_and_nobody_elses_jobs(place: Place
         cluster.run("scancel", *others)
     assert place.causes(first) == ["cancelled"]
     assert place.attempts(second) == []
-    assert "Nothing to cancel" in place.itopctl("cancel", "--yes")
+    place.wait(lambda: "Nothing to cancel" in place.itopctl("cancel", "--yes"))
     place.fast()
     place.submit(place.folder / "trial" / "spec.yaml", "--wait")
     assert place.states() == [("done", "finished")] * 2
@@ -60,3 +60,20 @@ def test_jobs_that_scancel_ended_count_as_cancelled(place: Place, cluster: Clust
     assert place.attempts(second) == []
     assert place.results.run(first).checkpoint.exists()
     assert "2 new" in place.itopctl("sweep", place.folder / "trial" / "spec.yaml", "--dry-run")
+
+
+def test_a_run_that_is_called_off_leaves_its_job_to_the_others(place: Place) -> None:
+    place.slow()
+    place.submit(place.spec(seeds=3, epochs=LONG, slurm={"runs_per_job": 3}))
+    first, second, third = place.submitted_runs
+    place.wait(lambda: place.is_training(first))
+    assert "Cancelled 2 runs. What runs stops" in place.itopctl("cancel", first, third, "--yes")
+    place.wait(lambda: place.is_training(second))
+    place.fast()
+    place.wait(lambda: place.done(second) and sorted(place.states()) == [
+        ("done", "finished"), ("queued", "cancelled"), ("queued", "cancelled"),
+    ])  # fmt: skip
+    assert place.causes(first) == ["cancelled"]
+    assert place.causes(second) == ["finished"]
+    assert place.attempts(third) == []
+    assert len(place.queue()) == 1

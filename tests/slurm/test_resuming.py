@@ -9,21 +9,24 @@ from collections.abc import Iterator
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.place import LONG, Place
+from tests.slurm.place import LONG, Place, a_place
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def limited(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A place with two sweeps on their way to a time limit, out of the way of other tests: one may go on after it."""
-    place = Place(tmp_path_factory.mktemp("limited"), cluster)
-    place.slow()
-    minute = {"timeout_min": 1, "additional_parameters": {"nodelist": "n2"}}
-    place.submit(place.spec(seeds=2, slurm=minute, epochs=LONG, name="goes-on"))
-    place.submit(place.spec(slurm={**minute, "max_timeouts": 0}, epochs=LONG + 1, name="ends"))
-    yield place
-    place.end_jobs()
+    """A place with two sweeps on their way to a time limit, out of the way of other tests: one may go on after it.
+
+    The runs of that one share a job, and go at the same time.
+    """
+    with a_place(tmp_path_factory.mktemp("limited"), cluster) as place:
+        place.slow()
+        minute = {"timeout_min": 1, "additional_parameters": {"nodelist": "n2"}}
+        together = {"runs_per_job": 2, "runs_per_gpu": 2, "cpus_per_task": 2, "mem": "1G"}
+        place.submit(place.spec(seeds=2, slurm={**minute, **together}, epochs=LONG, name="goes-on"))
+        place.submit(place.spec(slurm={**minute, "max_timeouts": 0}, epochs=LONG + 1, name="ends"))
+        yield place
 
 
 def test_preempted_runs_go_on_to_the_result_of_uninterrupted_ones(
