@@ -39,7 +39,11 @@ def cancel(
     folder, opened = open_results(results, store, first=lambda found: say(look(found)))
     assert isinstance(folder, Results)
     runs = named_runs(opened, what or [])
-    cancellation = plan_cancellation(folder, runs)
+    scheduler = Slurm()
+    cancellation = plan_cancellation(folder, runs, scheduler.cluster)
+    for submission in cancellation.foreign:
+        asked = submission.request
+        typer.echo(f"{submission.name} is of {asked.user} on cluster {asked.cluster}; left alone.")
     if not cancellation.runs:
         typer.echo("Nothing to cancel: none of these runs waits or runs.")
         return
@@ -53,7 +57,7 @@ def cancel(
             raise UserError(f"this would cancel {text}; give --yes to do it without being asked.")
         typer.confirm(f"Cancel {text}?", abort=True)
     try:
-        foreign = carry_out(folder, cancellation, Slurm() if cancellation.jobs else None)
+        carry_out(folder, cancellation, scheduler)
     except SchedulerError as error:
         raise SchedulerError(
             f"{str(error).rstrip('.')}. The runs are marked, and stop when they find that; what waits in the cluster's "
@@ -62,5 +66,3 @@ def cancel(
     say(look(folder))
     ingest(opened, folder)
     typer.echo(f"Cancelled {text}. What runs stops after its present step.")
-    for submission in foreign:
-        typer.echo(f"{submission.name} is of cluster {submission.request.cluster}; its jobs end as they find out.")

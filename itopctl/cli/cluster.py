@@ -94,6 +94,7 @@ def submit(
     snapshot: bool,
 ) -> list[Submission]:  # fmt: skip
     """Submit to SLURM; returns what was submitted."""
+    from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
     from itopctl.dispatch.snapshot import modules_of, take
     from itopctl.dispatch.submit import Submitter
@@ -104,15 +105,25 @@ def submit(
     orders = orders_of(work, folder, store, first, after)
     code = take(folder, Path.cwd(), data, modules_of(work.configs.values()), copy=snapshot)
     attempts = attempt_counts(store, work.to_run)
-    submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code)
     submitted: list[Submission] = []
-    for order in orders:
-        submitted += submitter.submit(order)
-    asked, taken = len(work.to_run), sum(len(one.request.runs) for one in submitted)
-    for one in submitted:
+
+    def tell(one: Submission) -> None:
+        submitted.append(one)
         jobs, runs = len(one.request.jobs), len(one.request.runs)
         packed = f" for {plural(runs, 'run')}" if runs != jobs else ""
         console.print(f"Submitted {plural(jobs, 'job')}{packed} as {one.state.job_id} ({one.name}).", markup=False)
+
+    submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code, tell)
+    asked = len(work.to_run)
+    try:
+        for order in orders:
+            submitter.submit(order)
+    except (SchedulerError, KeyboardInterrupt):
+        taken = sum(len(one.request.runs) for one in submitted)
+        if taken:
+            console.print(f"{taken:,} of {plural(asked, 'run')} are submitted and stay so; the same command goes on.")
+        raise
+    taken = sum(len(one.request.runs) for one in submitted)
     if taken < asked:
         console.print(f"{plural(asked - taken, 'run')} had been taken up by another command meanwhile.")
     if code.snapshot is not None:
@@ -161,17 +172,27 @@ def awaited(after: Sequence[str], folder: Results, store: Store | None) -> tuple
         word, _, rest = argument.rpartition(":")
         if word not in ("", "any"):
             raise UserError(f"--after {argument}: a run, a job's id, or any:JOB expected.")
-        job_id = _known_job(argument, rest) if _JOB.fullmatch(rest) else _job_of(argument, rest, folder, store)
+        job_id = (
+            _known_job(argument, rest, not word) if _JOB.fullmatch(rest) else _job_of(argument, rest, folder, store)
+        )
         if job_id is not None:
             (end if word else success).append(job_id)
     return tuple(success), tuple(end)
 
 
-def _known_job(argument: str, job_id: str) -> str:
+def _known_job(argument: str, job_id: str, to_succeed: bool) -> str:
     from itopctl.dispatch.slurm import Slurm
+    from itopctl.dispatch.slurm_states import meaning_of
 
-    if not Slurm().knows(job_id):
+    words = Slurm().words_of(job_id)
+    if not words:
         raise UserError(f"--after {argument}: the cluster knows no job {job_id}.")
+    over = [word for word in words if (meaning := meaning_of(word)) is not None and meaning.phase == "ended"]
+    failed = [word for word in over if word != "COMPLETED"]
+    if to_succeed and failed:
+        raise UserError(
+            f"--after {argument}: job {job_id} is {failed[0]} and cannot succeed any more; any:{job_id} asks less."
+        )
     return job_id
 
 
@@ -212,5 +233,6 @@ def print_scripts(
     for order in orders_of(work, folder, store, first, after):
         for array in arrays_of(order, largest, live):
             runs = sum(map(len, array.jobs))
-            typer.echo(f"\n# {len(array.jobs):,} jobs for {runs:,} runs of {order.sweep}, as sbatch gets it:\n")
+            what = f"{plural(len(array.jobs), 'job')} for {plural(runs, 'run')} of {order.sweep}"
+            typer.echo(f"\n# {what}, as sbatch gets it:\n")
             typer.echo(array_script(folder, array, order.options, code, {}))

@@ -85,12 +85,12 @@ def _wanted(specs: Sequence[Path], slurm: Sequence[str]) -> tuple[list[str], Slu
     """Data sets of the specs, and what their jobs would ask for."""
     from itopctl.spec.expand import expand
     from itopctl.spec.reading import read_file
-    from itopctl.spec.slurm import check_together, merged, parse_options, read_profile
+    from itopctl.spec.slurm import check_together, defaults, merged, parse_options
     from itopctl.spec.sweep import parse_sweep
 
     parsed = [parse_sweep(read_file(path)) for path in specs]
     names = [config.dataset for spec in parsed for config in expand(spec).runs.values()]
-    options = merged(read_profile(), *(spec.slurm for spec in parsed), parse_options(slurm))
+    options = merged(defaults(), *(spec.slurm for spec in parsed), parse_options(slurm))
     check_together(options)
     return list(dict.fromkeys(names)), options
 
@@ -171,6 +171,7 @@ def _accounts(scheduler: Slurm, kept: bool) -> Finding:
 def _from_a_node(
     folder: Results, data: Path, datasets: Sequence[str], options: SlurmOptions, minutes: int
 ) -> Iterator[Finding]:
+    from itopctl.cli.cluster import Patience
     from itopctl.dispatch.probe import probe
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
@@ -178,8 +179,10 @@ def _from_a_node(
 
     until = time.monotonic() + 60 * minutes
 
+    waiting = Patience(first=1.0, most=15.0)
+
     def goes_on(word: str | None) -> bool:
-        time.sleep(1.0)
+        time.sleep(waiting.after(changed=False))
         return time.monotonic() < until
 
     try:

@@ -144,7 +144,7 @@ def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Se
     from itopctl.cli.work import Work, share_out
     from itopctl.spec.config import RunConfig
     from itopctl.spec.reading import Document
-    from itopctl.spec.slurm import check_together, merged, options_of, parse_options, read_profile
+    from itopctl.spec.slurm import check_together, defaults, merged, options_of, parse_options
 
     wanted = set(chosen)
     members = {
@@ -157,7 +157,7 @@ def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Se
         for point in manifest.get("runs", [])
         if point["run_id"] in wanted
     }
-    profile, typed = read_profile(), parse_options(slurm)
+    profile, typed = defaults(), parse_options(slurm)
     options = {}
     for name, manifest in manifests.items():
         recorded = options_of(Document(f"sweep {name}", "", {}), ("slurm",), manifest.get("slurm"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -80,7 +81,9 @@ def status(
         picture = rich_tables([view.table()])
         notes = [] if view.news is None else [*view.news.notes, *filter(None, [view.news.error])]
         live.update(Group(picture, *(Text(note, style="yellow") for note in notes)), refresh=True)
-        return patience.after(view.changed) if view.asked else _WATCH_SECONDS
+        if view.looked and view.asked:
+            view.next_look = time.monotonic() + patience.after(view.changed)
+        return _WATCH_SECONDS
 
     with Live(console=console, auto_refresh=False) as live:
         until_interrupted(step)
@@ -94,7 +97,8 @@ class _View:
     ) -> None:
         self.sweeps, self.runs, self.states, self.results, self.store = sweeps, runs, states, results, store
         self.news: News | None = None
-        self.changed = True
+        self.changed = self.looked = False
+        self.next_look = 0.0
 
     @property
     def asked(self) -> bool:
@@ -116,5 +120,7 @@ class _View:
             opened.close()
 
     def _look(self, folder: Results) -> None:
-        self.news = look(folder)
-        self.changed = self.news.changed
+        self.looked = time.monotonic() >= self.next_look
+        if self.looked:
+            self.news = look(folder)
+            self.changed = self.news.changed

@@ -73,7 +73,7 @@ def sweep(
     style = check_format(format_, json=False)
     data, folder = data_folder(data_dir), Results(results_folder(results))
     plan = _plan(specs, set_ or [], max_runs, folder.path, store)
-    work = _work(plan, slurm or [])
+    work = _work(plan, slurm or [], cluster)
     if dry_run:
         _print_plan(plan, style)
         if cluster == "slurm" and style == "rich":
@@ -128,13 +128,13 @@ def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[st
         store.close()
 
 
-def _work(plan: Plan, slurm: list[str]) -> Work:
+def _work(plan: Plan, slurm: list[str], cluster: str) -> Work:
     """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
     from itopctl.cli.work import Work, share_out
-    from itopctl.spec.slurm import check_together, merged, parse_options, read_profile
+    from itopctl.spec.slurm import SlurmOptions, check_together, defaults, merged, parse_options
 
     typed = parse_options(slurm)
-    profile = read_profile()
+    profile = defaults() if cluster == "slurm" else SlurmOptions()
     options = {planned.spec.name: merged(profile, planned.spec.slurm, typed) for planned in plan.sweeps}
     for one in options.values():
         check_together(one)

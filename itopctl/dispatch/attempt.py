@@ -47,7 +47,7 @@ class Job:
         job_id, cluster: the scheduler's job, and where; None where there is no scheduler.
         start: how many times the scheduler has started that job before.
         code: `git_commit`, `git_dirty` and `code` (a digest) of what runs, and `submitted_code` where it differs.
-        rank: fields of `itopctl.train.ranks.Rank`, where several processes train a run together.
+        rank: `index`, `count` and `local` of `itopctl.train.ranks.Rank`, where several processes train a run together.
     """
 
     scheduler: str = "local"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from itopctl.dispatch.scheduler import Scheduler
-from itopctl.store.rundir import Results, is_held
+from itopctl.dispatch.scheduler import Cluster, Scheduler
+from itopctl.store.rundir import Results, RunDirectory, is_held
 from itopctl.store.submissions import Submission, live_submissions
 
 
@@ -18,20 +19,37 @@ class Cancellation:
         runs: those that are not finished and at some job or process; they get a mark, which is looked for before a
             run starts and every other second while it trains.
         jobs: jobs none of whose unfinished runs is wanted any more, by submission; they are ended.
+        foreign: submissions of another cluster or user that have some of the runs; they are left alone.
         local: how many of the runs are at, or wait for, processes that no job started.
     """
 
     runs: tuple[str, ...]
     jobs: tuple[tuple[Submission, tuple[int, ...]], ...]
+    foreign: tuple[Submission, ...]
     local: int
 
 
-def plan_cancellation(results: Results, run_ids: Iterable[str]) -> Cancellation:
-    """Say what would be done; nothing is."""
+def plan_cancellation(results: Results, run_ids: Iterable[str], cluster: Callable[[], Cluster]) -> Cancellation:
+    """Say what would be done; nothing is.
+
+    Args:
+        results: the results folder.
+        run_ids: the runs that are not wanted any more.
+        cluster: asked for where this is, and who, if some of them are at jobs.
+
+    Raises:
+        SchedulerError: whose jobs they are cannot be told.
+    """
     wanted = {run_id for run_id in run_ids if not results.run(run_id).result.exists()}
     jobs = []
     at_jobs: set[str] = set()
+    others_have: set[str] = set()
+    foreign = []
     for submission in live_submissions(results):
+        if not wanted.isdisjoint(submission.live_runs) and not _is_ours(submission, cluster()):
+            foreign.append(submission)
+            others_have |= submission.live_runs
+            continue
         ended = []
         for index in submission.live_jobs:
             unfinished = [i for i in submission.request.jobs[index] if not results.run(i).result.exists()]
@@ -40,22 +58,30 @@ def plan_cancellation(results: Results, run_ids: Iterable[str]) -> Cancellation:
                 ended.append(index)
         if ended:
             jobs.append((submission, tuple(ended)))
-    others = sorted(wanted - at_jobs)
-    if not any(results.run(run_id).path.is_dir() and is_held(results.run(run_id)) for run_id in others):
+    others = sorted(wanted - at_jobs - others_have)
+    if not any(_is_at_a_process_of_ours(results.run(run_id)) for run_id in others):
         others = []  # no pool is at work that could have the rest of them in its queue
-    return Cancellation(tuple(sorted({*at_jobs, *others})), tuple(jobs), len(others))
+    return Cancellation(tuple(sorted({*at_jobs, *others})), tuple(jobs), tuple(foreign), len(others))
 
 
-def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler | None) -> list[Submission]:
-    """Mark the runs, and end the jobs that are on this cluster and this user's.
+def _is_ours(submission: Submission, cluster: Cluster) -> bool:
+    return (submission.request.cluster, submission.request.user) == (cluster.name, cluster.user)
+
+
+def _is_at_a_process_of_ours(run: RunDirectory) -> bool:
+    try:
+        return is_held(run) and run.lock.stat().st_uid == os.getuid()
+    except OSError:
+        return False
+
+
+def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler) -> None:
+    """Mark the runs, and end the jobs.
 
     Args:
         results: the results folder.
         cancellation: what to do.
-        scheduler: None where there is no job to end.
-
-    Returns:
-        Submissions of another cluster or user, whose jobs were left alone; they find the marks.
+        scheduler: where the jobs are; not asked where there are none.
 
     Raises:
         SchedulerError: the jobs could not be ended; the marks are there.
@@ -64,22 +90,12 @@ def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler
         mark = results.run(run_id).cancel
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
-    if scheduler is None:
-        return []
-    cluster = scheduler.cluster()
-    ours: list[tuple[Submission, tuple[int, ...]]] = []
-    foreign: list[tuple[Submission, tuple[int, ...]]] = []
-    for submission, indices in cancellation.jobs:
-        asked = submission.request
-        (ours if (asked.cluster, asked.user) == (cluster.name, cluster.user) else foreign).append((submission, indices))
-    scheduler.cancel(_ids(scheduler, ours))
-    return [submission for submission, _ in foreign]
+    if cancellation.jobs:
+        scheduler.cancel(_ids(scheduler, cancellation.jobs))
 
 
 def _ids(scheduler: Scheduler, jobs: Sequence[tuple[Submission, tuple[int, ...]]]) -> list[str]:
     """Ids of those jobs that are in the queue under our names: an id alone may be another's by now."""
-    if not jobs:
-        return []
     seen = {(job.name, job.index): job for job in scheduler.queue([submission.name for submission, _ in jobs])}
     found = []
     for submission, indices in jobs:

@@ -9,6 +9,7 @@ the time limit the job then asks to be started again; after a preemption SLURM d
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -40,8 +41,8 @@ from itopctl.store.submissions import Request, SubmissionDirectory, load_request
 MAX_TIMEOUTS = 5
 """Times that a run may reach the time limit of its job and go on, as a rule."""
 
-_FIRST_PORT, _PORTS = 20_000, 40_000  # where the processes of a job meet; another port for another job
 _AGREE_SECONDS = 600.0
+_SAVING_SECONDS = 20.0  # SLURM kills what is left half a minute after SIGTERM, as a rule
 _LAST_WORDS_SECONDS = 20.0
 _ASK_SECONDS = 3.0  # of the half minute that SLURM leaves a job
 _EARLY_SECONDS = 70.0  # SLURM looks at time limits every half minute or so, and signals up to a minute early
@@ -66,6 +67,7 @@ class JobProcess:
         self.start = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self.why: Stop | None = None
         self.to_requeue = False
+        self.deadline = math.inf  # by the monotonic clock: when to give up waiting for runs to save themselves
         self.pool: Pool | None = None
 
     def run(self) -> int:
@@ -140,15 +142,11 @@ class JobProcess:
         return self.environment.global_rank == 0
 
     def _rank(self) -> dict[str, Any] | None:
-        """Who this is among the processes that train a run together. A job has one node, so they meet on it."""
+        """Who this is among the processes that train a run together."""
         if not self.options.distributed:
             return None
-        port = _FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % _PORTS
-        environment = self.environment
-        return {
-            "index": environment.global_rank, "count": environment.num_tasks, "local": environment.local_rank,
-            "master": f"127.0.0.1:{port}",
-        }  # fmt: skip
+        here = self.environment
+        return {"index": here.global_rank, "count": here.num_tasks, "local": here.local_rank}
 
     def _runs_to_make(self) -> list[str]:
         """What this job has to do; several processes must agree on it, so the first tells the others."""
@@ -179,6 +177,7 @@ class JobProcess:
             signal.signal(one, signal.SIG_IGN)
         if self.why is not None:
             return
+        self.deadline = time.monotonic() + _SAVING_SECONDS
         self.why = self._reason(number)
         if self.pool is not None:
             self.pool.stop(self.why)
@@ -197,6 +196,8 @@ class JobProcess:
             return "preempted", told
         if number == signal.SIGUSR2:
             near = left is None or left <= signal_delay(self.options) + _EARLY_SECONDS
+            if left is not None and near:
+                self.deadline = time.monotonic() + max(_SAVING_SECONDS, left - _SAVING_SECONDS)
             return ("timeout", f"{told}, its time is nearly up") if near else ("preempted", told)
         if job.time_is_up or (left is not None and left <= 0):
             return "timeout", f"{told}, its time is up"
@@ -231,7 +232,11 @@ class JobProcess:
         self._say(text)
 
     def tick(self) -> None:
-        pass
+        """What does not save itself in time is given up, while this process can still say so, and ask for a start."""
+        if time.monotonic() > self.deadline and self.pool is not None:
+            self.deadline = math.inf
+            self._say("not all runs could be saved in time; they go on from their last checkpoints")
+            self.pool.give_up()
 
     def _say(self, text: str) -> None:
         print(f"{utc_now()} {text}", flush=True)

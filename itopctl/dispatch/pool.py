@@ -193,7 +193,7 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         # Several processes that train together cannot be put together again when one of them is gone.
         self._most_tries = MAX_ATTEMPTS if self.job.rank is None else 1
-        self._kill = False
+        self._kill = self._given_up = False
         self._oom_kills = oom_kills()
         self._why: Stop = ("cancelled", "")
         self._false_starts = 0
@@ -210,6 +210,11 @@ class Pool:
         if self.outcome.stopped == "interrupted":
             self._kill = True
         self.outcome.stopped = "interrupted"
+
+    def give_up(self) -> None:
+        """Kill what did not stop when it was asked to, for the reason that was given then."""
+        self._given_up = True
+        self._kill_all()
 
     def run(self, run_ids: Iterable[str]) -> Outcome:
         """Run them all; returns when no worker is left.
@@ -371,6 +376,8 @@ class Pool:
         self._tell(end, self._count(end))
 
     def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
+        if self._given_up:
+            return "cancelled", self._why[0], f"{self._why[1]}; it did not save itself in time"
         if self._kill:
             return "cancelled", "cancelled", "killed on request"
         if worker.process.returncode in (0, -signal.SIGTERM) and self.outcome.stopped:

@@ -64,6 +64,7 @@ def probe(
     folder = results.submissions.absolute() / f".{name}"
     folder.mkdir(parents=True)
     short = options.model_copy(update={"timeout_min": PROBE_MINUTES, "distributed": None})
+    job_id, seen = None, None
     try:
         write_json(folder / "question.json", {"data_dir": str(data_dir.absolute()), "datasets": list(datasets)})
         snapshot = Path(code.snapshot) if code.snapshot else None
@@ -80,10 +81,10 @@ def probe(
                 time.sleep(1.0)
                 seen = read_json(folder / "answer.json")
                 break
-        if seen is None:
-            scheduler.cancel([job_id])
         return Answer(seen, word, _printed(folder))
     finally:
+        if job_id is not None and seen is None:
+            scheduler.cancel([job_id])
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ DEPENDENCY_NEVER = "kill-on-invalid-dep"
 
 def script_text(
     folder: Path, name: str, jobs: int, options: SlurmOptions, throttle: int | None, dependency: str | None,
-    snapshot: Path | None, workdir: Path, module: str = "itopctl.dispatch.job",
+    snapshot: Path | None, workdir: Path, module: str = "itopctl.dispatch.job", imports: Sequence[Path] = (),
 ) -> str:  # fmt: skip
     """The batch script of an array of jobs.
 
@@ -46,6 +46,7 @@ def script_text(
         dependency: in sbatch's words, or None.
         snapshot: folder of the code to run; None: whatever is installed when a job starts.
         workdir: folder that jobs run in.
+        imports: folders in the snapshot that modules are looked for in before its top.
         module: what each process of a job runs, with the submission's folder as its argument.
 
     Raises:
@@ -58,14 +59,15 @@ def script_text(
     command = " ".join([
         shlex.quote(sys.executable), "-u", "-m", module, shlex.quote(str(folder.absolute())),
     ])  # fmt: skip
-    parameters = _parameters(name, jobs, options, throttle, dependency, snapshot, workdir)
+    search = [*imports, snapshot] if snapshot is not None else []
+    parameters = _parameters(name, jobs, options, throttle, dependency, search, workdir)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # submitit's, on options that it does not know of
         return submitit_slurm._make_sbatch_string(command=command, folder=folder, **parameters)
 
 
 def _parameters(
-    name: str, jobs: int, options: SlurmOptions, throttle: int | None, dependency: str | None, snapshot: Path | None,
+    name: str, jobs: int, options: SlurmOptions, throttle: int | None, dependency: str | None, search: Sequence[Path],
     workdir: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """What submitit is told; None leaves a parameter out."""
@@ -77,8 +79,8 @@ def _parameters(
     if dependency is not None and "afterok" in dependency:
         further[DEPENDENCY_NEVER] = "yes"
     exports = []
-    if snapshot is not None:
-        exports.append(f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}")
+    if search:
+        exports.append(f"export PYTHONPATH={shlex.quote(':'.join(map(str, search)))}${{PYTHONPATH:+:$PYTHONPATH}}")
     step = [f"--cpus-per-task={options.cpus_per_task}"] if options.cpus_per_task else []  # not inherited since 22.05
     if options.distributed:
         step.append("--kill-on-bad-exit=1")  # one that is gone would keep the others waiting

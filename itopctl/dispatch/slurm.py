@@ -95,12 +95,12 @@ class Slurm:
         for some in _chunks(job_ids):
             run("scancel", "--quiet", *some, tolerated=(*_NO_SUCH_JOB, "already completing or completed"))
 
-    def knows(self, job_id: str) -> bool:
-        """Whether there is, or lately was, a job of this id. SLURM itself takes any id for one that is over."""
-        shown = run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%i", tolerated=_NO_SUCH_JOB)
-        if shown.strip() or not self.cluster().accounts:
-            return bool(shown.strip())
-        return bool(run("sacct", "--noheader", "--allocations", f"--jobs={job_id}", "--format=JobID").strip())
+    def words_of(self, job_id: str) -> list[str]:
+        """States of a job, or of all of an array; none where there is no such job. SLURM itself takes it for over."""
+        shown = run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T", tolerated=_NO_SUCH_JOB)
+        if not shown.strip() and self.cluster().accounts:
+            shown = run("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State")
+        return [line.split()[0] for line in shown.splitlines() if line.strip()]
 
     def requeue(self, job_id: str) -> None:
         """Start a job again, from inside it or from outside."""
@@ -163,9 +163,16 @@ def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS)
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without what SLURM gives to a job: commands from within a job would mistake it."""
+    """This process's environment without what speaks to SLURM's commands beside their arguments.
+
+    That is what SLURM gives to a job, and the user's own defaults; of these, `itopctl.spec.slurm` takes up what it
+    knows.
+    """
     ours = ("SLURM_CONF", "SLURM_CLUSTERS")
-    foreign = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_", "SQUEUE_", "SACCT_")
+    foreign = (
+        "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_",
+        "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_",  # they would overrule what we say
+    )  # fmt: skip
     return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(foreign)}
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +31,7 @@ MAX_BYTES = 200_000_000
 _PACKAGE = Path(itopctl.__file__).parent
 _SUFFIXES = (".py", ".pyi", ".typed", ".yaml", ".yml", ".json", ".toml")
 _RECORD = "snapshot.json"
+_ELSEWHERE = "_elsewhere"  # in a snapshot: modules that lie outside of the folder it was taken of
 DIGEST_LENGTH = 12
 
 
@@ -40,6 +45,7 @@ class Code:
         snapshot: folder of the copy, or None where jobs run what is installed.
         workdir: the folder that jobs run in.
         modules: top-level names of the user's modules.
+        imports: folders of the snapshot that modules are looked for in, before its top.
     """
 
     git_commit: str | None
@@ -48,6 +54,7 @@ class Code:
     snapshot: str | None
     workdir: str
     modules: tuple[str, ...] = ()
+    imports: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As plain data."""
@@ -62,7 +69,8 @@ def find_code(folder: Path, apart: Iterable[Path], modules: Iterable[str]) -> Ma
     """Files of the code that a job started in `folder` would import, by the path they have in a snapshot.
 
     This package; and of the user's: all that git knows or does not ignore in the repository around the folder, or,
-    without a repository, the Python files of the folder and the packages in it that are named.
+    without a repository, the Python files of the folder and the packages in it that are named; and named modules that
+    are found elsewhere, but for what is installed.
 
     Args:
         folder: where the command was typed.
@@ -80,6 +88,11 @@ def find_code(folder: Path, apart: Iterable[Path], modules: Iterable[str]) -> Ma
         packages = [folder / name for name in modules if (folder / name).is_dir()]
         paths = [*folder.glob("*.py"), *(path for package in packages for path in _sources(package))]
         own = {str(path.relative_to(folder)): path for path in paths}
+    for name in modules:
+        place = _place_of(name, folder)
+        if place is not None and not place.is_relative_to(root.resolve()):
+            found = _sources(place / name) if (place / name).is_dir() else [place / f"{name}.py"]
+            own.update({f"{_ELSEWHERE}/{path.relative_to(place)}": path for path in found})
     barred = [path.resolve() for path in apart]
     for name, path in own.items():
         if name.startswith("itopctl/") and root / "itopctl" == _PACKAGE:
@@ -88,6 +101,44 @@ def find_code(folder: Path, apart: Iterable[Path], modules: Iterable[str]) -> Ma
         if path.is_file() and not any(inside.is_relative_to(bar) for bar in barred):
             files.setdefault(name, path)
     return dict(sorted(files.items()))
+
+
+def _place_of(module: str, folder: Path) -> Path | None:
+    """The folder that a top-level module is imported from, links followed; None where it is installed, or nowhere.
+
+    Args:
+        module: its name.
+        folder: is looked in first.
+    """
+    try:
+        spec = importlib.machinery.PathFinder.find_spec(module, [str(folder), *sys.path])
+        spec = spec or importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    origin = spec.origin if spec is not None and spec.origin not in (None, "built-in", "frozen", "namespace") else None
+    if spec is not None and origin is None and spec.submodule_search_locations:
+        origin = f"{next(iter(spec.submodule_search_locations))}/__init__.py"
+    if origin is None:
+        return None
+    path = Path(origin).resolve()
+    place = path.parent.parent if path.name.startswith("__init__.") else path.parent
+    kept = {Path(path).resolve() for kind, path in sysconfig.get_paths().items() if kind != "data"}
+    return None if any(place.is_relative_to(entry) for entry in kept) else place
+
+
+def _imports_of(files: Mapping[str, Path], root: Path, folder: Path, modules: Iterable[str]) -> list[str]:
+    """Folders of a snapshot that modules are imported from, apart from its top: what Python searches here."""
+    places = [place for name in modules if (place := _place_of(name, folder)) is not None]
+    found: dict[str, None] = {}
+    root = root.resolve()
+    for entry in [*places, *(Path(entry).resolve() for entry in sys.path if entry)]:
+        inside = entry.is_relative_to(root) and entry != root
+        name = str(entry.relative_to(root)) if inside else ""
+        if inside and any(file.startswith(f"{name}/") for file in files):
+            found[name] = None
+    if any(file.startswith(f"{_ELSEWHERE}/") for file in files):
+        found[_ELSEWHERE] = None
+    return list(found)
 
 
 def modules_of(configs: Iterable[RunConfig]) -> tuple[str, ...]:
@@ -143,7 +194,8 @@ def take(
     workdir = target / folder.resolve().relative_to(Path(top).resolve()) if top else target
     if not dry:
         workdir.mkdir(parents=True, exist_ok=True)  # a folder without files is in no snapshot
-    return Code(commit, dirty, digest, str(target), str(workdir), tuple(modules))
+    imports = tuple(str(target / name) for name in _imports_of(files, Path(top) if top else folder, folder, modules))
+    return Code(commit, dirty, digest, str(target), str(workdir), tuple(modules), imports)
 
 
 def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
@@ -151,7 +203,12 @@ def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
     snapshot = _PACKAGE.parent
     record = read_json(snapshot / _RECORD)
     if record is not None and record.get("digest") == snapshot.name:
-        return Code(record.get("git_commit"), record.get("git_dirty"), snapshot.name, str(snapshot), str(Path.cwd()))
+        places = {name: _place_of(name, Path.cwd()) for name in modules}
+        strays = {
+            name for name, place in places.items() if place is not None and not place.is_relative_to(snapshot.resolve())
+        }
+        digest = digest_of(find_code(Path.cwd(), apart, strays)) if strays else snapshot.name
+        return Code(record.get("git_commit"), record.get("git_dirty"), digest, str(snapshot), str(Path.cwd()))
     commit, dirty = git_state(Path.cwd())
     return Code(commit, dirty, digest_of(find_code(Path.cwd(), apart, modules)), None, str(Path.cwd()))
 

@@ -91,7 +91,8 @@ def arrays_of(
     """The arrays of an order, in the order of submission.
 
     The jobs of a sweep that run at one time are `array_parallelism` at most, over all of its arrays, those submitted
-    earlier included: an array may use what others leave free, and otherwise waits for them to end.
+    earlier included: arrays share what those leave free, and take turns where there are more of them; where nothing is
+    left, they wait for those to end.
 
     Args:
         order: what to submit.
@@ -102,28 +103,45 @@ def arrays_of(
     limit = order.options.array_parallelism
     before = [one for one in live if one.request.sweep == order.sweep]
     free = limit - sum(min(one.request.throttle or limit, len(one.live_jobs)) for one in before) if limit else 0
-    at_first, waited = free, False
     awaited = [one.state.job_id for one in before if one.state.job_id is not None]
     arrays: list[Array] = []
     first, rest = order.runs[: order.first], order.runs[order.first :]
     firsts: tuple[str, ...] = ()
     for runs in (first, rest):
-        for jobs in split(pack(runs, order.options.runs_per_job or 1), largest_array):
-            waits = limit is not None and free < 1
-            throttle = None if limit is None else min(limit if waits else free, len(jobs))
-            free -= 0 if waits else throttle or 0
-            waited = waited or waits
+        parts = split(pack(runs, order.options.runs_per_job or 1), largest_array)
+        lanes = _lanes(len(parts), limit, free)
+        for number, jobs in enumerate(parts):
+            lane = lanes[number % len(lanes)] if lanes else None
             arrays.append(Array(
-                name=f"{order.sweep[:_NAME_LENGTH]}-{token()}", jobs=jobs, throttle=throttle,
+                name=f"{order.sweep[:_NAME_LENGTH]}-{token()}", jobs=jobs,
+                throttle=None if lane is None else min(lane.places, len(jobs)),
                 after_success=(*order.after_success, *firsts),
-                after_end=(*order.after_end, *(awaited if waits else ())),
+                after_end=(*order.after_end, *(awaited if lane and free < 1 else ()), *(lane.last if lane else ())),
             ))  # fmt: skip
-            awaited.append(arrays[-1].name)
+            if lane is not None:
+                lane.last = (arrays[-1].name,)
         if runs is first and arrays:
             firsts = tuple(array.name for array in arrays)
-            # They are over when the others start, and so is whatever they waited for.
-            free = limit or 0 if waited else at_first
+            free = limit or 0 if free < 1 else free  # they are over when the others start, with what they waited for
+            awaited = []
     return arrays
+
+
+@dataclass
+class _Lane:
+    """Places that arrays take one after the other."""
+
+    places: int
+    last: tuple[str, ...] = ()
+
+
+def _lanes(arrays: int, limit: int | None, free: int) -> list[_Lane]:
+    """The places of a sweep shared out over arrays that go side by side; none where there is no limit."""
+    if limit is None or not arrays:
+        return []
+    places = free if free > 0 else limit
+    count = min(arrays, places)
+    return [_Lane(places // count + (number < places % count)) for number in range(count)]
 
 
 def pack(runs: Sequence[str], runs_per_job: int) -> list[tuple[str, ...]]:
@@ -144,7 +162,7 @@ def array_script(results: Results, array: Array, options: SlurmOptions, code: Co
     snapshot = Path(code.snapshot) if code.snapshot else None
     return script_text(
         results.submissions.absolute() / array.name, array.name, len(array.jobs), options, array.throttle,
-        array.dependency(ids), snapshot, Path(code.workdir),
+        array.dependency(ids), snapshot, Path(code.workdir), imports=[Path(name) for name in code.imports],
     )  # fmt: skip
 
 
@@ -158,16 +176,18 @@ class Submitter:
         configs: run id → config.
         attempts: run id → attempts at it before.
         code: what the jobs run.
+        told: called with each submission as soon as it is made.
     """
 
     def __init__(
         self, results: Results, data_dir: Path, scheduler: Scheduler, cluster: Cluster,
         configs: Mapping[str, RunConfig],
         attempts: Mapping[str, int], code: Code,
+        told: Callable[[Submission], None] = lambda submission: None,
     ) -> None:  # fmt: skip
         self.results, self.data_dir = results, data_dir.absolute()
         self.scheduler, self.cluster = scheduler, cluster
-        self.configs, self.attempts, self.code = configs, attempts, code
+        self.configs, self.attempts, self.code, self.told = configs, attempts, code, told
 
     def submit(self, order: Order) -> list[Submission]:
         """Submit what of an order is not at some job or process already.
@@ -188,6 +208,7 @@ class Submitter:
                 submission = self._hand_over(self._record(order, array), script)
                 ids[array.name] = submission.state.job_id or ""
                 submitted.append(submission)
+                self.told(submission)
             return submitted
 
     def unclaimed(self, runs: Iterable[str], live: Sequence[Submission]) -> tuple[str, ...]:

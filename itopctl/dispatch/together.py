@@ -6,6 +6,7 @@ hear from it; what goes wrong in one of them they leave in a file of their own, 
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from itopctl.dispatch.causes import Cause, cause_of_exception
 from itopctl.errors import ItopctlError
 from itopctl.store.rundir import RunDirectory, read_json, write_json
 
+_FIRST_PORT, _PORTS = 20_000, 12_000  # below those that systems give to whoever asks for any
 _BLAME_SECONDS = 5.0
 """How long process 0 looks for what went wrong elsewhere, when the others are gone."""
 
@@ -32,7 +34,7 @@ def execute_together(
     from itopctl.train.ranks import Rank, joined
     from itopctl.train.setup import choose_device
 
-    rank = Rank(**(job.rank or {}))
+    rank = Rank(**(job.rank or {}), master=f"127.0.0.1:{_port(job, run)}")
     try:
         with joined(rank, choose_device(load_config(run).device, rank)):
             if rank.leads:
@@ -40,6 +42,15 @@ def execute_together(
             return _follow(run, data_dir, asked_to_stop, rank)
     except (ItopctlError, OSError, RuntimeError) as error:
         return Ended("failed", "environment", f"the processes of the run lost each other: {one_line(error)}")
+
+
+def _port(job: Job, run: RunDirectory) -> int:
+    """Where the processes of a job, all of one node, meet for a run: elsewhere for every run and start.
+
+    What is left of the meeting before would answer at the same place.
+    """
+    key = f"{job.lock_id} {job.start} {run.run_id}".encode()
+    return _FIRST_PORT + int.from_bytes(hashlib.sha256(key).digest()[:4], "big") % _PORTS
 
 
 def _lead(

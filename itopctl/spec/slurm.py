@@ -122,13 +122,27 @@ def profile_path() -> Path | None:
     )
 
 
+def environment_options() -> SlurmOptions:
+    """What the environment asks of sbatch, where a site or a user has set it: the weakest word of all."""
+    given = {name: os.environ[f"SBATCH_{name.upper()}"] for name in _TEXTS if os.environ.get(f"SBATCH_{name.upper()}")}
+    reservation = os.environ.get("SBATCH_RESERVATION")
+    further = {"additional_parameters": {"reservation": reservation}} if reservation else {}
+    return options_of(Document("SBATCH_…", "", {**given, **further}), (), {**given, **further})
+
+
 def read_profile() -> SlurmOptions:
     """The site's defaults; none where there is no profile. Raises UserError for what is wrong in it."""
     path = profile_path()
     if path is None:
         return SlurmOptions()
     document = read_file(path)
-    return options_of(document, (), document.data)
+    inside = isinstance(document.data, dict) and list(document.data) == ["slurm"]  # as it stands in a spec
+    return options_of(document, *((("slurm",), document.data["slurm"]) if inside else ((), document.data)))
+
+
+def defaults() -> SlurmOptions:
+    """What holds where neither a spec nor the command line says otherwise."""
+    return merged(environment_options(), read_profile())
 
 
 def parse_options(arguments: Sequence[str]) -> SlurmOptions:
@@ -137,7 +151,7 @@ def parse_options(arguments: Sequence[str]) -> SlurmOptions:
     for argument in arguments:
         key, separator, text = argument.partition("=")
         key = key.strip()
-        if not separator:
+        if not separator or not text.strip():
             raise UserError(f"--slurm {argument}: KEY=VALUE expected.")
         try:
             value = read_text(text, f"--slurm {argument}").data

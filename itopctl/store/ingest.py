@@ -18,7 +18,7 @@ from itopctl.store import tables
 from itopctl.store.database import Store, upsert
 from itopctl.store.run_news import RunNews, new_run_row
 from itopctl.store.rundir import Results, read_json
-from itopctl.store.submissions import Submission, directories, load
+from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
 _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
 
@@ -118,7 +118,27 @@ def ingest_submissions(store: Store, results: Results) -> set[str]:
             _make_missing_rows(connection, submission)
             connection.execute(_TAKE_OVER_JOB, _job_rows(submission))
         changed.update(submission.request.runs)
-    return changed
+    return changed | _forget_damaged(store, results)
+
+
+def _forget_damaged(store: Store, results: Results) -> set[str]:
+    """Runs that are said to be at jobs of which no whole record is left are at none, as far as can be told."""
+    runs = tables.runs.c
+    with store.read() as connection:
+        live = sa.select(runs.run_id, runs.job_name).where(runs.job_phase.in_(("pending", "running")))
+        claimed = [(row.run_id, row.job_name) for row in connection.execute(live)]
+    names = {name for _, name in claimed}
+    damaged = {name for name in names if load(SubmissionDirectory(results.submissions / name)) is None}
+    lost = [run_id for run_id, name in claimed if name in damaged]
+    if lost and store.indexes(results.database):
+        with store.write() as connection:
+            for start in range(0, len(lost), _RUNS_AT_ONCE):
+                some = runs.run_id.in_(lost[start : start + _RUNS_AT_ONCE])
+                cleared = dict.fromkeys(tables.JOB_COLUMNS) | {"job_phase": "ended"}
+                connection.execute(sa.update(tables.runs).where(some).values(cleared))
+            connection.execute(sa.delete(tables.submissions).where(tables.submissions.c.name.in_(damaged)))
+        return set(lost)
+    return set()
 
 
 def _make_missing_rows(connection: Connection, submission: Submission) -> None:

@@ -238,6 +238,16 @@ def live_submissions(results: Results) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.request.created_at)
 
 
+def damaged_submissions(results: Results) -> list[str]:
+    """Names of submissions that are not known to be over, and of which no whole record is left."""
+    found = []
+    for directory in directories(results):
+        state = read_json(directory.state)
+        if (state is None or not state.get("over")) and load(directory) is None:
+            found.append(directory.name)
+    return found
+
+
 @contextlib.contextmanager
 def submitting(results: Results) -> Iterator[None]:
     """Be the only process of this host that decides what to submit, or what became of it."""

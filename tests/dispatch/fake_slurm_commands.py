@@ -123,8 +123,8 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
 
 def squeue(state: State, arguments: Sequence[str]) -> None:
     given = options(arguments, {"noheader", "array", "states", "user", "name", "jobs", "format"})
-    if "jobs" in given and given.get("format") == "%i":
-        shown = ids_of(state, given["jobs"], lambda task: task["queued"])
+    if "jobs" in given and given.get("format") == "%T":
+        shown = told_of(state, given["jobs"], lambda task: task["word"] if task["queued"] else None)
         if not shown:
             fail("slurm_load_jobs error: Invalid job id specified")
         print("\n".join(shown))
@@ -147,8 +147,8 @@ def sacct(state: State, arguments: Sequence[str]) -> None:
         fail("Slurm accounting storage is disabled")
     if state["accounts_down"]:
         fail("sacct: error: Problem talking to the database: Connection refused")
-    if "jobs" in given and given.get("format") == "JobID":
-        print("\n".join(ids_of(state, given["jobs"], lambda task: task["account"] is not None)))
+    if "jobs" in given and given.get("format") == "State":
+        print("\n".join(told_of(state, given["jobs"], lambda task: (task["account"] or [None])[0])))
         return
     if not re.fullmatch(r"now-\d+days", given.get("starttime", "")) or "allocations" not in given:
         fail(f"sacct: error: not what the package asks: {arguments}")
@@ -290,11 +290,11 @@ def chosen(state: State, given: dict[str, str]) -> list[tuple[str, dict[str, Any
     return [(array, job) for array, job in arrays if job["name"] in names and given["user"] in job["user"]]
 
 
-def ids_of(state: State, job: str, counts: Callable[[dict[str, Any]], bool]) -> list[str]:
-    """Ids of a job, or of all of an array's, that count."""
+def told_of(state: State, job: str, word: Callable[[dict[str, Any]], Any]) -> list[str]:
+    """States of a job, or of all of an array's, that are told."""
     array, _, index = job.partition("_")
     tasks = state["arrays"].get(array, {}).get("tasks", {})
-    return [f"{array}_{number}" for number, task in tasks.items() if index in ("", number) and counts(task)]
+    return [told for number, task in tasks.items() if index in ("", number) and (told := word(task)) is not None]
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -213,10 +213,16 @@ def test_one_array_uses_all_that_was_wished() -> None:
     assert (array.throttle, array.after_end) == (4, ())
 
 
-def test_several_arrays_share_what_was_wished_and_those_that_get_nothing_wait_for_the_others() -> None:
-    first, second, third = arrays(order(9, array_parallelism=5), 3)
-    assert [array.throttle for array in (first, second, third)] == [3, 2, 3]
-    assert [array.after_end for array in (first, second, third)] == [(), (), ("one-1", "one-2")]
+def test_several_arrays_share_what_was_wished_and_go_side_by_side() -> None:
+    made = arrays(order(9, array_parallelism=5), 3)
+    assert [array.throttle for array in made] == [2, 2, 1]
+    assert [array.after_end for array in made] == [(), (), ()]
+
+
+def test_more_arrays_than_places_take_turns() -> None:
+    made = arrays(order(15, array_parallelism=2), 3)
+    assert [array.throttle for array in made] == [1, 1, 1, 1, 1]
+    assert [array.after_end for array in made] == [(), (), ("one-1",), ("one-2",), ("one-3",)]
 
 
 def test_jobs_of_an_earlier_submission_that_are_over_take_no_place() -> None:
@@ -257,7 +263,7 @@ def test_what_an_order_waits_for_every_array_waits_for() -> None:
     assert [array.dependency(ids) for array in arrays(asked, 3)] == [
         "afterok:7:8_1,afterany:9",
         "afterok:7:8_1:100,afterany:9",
-        "afterok:7:8_1:100,afterany:9:100:200",
+        "afterok:7:8_1:100,afterany:9",
     ]
 
 

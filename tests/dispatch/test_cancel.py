@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,46 +34,50 @@ def jobs_of(cancellation: Cancellation) -> dict[str, tuple[int, ...]]:
     return {submission.name: indices for submission, indices in cancellation.jobs}
 
 
+def plan(lab: Lab, run_ids: Sequence[str]) -> Cancellation:
+    return plan_cancellation(lab.results, run_ids, ToldScheduler().cluster)
+
+
 # The plan ---------------------------------------------------------------------------------------------------
 
 
 def test_planning_does_nothing(lab: Lab) -> None:
     lab.submitted("one-x", (A,), (B,))
     with nothing_changes(lab.results.path):
-        plan_cancellation(lab.results, [A, B])
+        plan(lab, [A, B])
 
 
 def test_a_job_is_ended_when_none_of_its_unfinished_runs_is_wanted_any_more(lab: Lab) -> None:
     lab.submitted("one-x", (A, B), (C, D))
-    assert jobs_of(plan_cancellation(lab.results, [A, C, D])) == {"one-x": (1,)}
-    assert plan_cancellation(lab.results, [A, C, D]).runs == (A, C, D)
+    assert jobs_of(plan(lab, [A, C, D])) == {"one-x": (1,)}
+    assert plan(lab, [A, C, D]).runs == (A, C, D)
     finishes(lab, B)
-    assert jobs_of(plan_cancellation(lab.results, [A, C, D])) == {"one-x": (0, 1)}
+    assert jobs_of(plan(lab, [A, C, D])) == {"one-x": (0, 1)}
 
 
 def test_a_run_that_is_finished_or_at_nobodys_hands_is_passed_over(lab: Lab) -> None:
     lab.submitted("one-x", (A,))
     finishes(lab, A)
     lab.failed(B)
-    assert plan_cancellation(lab.results, [A, B, C]) == Cancellation((), (), 0)
+    assert plan(lab, [A, B, C]) == Cancellation((), (), (), 0)
 
 
 def test_jobs_that_are_over_are_not_ended_again(lab: Lab) -> None:
     known(lab.submitted("one-x", (A,), (B,)), 0, phase="ended")
-    assert jobs_of(plan_cancellation(lab.results, [A, B])) == {"one-x": (1,)}
-    assert plan_cancellation(lab.results, [A, B]).runs == (B,)
+    assert jobs_of(plan(lab, [A, B])) == {"one-x": (1,)}
+    assert plan(lab, [A, B]).runs == (B,)
 
 
 def test_a_run_at_a_local_process_gets_a_mark(lab: Lab) -> None:
     run = lab.folder(A)
     with locked(run):
-        cancellation = plan_cancellation(lab.results, [A])
+        cancellation = plan(lab, [A])
     assert (cancellation.runs, cancellation.jobs, cancellation.local) == ((A,), (), 1)
 
 
 def test_runs_that_wait_for_a_local_process_get_one_too(lab: Lab) -> None:
     with locked(lab.folder(A)):
-        cancellation = plan_cancellation(lab.results, [A, B])
+        cancellation = plan(lab, [A, B])
     assert (cancellation.runs, cancellation.local) == ((A, B), 2)
 
 
@@ -81,7 +87,7 @@ def test_runs_that_wait_for_a_local_process_get_one_too(lab: Lab) -> None:
 def test_every_run_gets_a_mark_and_every_job_is_ended(lab: Lab) -> None:
     lab.submitted("one-x", (A, B), (C,), (D,))
     scheduler = ToldScheduler([seen("RUNNING"), seen("PENDING", index=1), seen("PENDING", index=2)])
-    assert carry_out(lab.results, plan_cancellation(lab.results, [A, B, D]), scheduler) == []
+    carry_out(lab.results, plan(lab, [A, B, D]), scheduler)
     assert marked(lab.results) == {A, B, D}
     assert scheduler.asked == ["queue", "cancel 77_0 77_2"]
 
@@ -89,32 +95,40 @@ def test_every_run_gets_a_mark_and_every_job_is_ended(lab: Lab) -> None:
 def test_a_job_of_our_id_and_another_name_is_somebody_elses(lab: Lab) -> None:
     lab.submitted("one-x", (A,), (B,))
     scheduler = ToldScheduler([seen("RUNNING", name="another"), seen("RUNNING", array_id="78", index=1)])
-    carry_out(lab.results, plan_cancellation(lab.results, [A, B]), scheduler)
+    carry_out(lab.results, plan(lab, [A, B]), scheduler)
     assert scheduler.asked[-1] in ("queue", "cancel ")
 
 
 def test_jobs_that_nobody_recorded_the_id_of_are_ended_by_their_name(lab: Lab) -> None:
     unrecorded(lab.submitted("one-x", (A,)))
     scheduler = ToldScheduler([seen("PENDING", array_id="4711")])
-    carry_out(lab.results, plan_cancellation(lab.results, [A]), scheduler)
+    carry_out(lab.results, plan(lab, [A]), scheduler)
     assert scheduler.asked[-1] == "cancel 4711_0"
 
 
 @pytest.mark.parametrize("whose", [{"cluster": "another"}, {"user": "somebody"}])
-def test_jobs_of_another_cluster_or_user_find_the_mark_and_are_told_of(lab: Lab, whose: dict[str, str]) -> None:
+def test_runs_of_another_cluster_or_user_are_left_alone_and_told_of(lab: Lab, whose: dict[str, str]) -> None:
     foreign = lab.submitted("one-x", (A,), **whose)
     lab.submitted("one-y", (B,))
     scheduler = ToldScheduler([seen("RUNNING"), seen("RUNNING", name="one-y")])
-    left = carry_out(lab.results, plan_cancellation(lab.results, [A, B]), scheduler)
-    assert [one.name for one in left] == [foreign.name]
-    assert marked(lab.results) == {A, B}
+    with locked(lab.folder(A)):  # its job runs
+        cancellation = plan(lab, [A, B])
+    carry_out(lab.results, cancellation, scheduler)
+    assert [one.name for one in cancellation.foreign] == [foreign.name]
+    assert marked(lab.results) == {B}
     assert scheduler.asked[-1] == "cancel 77_0"
+
+
+def test_a_local_process_of_somebody_else_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked(lab.folder(A)):
+        monkeypatch.setattr(os, "getuid", lambda: 12345)
+        assert plan(lab, [A]).runs == ()
 
 
 def test_a_scheduler_that_does_not_answer_leaves_the_marks(lab: Lab) -> None:
     lab.submitted("one-x", (A,))
     with pytest.raises(SchedulerError):
-        carry_out(lab.results, plan_cancellation(lab.results, [A]), ToldScheduler(queue_fails=True))
+        carry_out(lab.results, plan(lab, [A]), ToldScheduler(queue_fails=True))
     assert marked(lab.results) == {A}
 
 
@@ -132,7 +146,7 @@ def test_a_thousand_jobs_are_one_question(lab: Lab) -> None:
     ids = [f"{number:012x}" for number in range(1000)]
     lab.submitted("one-x", *((id_,) for id_ in ids))
     scheduler = Counting([seen("PENDING", index=index) for index in range(1000)])
-    carry_out(lab.results, plan_cancellation(lab.results, ids), scheduler)
+    carry_out(lab.results, plan(lab, ids), scheduler)
     assert scheduler.asked == ["queue"]
     assert len(scheduler.ended) == 1000
 
@@ -144,7 +158,7 @@ def test_slurm_ends_what_is_ours_and_nothing_else(
     (mine,) = submit(results, RUNS[:3])
     (other,) = submit(Results(tmp_path / "others"), RUNS[3:])
     fake.start(f"{mine.state.job_id}_0")
-    carry_out(results, plan_cancellation(results, RUNS[:2]), Slurm())
+    carry_out(results, plan_cancellation(results, RUNS[:2], Slurm().cluster), Slurm())
     assert fake.word(f"{mine.state.job_id}_0") == "CANCELLED"
     assert fake.word(f"{mine.state.job_id}_1") == "CANCELLED"
     assert fake.word(f"{mine.state.job_id}_2") == "PENDING"

@@ -234,12 +234,12 @@ def test_requeueing_what_is_not_there_is_an_error(site: Site) -> None:
 
 def test_a_job_is_known_while_it_waits_and_after_it_ended_and_one_that_never_was_is_not(site: Site) -> None:
     _, array = submit(site, 2)
-    assert Slurm().knows(array) and Slurm().knows(f"{array}_1")
+    assert len(Slurm().words_of(array)) == 2 and len(Slurm().words_of(f"{array}_1")) == 1
     site.begin(f"{array}_0")
     site.finish(f"{array}_0")
-    assert Slurm().knows(f"{array}_0")
-    assert not Slurm().knows("4000000")
-    assert not Slurm().knows("4000000_1")
+    assert Slurm().words_of(f"{array}_0") == ["COMPLETED"]
+    assert Slurm().words_of("4000000") == []
+    assert Slurm().words_of("4000000_1") == []
 
 
 def test_a_cluster_says_who_it_is_and_what_it_can(site: Site) -> None:
@@ -283,9 +283,9 @@ def test_an_option_that_is_not_there_is_refused_in_slurms_words(site: Site) -> N
         lambda slurm: slurm.cancel(["1_0"]),
         lambda slurm: slurm.requeue("1_0"),
         lambda slurm: slurm.partitions(),
-        lambda slurm: slurm.knows("1_0"),
+        lambda slurm: slurm.words_of("1_0"),
     ],
-    ids=["cluster", "queue", "accounts", "cancel", "requeue", "partitions", "knows"],
+    ids=["cluster", "queue", "accounts", "cancel", "requeue", "partitions", "words_of"],
 )
 def test_where_nobody_answers_every_question_is_an_error_and_no_empty_answer(
     site: Site, question: Callable[[Slurm], object]

@@ -314,3 +314,55 @@ def test_of_an_attempt_the_commit_and_the_digest_are_recorded() -> None:
     code = Code("c0ffee", True, "0123456789ab", None, "/w", ("mine",))
     assert code.of_attempt() == {"git_commit": "c0ffee", "git_dirty": True, "code": "0123456789ab"}
     assert code.record()["modules"] == ("mine",)
+
+
+# Modules that lie elsewhere ---------------------------------------------------------------------------------
+
+
+def test_a_package_below_the_top_of_the_repository_is_imported_from_the_snapshot(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(repository, **{"src/my_own_package/net.py": "width = 64\n"})
+    monkeypatch.syspath_prepend(str(repository / "src"))
+    code = take(Results(repository / "results"), repository, repository / "data", ("my_own_package",))
+    assert code.imports[0] == f"{code.snapshot}/src"
+    write(repository, **{"src/my_own_package/net.py": "width = 16\n"})  # edited while the job waits
+    search = ":".join([*code.imports, str(code.snapshot), str(repository / "src")])
+    asked = "import my_own_package.net, itopctl; print(my_own_package.net.width, itopctl.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env={**os.environ, "PYTHONPATH": search}, cwd=code.workdir, text=True,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split()[0] == "64"
+    assert done.stdout.split(maxsplit=1)[1].strip() == f"{code.snapshot}/itopctl/__init__.py"
+
+
+@pytest.mark.parametrize("kind", ["module", "package"])
+def test_a_named_module_from_elsewhere_is_copied_too(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    name = "my_lone_module" if kind == "module" else "my_other_package"
+    files = {"my_lone_module.py": "a = 1\n"} if kind == "module" else {"my_other_package/net.py": "a = 1\n"}
+    write(tmp_path / "a library", **files)
+    monkeypatch.syspath_prepend(str(tmp_path / "a library"))
+    code = take(Results(repository / "results"), repository, repository / "data", (name,))
+    assert code.imports[-1] == f"{code.snapshot}/_elsewhere"
+    (file,) = files
+    assert Path(code.imports[-1], file).read_text() == "a = 1\n"
+
+
+def test_what_is_installed_is_not_copied(repository: Path) -> None:
+    code = take(Results(repository / "results"), repository, repository / "data", ("torch", "json", "nothing_at_all"))
+    assert code.imports == ()
+
+
+def test_a_module_that_a_snapshot_does_not_hold_is_a_difference(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = taken(repository)
+    monkeypatch.setattr(snapshot, "_PACKAGE", Path(code.snapshot or "") / "itopctl")
+    monkeypatch.chdir(code.workdir)
+    assert code_here([], ("nothing_at_all",)).digest == code.digest
+    write(tmp_path / "a library", **{"my_late_module.py": "a = 1\n"})
+    monkeypatch.syspath_prepend(str(tmp_path / "a library"))
+    assert code_here([], ("my_late_module",)).digest != code.digest
