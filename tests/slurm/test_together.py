@@ -16,10 +16,10 @@ TOGETHER = {"gpus_per_node": 2, "distributed": True, "mem": "1500M"}
 
 
 def test_two_processes_train_the_runs_of_a_job_as_one_would(place: Place) -> None:
-    spec = place.spec(seeds=2, slurm={**TOGETHER, "runs_per_job": 2})
+    spec = place.spec(seeds=4, slurm={**TOGETHER, "runs_per_job": 4})
     place.submit(spec)
     place.wait(place.done)
-    assert place.states() == [("done", "finished")] * 2
+    assert place.states() == [("done", "finished")] * 4
     here = place.here(spec)
     for run_id in place.submitted_runs:
         assert len(place.attempts(run_id)) == 1
