@@ -364,3 +364,41 @@ def test_workers_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None
     wait_until_gone(pids)
     states = itopctl("status", "--results", results.path, "--json")
     assert '"queued": 2' in states.stdout  # they stopped cleanly: nothing is lost, and nothing runs
+
+
+def test_a_run_that_does_not_stop_when_it_is_asked_is_given_up_for_the_reason_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "never_stops.py").write_text(
+        "import time, torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        time.sleep(600)\n"
+        "def make(input_shape, classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), Net(64, classes))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config, waits = run_config(model="never_stops:make"), run_config(model="never_stops:make", seed=1)
+    results = Results(tmp_path / "results")
+    by_id = {run_id(one): one for one in (config, waits)}
+    asked: list[float] = []
+
+    class Impatient(Watcher):
+        def event(self, event: dict[str, Any]) -> None:
+            if event["event"] == "started" and not asked:
+                asked.append(time.monotonic())
+                pool.stop(("timeout", "its time is nearly up"))
+
+        def tick(self) -> None:
+            if asked and time.monotonic() - asked[0] > 1.0:
+                pool.give_up()
+
+    watcher = Impatient()
+    pool = Pool(results, Path("data"), [Slot(1)], watcher, lambda i: record_config(results, i, by_id[i]))
+    outcome = pool.run(by_id)
+    assert outcome.states == {run_id(config): "cancelled"}  # the other was not begun
+    events = read_journal(results.run(run_id(config)).journal).events
+    assert [(e["event"], e.get("cause")) for e in events][-1] == ("failed", "timeout")
+    assert events[-1]["message"] == "its time is nearly up; it did not save itself in time"
+    assert not results.run(run_id(config)).lock.exists()
