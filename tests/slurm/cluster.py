@@ -335,8 +335,9 @@ class Cluster:
     def _kill_jobs(self, node: str) -> list[Process]:
         """Kill what runs for jobs on a node, and say what that was."""
         left = job_processes(self.conf, self.folder.resolve() / "log" / f"{slurmd(node)}.log", node)
-        for process in left:
-            process.send(signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # or a slurmstepd would report how what it watches ended
+            for process in left:
+                process.send(number)
         return left
 
     def _left(self) -> list[Process]:

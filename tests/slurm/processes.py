@@ -121,7 +121,7 @@ def daemons_with_open(path: Path) -> list[Process]:
 
 
 def job_processes(conf: Path, log: Path, node: str) -> list[Process]:
-    """All that runs for jobs on a node: each slurmstepd, what they started, and what outlived its parent.
+    """All that runs for jobs on a node: first each slurmstepd, then what they started, and what outlived its parent.
 
     Args:
         conf: slurm.conf, by the path the node was started with; jobs have it in their environment.
@@ -130,7 +130,7 @@ def job_processes(conf: Path, log: Path, node: str) -> list[Process]:
     wanted = {f"SLURM_CONF={conf}".encode(), f"SLURMD_NODENAME={node}".encode()}
     orphans = [process for pid in _all() if wanted <= _environment(pid) and (process := Process.of(pid)) is not None]
     stepds = [process for process in daemons_with_open(log) if _program(process.pid) == "slurmstepd"]
-    found = {*stepds, *orphans, *descendants([*stepds, *orphans])}
+    found = dict.fromkeys([*stepds, *orphans, *descendants([*stepds, *orphans])])
     return [process for process in found if process.pid != os.getpid()]
 
 
