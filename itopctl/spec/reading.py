@@ -128,6 +128,8 @@ def read_text(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
         problem = " ".join(part for part in (error.context, error.problem) if part)
+        if "nesting depth" in problem:  # the parser's own limit, from PyYAML 6.0.4 on
+            raise UserError(f"{where}: nested deeper than {MAX_DEPTH}.") from None
         raise UserError(f"{where}: not valid YAML: {problem}.") from None
     except yaml.reader.ReaderError as error:
         line = text.partition(chr(error.character))[0].count("\n") + 1

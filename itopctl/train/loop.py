@@ -37,7 +37,7 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 _LOSS_WINDOW = 64  # losses checked at a time: one synchronisation with the device for so many steps
 _PROGRESS_SECONDS = 0.5
-_AGREE_STRIDE = 8  # steps after which processes with GPUs ask each other whether to save or stop: it waits for them
+_AGREE_STRIDE = 8  # steps after which several processes ask each other whether to save or stop: it waits for devices
 _GO_ON, _SAVE, _STOP = 0, 1, 2
 
 
@@ -380,8 +380,7 @@ class Training:
         mine = _STOP if self.stop_wanted else _SAVE if overdue and self.rank.leads else _GO_ON
         if self.rank.alone:
             return mine
-        stride = 1 if self.device.type == "cpu" else _AGREE_STRIDE
-        return _GO_ON if self.progress.step % stride else self.rank.most(mine, self.device)
+        return _GO_ON if self.progress.step % _AGREE_STRIDE else self.rank.most(mine, self.device)
 
     def _tick(self) -> None:
         now = time.perf_counter()
