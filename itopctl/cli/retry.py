@@ -98,7 +98,7 @@ def retry(
         if chosen:
             print_tables([failures_table(chosen)], style)
         return
-    work = _work(manifests, [run["run_id"] for run in chosen], slurm or [])
+    work = _work(manifests, [run["run_id"] for run in chosen], slurm or [], where)
     data, console = data_folder(data_dir), make_console()
     names = list(work.runs)
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
@@ -140,11 +140,11 @@ def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
     return places.pop() if places else "local"
 
 
-def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str]) -> Work:
-    from itopctl.cli.work import Work, share_out
+def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str], cluster: str) -> Work:
+    from itopctl.cli.work import Work, job_options, share_out
     from itopctl.spec.config import RunConfig
     from itopctl.spec.reading import Document
-    from itopctl.spec.slurm import check_together, defaults, merged, options_of, parse_options
+    from itopctl.spec.slurm import options_of
 
     wanted = set(chosen)
     members = {
@@ -157,10 +157,8 @@ def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Se
         for point in manifest.get("runs", [])
         if point["run_id"] in wanted
     }
-    profile, typed = defaults(), parse_options(slurm)
-    options = {}
-    for name, manifest in manifests.items():
-        recorded = options_of(Document(f"sweep {name}", "", {}), ("slurm",), manifest.get("slurm"))
-        options[name] = merged(profile, recorded, typed)
-        check_together(options[name])
-    return Work(share_out(members, chosen), configs, options)
+    recorded = {
+        name: options_of(Document(f"sweep {name}", "", {}), ("slurm",), manifest.get("slurm"))
+        for name, manifest in manifests.items()
+    }
+    return Work(share_out(members, chosen), configs, job_options(cluster, recorded, slurm))

@@ -130,14 +130,9 @@ def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[st
 
 def _work(plan: Plan, slurm: list[str], cluster: str) -> Work:
     """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
-    from itopctl.cli.work import Work, share_out
-    from itopctl.spec.slurm import SlurmOptions, check_together, defaults, merged, parse_options
+    from itopctl.cli.work import Work, job_options, share_out
 
-    typed = parse_options(slurm)
-    profile = defaults() if cluster == "slurm" else SlurmOptions()
-    options = {planned.spec.name: merged(profile, planned.spec.slurm, typed) for planned in plan.sweeps}
-    for one in options.values():
-        check_together(one)
+    options = job_options(cluster, {planned.spec.name: planned.spec.slurm for planned in plan.sweeps}, slurm)
     members = {planned.spec.name: list(planned.expansion.runs) for planned in plan.sweeps}
     return Work(share_out(members, plan.to_run), plan.configs, options)
 

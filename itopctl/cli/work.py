@@ -60,3 +60,19 @@ def notes_on_data(work: Work, data: Path) -> list[str]:
     except EnvironmentUnfitError as error:
         return [f"From this machine: {error} `itopctl doctor SPEC --probe` looks from a node."]
     return []
+
+
+def job_options(cluster: str, written: Mapping[str, SlurmOptions], typed: Sequence[str]) -> dict[str, SlurmOptions]:
+    """Sweep → what its jobs ask for: the site's defaults, what its spec says, the command line's `--slurm`.
+
+    Raises:
+        UserError: options that make no sense, or not together.
+    """
+    from itopctl.spec.slurm import SlurmOptions, check_together, defaults, merged, parse_options
+
+    weakest = defaults() if cluster == "slurm" else SlurmOptions()
+    strongest = parse_options(typed)
+    options = {name: merged(weakest, own, strongest) for name, own in written.items()}
+    for one in options.values():
+        check_together(one)
+    return options

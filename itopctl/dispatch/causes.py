@@ -15,9 +15,6 @@ Cause = Literal[
 RETRIED_AT_ONCE: frozenset[Cause] = frozenset({"killed"})
 """Causes that are nobody's fault in the run: it is tried again without being asked."""
 
-GOES_ON: frozenset[Cause] = frozenset({"timeout", "preempted", "node-failure", "killed"})
-"""Causes after which a job that is started again tries a run again."""
-
 STOPPED: frozenset[Cause] = frozenset({"cancelled", "timeout", "preempted"})
 """Causes of an end that was asked for: the run saved itself first, and goes on from there."""
 

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from itopctl.dispatch.causes import GOES_ON, Cause
+from itopctl.dispatch.causes import Cause
+from itopctl.store import GOES_ON
 from itopctl.store.journal import JournalWriter, attempts_in, open_attempt
 from itopctl.store.rundir import RunDirectory, lock_holder, release_lock_of_the_dead
 

@@ -116,7 +116,7 @@ class JobProcess:
     def _prepare(self, run_id: str) -> None:
         record_config(self.results, run_id, self.configs[run_id])
 
-    def _slots(self) -> Sequence[Any]:
+    def _slots(self) -> Sequence[Slot]:
         if self.options.distributed:
             return [Slot(self.options.cpus_per_task or 1)]  # with all GPUs of the job in sight
         gpus = visible_gpus() if self.options.gpu_count else []

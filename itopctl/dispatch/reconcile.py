@@ -23,7 +23,7 @@ from itopctl.errors import plural
 from itopctl.store.filesystem import is_shared
 from itopctl.store.journal import AttemptInJournal, attempts_in
 from itopctl.store.rundir import Results, lock_holder, read_json
-from itopctl.store.submissions import Submission, damaged_submissions, live_submissions, save, submitting
+from itopctl.store.submissions import Submission, live_submissions, not_over, save, submitting
 
 GRACE_SECONDS = 180.0
 """A job that the scheduler does not know is given up after so long."""
@@ -53,9 +53,9 @@ class News:
 
 def reconcile(results: Results, scheduler: Scheduler, now: Callable[[], float] = time.time) -> News:
     """Bring the records of submissions up to date, and end what their jobs left open in the journals of runs."""
-    damaged = damaged_submissions(results)
+    live, damaged = not_over(results)
     notes = [f"The record of {name} is damaged; if it has jobs, they are named so." for name in damaged]
-    if not live_submissions(results):
+    if not live:
         return News(notes=notes)
     with submitting(results):
         live = live_submissions(results)

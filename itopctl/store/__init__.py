@@ -7,6 +7,9 @@
 The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them.
 """
 
+GOES_ON = frozenset({"timeout", "preempted", "node-failure", "killed"})
+"""Causes of an attempt's end after which a job that is not over tries its run again by itself."""
+
 STATES = ("queued", "pending", "running", "done", "failed", "lost")
 """What a run can be: not started, waiting at a scheduler, at some process, finished, ended by an error, or gone
 without a word."""

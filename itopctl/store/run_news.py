@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from itopctl.store import tables
+from itopctl.store import GOES_ON, tables
 from itopctl.store.journal import read_journal
 from itopctl.store.rundir import RunDirectory, is_held, lock_holder, read_json
 
@@ -19,8 +19,6 @@ Row = dict[str, Any]
 
 _LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
 _WHO = ("scheduler", "job_id", "host", "pid", "git_commit", "git_dirty", "code", "submitted_code")
-_TRIED_AGAIN = frozenset({"timeout", "preempted", "node-failure", "killed", "lost"})
-"""Causes after which a job that is not over tries a run again by itself."""
 _ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
 _LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
 
@@ -149,7 +147,7 @@ class RunNews:
         since = ever if number > (row["job_after"] or 0) else None
         live = row["job_phase"] != "ended"
         own = since is not None and since["job_id"] == row["job_id"]
-        if live and (since is None or not own or since["cause"] in _TRIED_AGAIN):
+        if live and (since is None or not own or since["cause"] in GOES_ON | {"lost"}):
             row.update(state="pending", cause=None, message=row["job_reason"])
         elif not live and since is None and row["job_cause"] is not None:
             row.update(state=_state_after(row["job_cause"]), cause=row["job_cause"], message=row["job_message"])

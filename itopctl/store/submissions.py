@@ -226,26 +226,23 @@ def directories(results: Results) -> list[SubmissionDirectory]:
     return [SubmissionDirectory(results.submissions / name) for name in names]
 
 
+def not_over(results: Results) -> tuple[list[Submission], list[str]]:
+    """Submissions that are not known to be over, oldest first; and names of those whose record is not whole."""
+    whole, damaged = [], []
+    for directory in directories(results):
+        if (read_json(directory.state) or {}).get("over"):
+            continue
+        submission = load(directory)
+        if submission is not None:
+            whole.append(submission)
+        else:
+            damaged.append(directory.name)
+    return sorted(whole, key=lambda submission: submission.request.created_at), damaged
+
+
 def live_submissions(results: Results) -> list[Submission]:
     """Submissions with jobs that are not known to be over, oldest first."""
-    found = []
-    for directory in directories(results):
-        state = read_json(directory.state)
-        if state is not None and not state.get("over"):
-            submission = load(directory)
-            if submission is not None:
-                found.append(submission)
-    return sorted(found, key=lambda submission: submission.request.created_at)
-
-
-def damaged_submissions(results: Results) -> list[str]:
-    """Names of submissions that are not known to be over, and of which no whole record is left."""
-    found = []
-    for directory in directories(results):
-        state = read_json(directory.state)
-        if (state is None or not state.get("over")) and load(directory) is None:
-            found.append(directory.name)
-    return found
+    return not_over(results)[0]
 
 
 @contextlib.contextmanager

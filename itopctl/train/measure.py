@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import socket
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -42,7 +40,7 @@ def peak_memory_bytes(device: torch.device) -> int | None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Where and with what a run is made, as plain data for `environment.json`."""
+    """Where and with what a run is made, as plain data for `environment.json`; whoever starts it knows the code."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -53,26 +51,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "threads": torch.get_num_threads(),
         "command": sys.argv,
-        **git_state(Path.cwd()),
     }
-
-
-@functools.cache
-def git_state(folder: Path) -> dict[str, Any]:
-    """Commit and dirty flag of the repository around a folder; null where there is none."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain") if commit else None
-    return {"git_commit": commit, "git_dirty": bool(status) if status is not None else None}
 
 
 def _version(package: str) -> str | None:
