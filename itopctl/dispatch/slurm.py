@@ -97,7 +97,10 @@ class Slurm:
 
     def words_of(self, job_id: str) -> list[str]:
         """States of a job, or of all of an array; none where there is no such job. SLURM itself takes it for over."""
-        shown = run("squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T", tolerated=_NO_SUCH_JOB)
+        shown = run(
+            "squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", "--format=%T",
+            tolerated=_NO_SUCH_JOB,
+        )  # fmt: skip
         if not shown.strip() and self.cluster().accounts:
             shown = run("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State")
         return [line.split()[0] for line in shown.splitlines() if line.strip()]

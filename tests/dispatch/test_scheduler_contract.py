@@ -233,8 +233,9 @@ def test_requeueing_what_is_not_there_is_an_error(site: Site) -> None:
 
 
 def test_a_job_is_known_while_it_waits_and_after_it_ended_and_one_that_never_was_is_not(site: Site) -> None:
+    _, waiting = submit(site, 3, hold=True)
+    assert Slurm().words_of(waiting) == ["PENDING"] * 3 and Slurm().words_of(f"{waiting}_1") == ["PENDING"]
     _, array = submit(site, 2)
-    assert len(Slurm().words_of(array)) == 2 and len(Slurm().words_of(f"{array}_1")) == 1
     site.begin(f"{array}_0")
     site.finish(f"{array}_0")
     assert Slurm().words_of(f"{array}_0") == ["COMPLETED"]
