@@ -16,8 +16,9 @@ from itopctl.plan import PlannedSweep, make_plan
 from itopctl.spec.expand import expand
 from itopctl.spec.reading import read_text
 from itopctl.spec.sweep import parse_sweep
+from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, write_json
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import live_submissions
 
 SPEC = """

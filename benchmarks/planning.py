@@ -14,10 +14,11 @@ from itopctl.spec.expand import expand
 from itopctl.spec.reading import read_text
 from itopctl.spec.sweep import parse_sweep
 from itopctl.store.database import open_store
+from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest
 from itopctl.store.journal import JournalWriter
 from itopctl.store.queries import run_states
-from itopctl.store.rundir import Results, write_json
+from itopctl.store.rundir import Results
 
 SPEC = """
 name: ten-thousand

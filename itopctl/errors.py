@@ -31,6 +31,18 @@ class EnvironmentUnfitError(ItopctlError):
     exit_code = 3
 
 
+class DiskFullError(EnvironmentUnfitError):
+    """No space, or no quota, is left where something was to be written."""
+
+
+class NotWritableError(EnvironmentUnfitError):
+    """Something may not be written: no permission, a read-only file system."""
+
+
+class DataUnfitError(EnvironmentUnfitError):
+    """A data set is missing or damaged."""
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word that `word` most looks like, or None where nothing comes close."""
     candidates = list(allowed)

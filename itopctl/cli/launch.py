@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from itopctl.cli.work import Work, notes_on_data
-from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
+from itopctl.errors import UserError, plural, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,10 +87,11 @@ def check_cluster(
 
 def make_results(folder: Results) -> None:
     """Make the folder of runs."""
-    try:
-        folder.runs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{folder.runs} cannot be written: {error.strerror}.") from error
+    from itopctl.store.files import explained, make_folder
+
+    folder.check()
+    with explained(folder.runs):
+        make_folder(folder.runs)
 
 
 def carry_out_here(

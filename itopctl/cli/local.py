@@ -22,9 +22,11 @@ def run_here(
     first: int = 0, keep: Callable[[], None] = lambda: None,
 ) -> Outcome | None:  # fmt: skip
     """Run on this machine; None where there is nothing to run."""
+    from itopctl.store.files import remove
+
     to_run = work.to_run
     for run_id in to_run:
-        folder.run(run_id).cancel.unlink(missing_ok=True)
+        remove(folder.run(run_id).cancel)
     if not to_run:
         return None
     parts = [to_run[:first], to_run[first:]] if 0 < first < len(to_run) else [to_run]
@@ -46,9 +48,9 @@ def _run_pool(
     import signal
 
     from itopctl.cli.live import SweepDisplay
-    from itopctl.dispatch.attempt import Job
     from itopctl.dispatch.manifest import record_config
     from itopctl.dispatch.pool import Pool
+    from itopctl.dispatch.records import Job
     from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
     from itopctl.dispatch.snapshot import code_here, modules_of
     from itopctl.store.ingest import ingest_runs

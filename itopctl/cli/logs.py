@@ -47,7 +47,7 @@ def logs(
 
 
 def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
-    from itopctl.store.rundir import is_held
+    from itopctl.store.locks import is_held
 
     offset, looked_at = 0, time.monotonic()
     if not directory.log.exists():
@@ -72,7 +72,7 @@ def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
 
 def _may_begin(folder: Results, directory: RunDirectory) -> bool:
     """Whether a process has the run, or some job waits to."""
-    from itopctl.store.rundir import is_held
+    from itopctl.store.locks import is_held
     from itopctl.store.submissions import claimed_runs, live_submissions
 
     if directory.result.exists():

@@ -122,7 +122,7 @@ def _causes(text: str | None) -> list[str]:
 
 
 def _manifests(folder: Results, sweeps: Sequence[str]) -> dict[str, dict[str, Any]]:
-    from itopctl.store.rundir import read_json
+    from itopctl.store.files import read_json
 
     paths = {path.stem: path for path in folder.manifests()}
     return {name: read_json(path) or {} for name, path in paths.items() if not sweeps or name in sweeps}

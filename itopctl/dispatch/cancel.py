@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from itopctl.dispatch.scheduler import Cluster, Scheduler
-from itopctl.store.rundir import Results, RunDirectory, is_held
+from itopctl.store.files import write_whole
+from itopctl.store.locks import is_held
+from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, live_submissions
 
 
@@ -88,8 +90,7 @@ def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler
     """
     for run_id in cancellation.runs:
         mark = results.run(run_id).cancel
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
+        write_whole(mark, b"")
     if cancellation.jobs:
         scheduler.cancel(_ids(scheduler, cancellation.jobs))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from typing import Literal
 
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import DataUnfitError, DiskFullError, EnvironmentUnfitError, NotWritableError
 
 Cause = Literal[
-    "finished", "user-error", "out-of-memory", "environment", "killed", "timeout", "preempted", "node-failure",
-    "cancelled", "lost",
+    "finished", "user-error", "out-of-memory", "disk-full", "not-writable", "data", "environment", "killed", "timeout",
+    "preempted", "node-failure", "cancelled", "lost",
 ]  # fmt: skip
 
 RETRIED_AT_ONCE: frozenset[Cause] = frozenset({"killed"})
@@ -27,8 +28,15 @@ def cause_of_exception(error: BaseException) -> Cause:
     name = type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(sign in text for sign in _MEMORY_SIGNS):
         return "out-of-memory"
-    if isinstance(error, (EnvironmentUnfitError, OSError)) or "pytorchstreamwriter" in text:
-        return "environment"  # data missing, disk full, folder not writable
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, DiskFullError) or number in (errno.ENOSPC, errno.EDQUOT):
+        return "disk-full"
+    if isinstance(error, NotWritableError) or number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "not-writable"
+    if isinstance(error, DataUnfitError):
+        return "data"  # missing or damaged
+    if isinstance(error, (EnvironmentUnfitError, OSError)):
+        return "environment"
     return "user-error"
 
 

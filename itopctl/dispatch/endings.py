@@ -8,8 +8,10 @@ from typing import Any
 
 from itopctl.dispatch.causes import Cause
 from itopctl.store import GOES_ON
-from itopctl.store.journal import JournalWriter, attempts_in, open_attempt
-from itopctl.store.rundir import RunDirectory, lock_holder, release_lock_of_the_dead
+from itopctl.store.files import last_lines
+from itopctl.store.journal import LOG_LINES, JournalWriter, attempts_in, open_attempt
+from itopctl.store.locks import lock_holder, release_lock_of_the_dead
+from itopctl.store.rundir import RunDirectory
 
 
 def end_for_the_dead(
@@ -32,9 +34,7 @@ def end_for_the_dead(
     ended = False
     with contextlib.suppress(OSError):
         if open_attempt(run.journal) is not None:
-            journal = JournalWriter(run.journal, continuing=True)
-            journal.write("failed", {"step": None, "epoch": None, "cause": cause, "message": message})
-            journal.close()
+            _write_end(run, cause, message)
             ended = True
         release_lock_of_the_dead(run, ended_job)
     return ended
@@ -55,9 +55,13 @@ def close_forgotten_attempt(run: RunDirectory, job_id: str | None) -> None:
     left = open_attempt(run.journal)
     if job_id is None or left is None or left.get("job_id") != job_id:
         return
-    journal = JournalWriter(run.journal, continuing=True)
-    journal.write("failed", {
-        "step": None, "epoch": None, "cause": "node-failure",
-        "message": f"the scheduler started the job again, without a word from {left.get('host')}",
-    })  # fmt: skip
-    journal.close()
+    _write_end(run, "node-failure", f"the scheduler started the job again, without a word from {left.get('host')}")
+
+
+def _write_end(run: RunDirectory, cause: Cause, message: str) -> None:
+    journal = JournalWriter(run.journal, continuing=True, reserve=run.reserve)
+    try:
+        log = last_lines(run.log, LOG_LINES)
+        journal.write("failed", {"step": None, "epoch": None, "cause": cause, "message": message, "log": log})
+    finally:
+        journal.close()

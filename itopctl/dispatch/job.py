@@ -21,11 +21,11 @@ from typing import Any
 
 from submitit.slurm.slurm import SlurmJobEnvironment
 
-from itopctl.dispatch.attempt import Job, Stop
 from itopctl.dispatch.causes import Cause
 from itopctl.dispatch.endings import has_given_up
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import Outcome, Pool
+from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.script import signal_delay
 from itopctl.dispatch.slots import Slot, available_cores, plan_slots, visible_gpus
@@ -34,8 +34,8 @@ from itopctl.dispatch.snapshot import code_here
 from itopctl.errors import plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.files import read_json, write_json
 from itopctl.store.journal import attempts_in, utc_now
-from itopctl.store.rundir import read_json, write_json
 from itopctl.store.submissions import Request, SubmissionDirectory, load_request
 
 MAX_TIMEOUTS = 5

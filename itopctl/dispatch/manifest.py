@@ -10,8 +10,10 @@ from itopctl.plan import Plan, PlannedSweep
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.files import explained, make_folder, read_json, write_json
 from itopctl.store.journal import utc_now
-from itopctl.store.rundir import Results, one_at_a_time, read_json, write_json
+from itopctl.store.locks import one_at_a_time
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import claimed_runs, live_submissions
 
 
@@ -48,7 +50,8 @@ class SweepRecords:
 
     def _write(self, planned: PlannedSweep, stays: Callable[[str], bool]) -> None:
         path = self.results.manifest(planned.spec.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(path):
+            make_folder(path.parent)
         with one_at_a_time(path.parent):
             earlier = read_json(path) or {}
             manifest = self._manifest(planned, earlier, stays)
@@ -84,7 +87,11 @@ def _changed_at(path: Path) -> int:
 
 def record_config(results: Results, run_id: str, config: RunConfig) -> None:
     """Write a run's `config.json`; settings that are no part of its identity may differ from an earlier attempt's."""
-    path = results.run(run_id).config
+    run = results.run(run_id)
     content = {"run_id": run_id, "schema": SCHEMA_VERSION, "config": config.model_dump(mode="json")}
-    if read_json(path) != content:
-        write_json(path, content)
+    if read_json(run.config) == content:
+        return
+    with explained(run.path):
+        make_folder(run.path)
+        with one_at_a_time(run.path):  # whoever tidies up here takes no file away that is being written
+            write_json(run.config, content)

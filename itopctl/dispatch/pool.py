@@ -23,13 +23,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from itopctl.dispatch.attempt import Job, Stop
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
 from itopctl.dispatch.endings import end_for_the_dead
 from itopctl.dispatch.memory import oom_kills
+from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.slots import Slot
 from itopctl.errors import EnvironmentUnfitError
-from itopctl.store.rundir import Results, is_held, read_json
+from itopctl.store.files import read_json
+from itopctl.store.locks import is_held
+from itopctl.store.rundir import Results
 
 MAX_ATTEMPTS = 3
 """Attempts at one run in one sweep command, where its worker was killed."""

@@ -23,7 +23,8 @@ from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
 from itopctl.errors import ItopctlError
 from itopctl.spec.slurm import SlurmOptions
-from itopctl.store.rundir import Results, read_json, write_json
+from itopctl.store.files import read_json, write_json
+from itopctl.store.rundir import Results
 
 PROBE_MINUTES = 1
 

@@ -18,11 +18,12 @@ from itopctl.dispatch.causes import Cause
 from itopctl.dispatch.endings import end_for_the_dead
 from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError, SeenJob
 from itopctl.dispatch.slurm_states import meaning_of
-from itopctl.dispatch.submit import is_submitter_alive
 from itopctl.errors import plural
+from itopctl.store.files import last_lines, read_json
 from itopctl.store.filesystem import is_shared
 from itopctl.store.journal import AttemptInJournal, attempts_in
-from itopctl.store.rundir import Results, lock_holder, read_json
+from itopctl.store.locks import is_alive_here, lock_holder
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission, live_submissions, not_over, save, submitting
 
 GRACE_SECONDS = 180.0
@@ -135,7 +136,7 @@ class _Look:
 
     def _not_there(self, one: Submission) -> Submission:
         """A submission of which nobody knows whether it reached the scheduler."""
-        if is_submitter_alive(one):
+        if is_alive_here(one.request.by):
             return one
         if not self._long_enough(one, one.live_jobs[0], GRACE_SECONDS):
             return self._unseen(one, one.live_jobs[0])
@@ -263,13 +264,7 @@ def _complaints(one: Submission, index: int) -> list[str]:
     """The last things that a job's processes complained of."""
     for path in one.directory.outputs(index):
         if path.suffix == ".err":
-            try:
-                with path.open("rb") as file:
-                    file.seek(max(0, path.stat().st_size - 4000))
-                    lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-            except OSError:
-                continue
-            found = [line[:300] for line in lines if line]
+            found = [line.strip() for line in last_lines(path, 20) if line.strip()]
             if found:
                 return found
     return []

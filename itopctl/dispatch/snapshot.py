@@ -25,7 +25,8 @@ from typing import Any
 import itopctl
 from itopctl.errors import EnvironmentUnfitError, UserError
 from itopctl.spec.config import RunConfig
-from itopctl.store.rundir import Results, read_json, write_json
+from itopctl.store.files import read_json, write_json
+from itopctl.store.rundir import Results
 
 MAX_BYTES = 200_000_000
 _PACKAGE = Path(itopctl.__file__).parent

@@ -6,10 +6,8 @@ process dies in between, whoever looks next adopts the jobs.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +19,10 @@ from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
 from itopctl.spec.config import RunConfig
 from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.files import remove
 from itopctl.store.journal import utc_now
-from itopctl.store.rundir import Results, is_held, process_start
+from itopctl.store.locks import is_held, this_process
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import (
     Request,
     Submission,
@@ -232,7 +232,7 @@ class Submitter:
             code=self.code.record(), by=this_process(), created_at=utc_now(),
         )  # fmt: skip
         for run_id in runs:
-            self.results.run(run_id).cancel.unlink(missing_ok=True)
+            remove(self.results.run(run_id).cancel)
         return record(self.results, request, {i: self.configs[i].model_dump(mode="json") for i in runs})
 
     def _hand_over(self, submission: Submission, script: str) -> Submission:
@@ -257,16 +257,3 @@ class Submitter:
             shutil.rmtree(submission.directory.path, ignore_errors=True)
             raise error
         return seen[0].array_id
-
-
-def this_process() -> dict[str, object]:
-    """What tells this process from any other."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid())}
-
-
-def is_submitter_alive(submission: Submission) -> bool:
-    """Whether the process that recorded a submission may be about to submit it; known on its own host alone."""
-    by = submission.request.by
-    if by.get("host") != socket.gethostname() or not isinstance(by.get("pid"), int):
-        return False
-    return by.get("start") is not None and process_start(by["pid"]) == by["start"]

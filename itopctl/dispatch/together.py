@@ -13,10 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from itopctl.dispatch.attempt import Ended, Job, Notify, Stop, execute, load_config, one_line, output_to
+from itopctl.dispatch.attempt import execute
 from itopctl.dispatch.causes import Cause, cause_of_exception
+from itopctl.dispatch.recorder import one_line, output_to
+from itopctl.dispatch.records import Ended, Job, Notify, Stop
+from itopctl.dispatch.run_files import load_config
 from itopctl.errors import ItopctlError
-from itopctl.store.rundir import RunDirectory, read_json, write_json
+from itopctl.store.files import read_json, remove, write_json
+from itopctl.store.rundir import RunDirectory
 
 _FIRST_PORT, _PORTS = 20_000, 12_000  # below those that systems give to whoever asks for any
 _BLAME_SECONDS = 5.0
@@ -61,7 +65,7 @@ def _lead(
     def before_training(state: dict[str, Any] | None) -> None:
         nonlocal told
         for path in run.path.glob(_failure(run, "*").name):
-            path.unlink(missing_ok=True)
+            remove(path)
         told = True
         rank.first({"state": state})
 

@@ -19,8 +19,9 @@ import threading
 from pathlib import Path
 from typing import Any, TextIO
 
-from itopctl.dispatch.attempt import Job, Stop, execute
+from itopctl.dispatch.attempt import execute
 from itopctl.dispatch.causes import Cause
+from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.together import execute_together
 from itopctl.store.rundir import RunDirectory
 

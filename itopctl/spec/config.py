@@ -196,6 +196,11 @@ class RunConfig(_Part):
         description="minutes between two checkpoints of a run",
         json_schema_extra={"identity": False},
     )
+    keep_checkpoints: bool = Field(
+        default=False,
+        description="keep the last checkpoints of a finished run; the newest then holds the trained network",
+        json_schema_extra={"identity": False},
+    )
 
     @property
     def density(self) -> float:

@@ -16,8 +16,9 @@ from sqlalchemy.engine import Connection
 
 from itopctl.store import tables
 from itopctl.store.database import Store, upsert
+from itopctl.store.files import read_json
 from itopctl.store.run_news import RunNews, new_run_row
-from itopctl.store.rundir import Results, read_json
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
 _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn

@@ -3,19 +3,30 @@
 Fields of every line, in this order first: `event`, `seq` (1, 2, … over the run's whole life), `attempt`, `at` (UTC),
 then `step`, `epoch` and what the event is about. Events: started, progress, evaluated, topology, checkpoint,
 finished, failed. A torn last line (a crash while it was written) is passed over by readers and closed by the next
-writer.
+writer. What depends on events, a checkpoint or a result, is written after these are on disk (`JournalWriter.flush`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from itopctl.store.files import Appender, hold_space, open_regular, parse_object, remove
+
 _DURABLE = frozenset({"started", "checkpoint", "finished", "failed"})
+LOG_LINES = 50
+"""Lines of a run's log that go into the last word of an attempt that failed."""
+
+_LONGEST_LINE = 1 << 20
+_MOST_BYTES = 1 << 30  # of a journal; what lies beyond is not looked at
+_RESERVED_BYTES = 64 << 10  # more than the longest last word
 
 
 @dataclass(frozen=True)
@@ -35,32 +46,39 @@ class JournalPart:
     torn: bool
 
 
-def read_journal(path: Path, offset: int = 0) -> JournalPart:
-    """Events from byte `offset` on; an absent file has none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            raw = file.read()
-    except FileNotFoundError:
-        return JournalPart([], offset, 0, False)
-    whole, _, rest = raw.rpartition(b"\n")
-    events, damaged = [], 0
-    for line in whole.split(b"\n") if whole else []:
-        event = _parse(line)
-        if event is not None:
-            events.append(event)
-        elif line.strip():
-            damaged += 1
-    consumed = len(raw) - len(rest)
-    return JournalPart(events, offset + consumed, damaged, bool(rest))
+def read_journal(path: Path, offset: int = 0, until: int = _MOST_BYTES) -> JournalPart:
+    """Events from byte `offset` on, and before byte `until`; an absent file has none, and so has what is no file."""
+    events, damaged, end, torn = [], 0, offset, False
+    with contextlib.suppress(OSError):
+        for line in _lines(path, offset, until):
+            torn = not line.endswith(b"\n")
+            if torn:
+                break
+            end += len(line)
+            event = _parse(line)
+            if event is not None:
+                events.append(event)
+            elif line.strip():
+                damaged += 1
+    return JournalPart(events, end, damaged, torn)
+
+
+def _lines(path: Path, offset: int, until: int) -> Iterator[bytes]:
+    """Lines with their ends, the last perhaps without. Raises OSError."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        file.seek(offset)
+        while (left := until - file.tell()) > 0 and (line := file.readline(min(left, _LONGEST_LINE))):
+            while len(line) >= _LONGEST_LINE and not line.endswith(b"\n"):  # no event of ours is so long
+                more = file.readline(_LONGEST_LINE)
+                if not more:
+                    break
+                line = bytes(len(line)) + more
+            yield line
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    event = parse_object(line)
+    return event if event is not None and isinstance(event.get("event"), str) else None
 
 
 def open_attempt(path: Path) -> dict[str, Any] | None:
@@ -99,42 +117,81 @@ def attempts_in(path: Path) -> list[AttemptInJournal]:
 class JournalWriter:
     """Appends events of one attempt.
 
+    Room on the disk is kept for the last of them, so that a full disk does not keep an attempt from saying that the
+    disk is full.
+
     Args:
         path: the journal; created where there is none.
         continuing: write as the last attempt in the journal, if it has no end yet (for a process that cannot
             write it any more), instead of beginning the next.
+        reserve: name for that room; an earlier attempt's may still be there.
+
+    Raises:
+        OSError: it cannot be opened.
     """
 
-    def __init__(self, path: Path, continuing: bool = False) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def __init__(self, path: Path, continuing: bool = False, reserve: Path | None = None) -> None:
+        self._reserve = reserve
+        if reserve is not None and not continuing:
+            hold_space(reserve, _RESERVED_BYTES)
+        self._file = Appender(path)
         earlier = read_journal(path)
         if earlier.torn:
-            os.write(self._file, b"\n")  # what was cut off may have been whole but for this
+            self._append(b"\n")  # what was cut off may have been whole but for this
             earlier = read_journal(path)
         last = max((_number(e.get("attempt")) for e in earlier.events), default=0)
         ended = not earlier.events or earlier.events[-1]["event"] in ("finished", "failed")
         self.attempt = last if continuing and not ended else last + 1
         self._seq = max((_number(e.get("seq")) for e in earlier.events), default=0)
-        self._torn = False
 
     def write(self, event: str, fields: dict[str, Any]) -> None:
-        """Append one event in a single write; those a later step depends on reach the disk before this returns.
+        """Append one event, or nothing of it; those a later step depends on reach the disk before this returns.
 
         Raises:
-            OSError: it could not be written whole; the next event begins a line of its own.
+            OSError: it could not be written.
         """
+        line = {"event": event, "seq": self._seq + 1, "attempt": self.attempt, "at": utc_now(), **fields}
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        if event == "failed":
+            self._append(data)
+        else:
+            self._file.append(data)
         self._seq += 1
-        line = {"event": event, "seq": self._seq, "attempt": self.attempt, "at": utc_now(), **fields}
-        data = b"\n" * self._torn + json.dumps(line, allow_nan=False).encode() + b"\n"
-        self._torn = True
-        while data:
-            data = data[os.write(self._file, data) :]
-        self._torn = False
         if event in _DURABLE:
-            os.fsync(self._file)
+            self._file.flush()
+
+    def flush(self) -> None:
+        """Make sure that all events so far are on disk. Raises OSError."""
+        self._file.flush()
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Where the journal ends now: the last event's number and the bytes up to its end."""
+        return {"seq": self._seq, "offset": self._file.size}
 
     def close(self) -> None:
-        os.close(self._file)
+        self._file.close()
+        if self._reserve is not None:
+            with contextlib.suppress(OSError):
+                remove(self._reserve)
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._file.append(data)
+        except OSError as error:
+            if self._reserve is None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            remove(self._reserve)
+            self._file.append(data)
+
+
+def holds(path: Path, position: dict[str, Any]) -> bool:
+    """Whether a journal has all that it had at this `JournalWriter.position`."""
+    seq, offset = position.get("seq"), position.get("offset")
+    if not isinstance(seq, int) or not isinstance(offset, int):
+        return False
+    part = read_journal(path, 0, offset)
+    return part.offset == offset and bool(part.events) and part.events[-1].get("seq") == seq
 
 
 def utc_now() -> str:

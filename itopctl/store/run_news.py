@@ -12,8 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from itopctl.store import GOES_ON, tables
+from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
-from itopctl.store.rundir import RunDirectory, is_held, lock_holder, read_json
+from itopctl.store.locks import is_held, lock_holder
+from itopctl.store.rundir import RunDirectory
 
 Row = dict[str, Any]
 

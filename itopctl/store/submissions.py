@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from itopctl.store.rundir import Results, one_at_a_time, read_json, write_json
+from itopctl.store.files import explained, make_folder, read_json, remove, write_json
+from itopctl.store.locks import one_at_a_time
+from itopctl.store.rundir import Results
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -62,7 +64,7 @@ class SubmissionDirectory:
     def remove_outputs(self, index: int) -> None:
         """Remove them: of a job whose runs are all finished, they tell nothing that the runs' own logs do not."""
         for path in self.outputs(index):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,8 @@ def live_submissions(results: Results) -> list[Submission]:
 @contextlib.contextmanager
 def submitting(results: Results) -> Iterator[None]:
     """Be the only process of this host that decides what to submit, or what became of it."""
-    results.submissions.mkdir(parents=True, exist_ok=True)
+    with explained(results.submissions):
+        make_folder(results.submissions)
     with one_at_a_time(results.submissions):
         yield
 

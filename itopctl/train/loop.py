@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.spec.config import RunConfig
+from itopctl.train.checkpoint import pack, random_states, set_random_states, unpack
 from itopctl.train.data.tensors import load_images, share_of
 from itopctl.train.evaluation import Evaluation, evaluate, evaluation_stride
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
@@ -160,6 +161,8 @@ class Training:
         while self.progress.epochs_ended < config.total_epochs:
             self._train_epoch(self.progress.epochs_ended)
             self._end_epoch()
+        if config.keep_checkpoints:
+            self._save()
         return self._result()
 
     def _train_epoch(self, epoch: int) -> None:
@@ -288,32 +291,38 @@ class Training:
     # State ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on: tensors and plain values."""
-        return {
-            "model": self.model.state_dict(),
+        """All that the rest of the training depends on: tensors and plain values.
+
+        What is zero off a mask is stored as its active entries alone (`itopctl.train.checkpoint`). The order of data
+        and the learning rate follow from the config and the step.
+        """
+        state = {
+            "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "sparse": self.sparse.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": random_states(self.device),
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
             "progress": asdict(self.progress) | {"wall_seconds": self.wall_seconds},
         }
+        return pack(state, self.model, self.optimizer, self.sparse)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` gave for the same config, with any number of processes.
 
         All of them load the same state.
+
+        Raises:
+            ValueError, KeyError, RuntimeError, …: it is no such state. This training cannot be used any more then.
         """
+        state = unpack(state, self.sparse)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._lay_out_slots()
         self.sparse.load_state_dict(state["sparse"])
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        set_random_states(state["random"], self.device)
         for name, value in state["meter"].items():
             setattr(self.meter, name, value)
         self.progress = Progress(**state["progress"])

@@ -63,11 +63,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_starts_anew(tmp_path: Pat
     plan = json.loads(itopctl("sweep", spec, "--dry-run", "--format", "json", cwd=tmp_path).stdout)
     directory = tmp_path / "r" / "runs" / plan[0]["run_id"]
     directory.mkdir(parents=True)
-    (directory / "checkpoint.pt").write_bytes(b"PK\x03\x04 not really")
+    (directory / f"checkpoint-{5:012d}-{'0' * 16}.pt").write_bytes(b"PK\x03\x04 not really")
     done = itopctl("sweep", spec, "--results", tmp_path / "r")
     assert done.returncode == 0, done.stdout
     assert "set aside as checkpoint.damaged.pt" in (directory / "log.txt").read_text()
-    assert (directory / "checkpoint.damaged.pt").exists()
+    assert not list(directory.glob("*.pt"))
 
 
 def test_points_that_nobody_asks_for_any_more_leave_the_sweep_unless_they_ran(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from itopctl.dispatch.cancel import Cancellation, carry_out, plan_cancellation
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.slurm import Slurm
-from itopctl.store.rundir import Results, locked
+from itopctl.store.locks import locked
+from itopctl.store.rundir import Results
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.dispatch.test_submitter import RUNS, submit
 from tests.dispatch.told import ToldScheduler, finishes, known, lab_at, nothing_changes, seen, unrecorded

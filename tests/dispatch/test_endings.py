@@ -10,8 +10,9 @@ import pytest
 from itopctl.dispatch import memory
 from itopctl.dispatch.causes import Cause
 from itopctl.dispatch.endings import close_forgotten_attempt, end_for_the_dead, has_given_up
+from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter, attempts_in, open_attempt, read_journal
-from itopctl.store.rundir import RunDirectory, write_json
+from itopctl.store.rundir import RunDirectory
 from tests.dispatch.told import JOB, begins, causes_in, fails, finishes, lab_at, nothing_changes
 from tests.store.builders import Lab, run_id
 

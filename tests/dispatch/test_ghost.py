@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from itopctl.dispatch.attempt import Job, execute
+from itopctl.dispatch.attempt import execute
 from itopctl.dispatch.manifest import record_config
+from itopctl.dispatch.records import Job
 from itopctl.spec.identity import run_id
-from itopctl.store.rundir import Results, RunDirectory, write_json
+from itopctl.store.files import write_json
+from itopctl.store.rundir import Results, RunDirectory
 from tests.helpers import run_config
 
 CONFIG = run_config(epochs=4)

@@ -22,8 +22,11 @@ from itopctl.dispatch.submit import Order, Submitter
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.checkpoints import checkpoints
+from itopctl.store.files import read_json, write_json
 from itopctl.store.journal import attempts_in, read_journal
-from itopctl.store.rundir import Results, locked, read_json, write_json
+from itopctl.store.locks import locked
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission
 from tests.dispatch.fake_slurm import FakeSlurm, RunningJob
 from tests.dispatch.told import fails, lab_at
@@ -330,7 +333,7 @@ def test_a_job_whose_time_is_nearly_up_saves_its_run_asks_for_another_start_and_
     running.wait()
     assert place.fake.word(job) == "PENDING"
     assert place.attempts(id_) == [(job, "timeout")]
-    assert run.checkpoint.exists() and not run.lock.exists() and not run.result.exists()
+    assert checkpoints(run) and not run.lock.exists() and not run.result.exists()
     stopped_at = read_journal(run.journal).events[-1]["step"]
     reconcile(place.results, Slurm())
     assert lab_at(place.results.path).row(id_)["state"] == "pending"

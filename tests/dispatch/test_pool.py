@@ -18,8 +18,11 @@ from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool
 from itopctl.dispatch.slots import Slot, plan_slots, visible_gpus
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
+from itopctl.store.checkpoints import checkpoints
+from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
-from itopctl.store.rundir import Results, is_held, read_json
+from itopctl.store.locks import is_held
+from itopctl.store.rundir import Results
 from tests.helpers import itopctl, run_config, write_spec
 
 
@@ -197,7 +200,7 @@ def test_a_run_at_another_process_is_left_alone(tmp_path: Path) -> None:
     config = run_config()
     results = Results(tmp_path)
     record_config(results, run_id(config), config)
-    from itopctl.store.rundir import locked
+    from itopctl.store.locks import locked
 
     with locked(results.run(run_id(config))):
         outcome, _ = run_pool(results, [config])
@@ -319,7 +322,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     assert "Traceback" not in output
     wait_until_gone(pids)
     run = results.run(results.run_ids()[0])
-    assert run.checkpoint.exists()
+    assert checkpoints(run)
     assert not run.lock.exists()
     stopped_at = read_journal(run.journal).events[-1]
     assert stopped_at["cause"] == "cancelled"
@@ -328,7 +331,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     assert again.returncode == 0, again.stdout + again.stderr
     second = [e for e in read_journal(run.journal).events if e["event"] == "started"][1]
     assert second["step"] == stopped_at["step"]
-    assert not run.checkpoint.exists()
+    assert not checkpoints(run)
     undisturbed = Results(tmp_path / "undisturbed")
     itopctl("sweep", spec, "--results", undisturbed.path)
     for config in (run_config(**LONG["base"], seed=seed) for seed in range(2)):  # type: ignore[arg-type]

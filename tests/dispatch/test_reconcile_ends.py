@@ -10,7 +10,7 @@ import pytest
 
 from itopctl.dispatch.reconcile import GRACE_SECONDS, News
 from itopctl.dispatch.scheduler import SeenJob
-from itopctl.dispatch.submit import this_process
+from itopctl.store.locks import this_process
 from itopctl.store.submissions import live_submissions, load
 from tests.dispatch.looks import ACCOUNTS, FILES, ID, LATER, look, look_until_sure, state_of
 from tests.dispatch.told import (

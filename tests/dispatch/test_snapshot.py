@@ -15,7 +15,8 @@ import itopctl
 from itopctl.dispatch import snapshot
 from itopctl.dispatch.snapshot import Code, code_here, digest_of, find_code, git_state, modules_of, take
 from itopctl.errors import EnvironmentUnfitError, UserError
-from itopctl.store.rundir import Results, read_json
+from itopctl.store.files import read_json
+from itopctl.store.rundir import Results
 from tests.helpers import run_config
 
 PACKAGE = Path(itopctl.__file__).parent

@@ -14,11 +14,13 @@ from itopctl.dispatch.reconcile import reconcile
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import Code
-from itopctl.dispatch.submit import Order, Submitter, this_process
+from itopctl.dispatch.submit import Order, Submitter
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.spec.slurm import SlurmOptions
-from itopctl.store.rundir import Results, locked, read_json, write_json
+from itopctl.store.files import read_json, write_json
+from itopctl.store.locks import locked, this_process
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission, claimed_runs, directories, live_submissions, load
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.dispatch.told import fails, lab_at

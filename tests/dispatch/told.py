@@ -14,8 +14,9 @@ import pytest
 from itopctl.dispatch.scheduler import Cluster, SchedulerError, SeenJob
 from itopctl.store import submissions
 from itopctl.store.database import Store
+from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, RunDirectory, write_json
+from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission
 from tests.store import builders
 from tests.store.builders import Lab

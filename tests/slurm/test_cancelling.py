@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from itopctl.store.checkpoints import checkpoints
 from tests.slurm.cluster import Cluster
 from tests.slurm.place import LONG, Place
 
@@ -58,7 +59,7 @@ def test_jobs_that_scancel_ended_count_as_cancelled(place: Place, cluster: Clust
     place.wait(lambda: place.states() == [("queued", "cancelled")] * 2)
     assert place.causes(first) == ["cancelled"]
     assert place.attempts(second) == []
-    assert place.results.run(first).checkpoint.exists()
+    assert checkpoints(place.results.run(first))
     assert "2 new" in place.itopctl("sweep", place.folder / "trial" / "spec.yaml", "--dry-run")
 
 

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from itopctl.store import submissions, tables
 from itopctl.store.database import Store, open_store
+from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, RunDirectory, write_json
+from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Request, Submission
 
 

@@ -8,9 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from itopctl.store import tables
+from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest_runs
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, locked, write_json
+from itopctl.store.locks import locked
+from itopctl.store.rundir import Results
 from tests.store.builders import STARTED, Lab, config, evaluated, result, run_id
 
 A, B, C, D, E = (run_id(number) for number in range(10, 15))

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from itopctl.dispatch.attempt import Job, execute
-from itopctl.store.rundir import (
-    RunDirectory,
-    RunLockedError,
-    is_held,
-    lock_holder,
-    locked,
-    read_json,
-    release_lock_of_the_dead,
-    write_json,
-)
+from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.records import Job
+from itopctl.store.checkpoints import save_checkpoint
+from itopctl.store.files import read_json, write_json
+from itopctl.store.locks import RunLockedError, is_held, lock_holder, locked, release_lock_of_the_dead
+from itopctl.store.rundir import RunDirectory
 
 JOB = "slurm:c:77_0"
 ELSEWHERE = {"host": "node1", "pid": 4, "start": "1"}
@@ -113,7 +108,7 @@ def test_a_run_that_another_has_is_left_without_a_trace(run: RunDirectory, tmp_p
 
 def test_a_finished_run_is_not_run_again_and_needs_no_checkpoint_any_more(run: RunDirectory, tmp_path: Path) -> None:
     write_json(run.result, {"steps": 1})
-    run.checkpoint.touch()
+    save_checkpoint(run, 1, b"x")
     ended = execute(run, tmp_path, Job("slurm", "77_0", "c", 1), lambda: None)
     assert (ended.state, ended.cause) == ("done", "finished")
     assert {path.name for path in run.path.iterdir()} == {"result.json"}

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from itopctl.store import submissions, tables
 from itopctl.store.database import Store
+from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter
-from itopctl.store.rundir import Results, write_json
+from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission
 from tests.store import builders
 from tests.store.builders import Lab, run_id

@@ -7,6 +7,7 @@ import pytest
 from itopctl.errors import UserError
 from itopctl.store import tables
 from itopctl.store.database import upsert
+from itopctl.store.locks import locked
 from itopctl.store.queries import (
     RUN_COLUMNS,
     STATES,
@@ -19,7 +20,6 @@ from itopctl.store.queries import (
     sweep_names,
     sweep_summaries,
 )
-from itopctl.store.rundir import locked
 from tests.store.builders import STARTED, Lab, config, evaluated, result, run_id
 
 DONE, FAILED, LOST, QUEUED, SHARED, LONE = (run_id(number) for number in (0x50, 0x40, 0x30, 0x20, 0x10, 0x60))

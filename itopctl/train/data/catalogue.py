@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itopctl.catalogue import DATASETS
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import DataUnfitError
 
 if TYPE_CHECKING:
     from itopctl.train.data.files import RawImages
@@ -136,7 +136,7 @@ def locate(name: str, data_dir: Path) -> Path | None:
     """The folder that holds every file of a data set; None for a built-in one.
 
     Raises:
-        EnvironmentUnfitError: the files are nowhere; names the one command that fetches them.
+        DataUnfitError: the files are nowhere; names the one command that fetches them.
     """
     options = DATASETS.get(name).options
     if "files" not in options:
@@ -148,7 +148,7 @@ def locate(name: str, data_dir: Path) -> Path | None:
     command = f"itopctl data fetch {name}" + (f" --data-dir {data_dir}" if data_dir != data_folder() else "")
     package = options.get("package")
     other = f" (or, on Debian: apt-get install {package})" if package else ""
-    raise EnvironmentUnfitError(
+    raise DataUnfitError(
         f"data set {name!r} is not there; looked in {', '.join(map(str, folders))}. Fetch it with: {command}{other}"
     )
 

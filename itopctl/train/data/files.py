@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import DataUnfitError
 
 _IDX_UBYTE = 0x08
 
@@ -143,5 +143,5 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _damaged(path: Path, why: str) -> EnvironmentUnfitError:
-    return EnvironmentUnfitError(f"{path} is damaged: {why}. Fetch it again.")
+def _damaged(path: Path, why: str) -> DataUnfitError:
+    return DataUnfitError(f"{path} is damaged: {why}. Fetch it again.")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from itopctl.catalogue import DATASETS
 from itopctl.dst.keyed import keyed_generator
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import DataUnfitError
 from itopctl.spec.config import batches_of
 from itopctl.train.data.catalogue import locate
 
@@ -107,12 +107,12 @@ def load_images(name: str, validation: float, data_dir: Path, device: torch.devi
     The validation part is drawn by the data set's name alone, so every run of every sweep has the same.
 
     Raises:
-        EnvironmentUnfitError: files missing or damaged.
+        DataUnfitError: files missing or damaged.
     """
     raw = DATASETS.function(name)(locate(name, data_dir))
     options = DATASETS.get(name).options
     if len(raw.train_images) != options["train"] or len(raw.test_images) != options["test"]:
-        raise EnvironmentUnfitError(
+        raise DataUnfitError(
             f"data set {name!r} has {len(raw.train_images):,} + {len(raw.test_images):,} images where "
             f"{options['train']:,} + {options['test']:,} belong; fetch it again."
         )

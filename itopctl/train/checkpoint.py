@@ -1,0 +1,139 @@
+"""A training's state as bytes, and back: what is zero off a mask is stored as its active entries alone.
+
+Loading runs no code: tensors and plain values only (`weights_only`), stored as they are, never compressed.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from itopctl.dst import SparseTraining
+from itopctl.dst.exploration import unpack_bits
+
+_ACTIVE_OF = "active_of"
+"""Key of a tensor that is stored sparse: name of the layer whose mask says where its `entries` stand."""
+
+
+def encode(state: Mapping[str, Any]) -> bytes:
+    """A state of tensors and plain values as the content of a file that `torch.load` reads."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """Inverse of `encode`, on the CPU. Raises ValueError for anything else."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                raise ValueError("it is compressed")
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of somebody else may make PyTorch raise anything
+        raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
+    if not isinstance(state, dict):
+        raise ValueError("it is no checkpoint: no dictionary")
+    return state
+
+
+def pack(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, sparse: SparseTraining
+) -> dict[str, Any]:
+    """A training's state without the zeros off the masks, in weights and in optimizer state of their shape.
+
+    Args:
+        state: the states of the three as `model`, `optimizer` and `sparse`, and whatever else.
+        model, optimizer, sparse: what they are of.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    numbers = {p: n for n, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    weights, slots_of = dict(state["model"]), dict(state["optimizer"]["state"])
+    for layer in state["sparse"]["layers"]:
+        weight, active = parameters[layer], sparse.mask(layer)
+        for name, parameter in parameters.items():
+            if parameter is weight and name in weights:
+                weights[name] = _packed(weights[name], layer, active)
+        number = numbers.get(weight)
+        if number in slots_of:
+            slots_of[number] = {name: _packed(slot, layer, active) for name, slot in slots_of[number].items()}
+    return {**state, "model": weights, "optimizer": {**state["optimizer"], "state": slots_of}}
+
+
+def _packed(value: Any, layer: str, active: Tensor) -> Any:
+    """A tensor of a mask's shape as its active entries; anything else, and one that is not zero elsewhere, as it is."""
+    if not isinstance(value, Tensor) or value.shape != active.shape:
+        return value
+    entries = value[active]
+    if int(torch.count_nonzero(value)) != int(torch.count_nonzero(entries)):
+        return value
+    return {_ACTIVE_OF: layer, "entries": entries}
+
+
+def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
+    """Inverse of `pack`: every tensor whole again.
+
+    Raises:
+        ValueError, KeyError: it does not fit together, or not to `sparse`.
+    """
+    saved = state["sparse"]["layers"]
+    masks = {
+        layer.name: unpack_bits(saved[layer.name]["mask"], layer.size).view(layer.shape)
+        for layer in sparse.layers()
+        if layer.name in saved
+    }
+    return {**state, **{part: _unpacked(state[part], masks) for part in ("model", "optimizer")}}
+
+
+def _unpacked(value: Any, masks: Mapping[str, Tensor]) -> Any:
+    if isinstance(value, Mapping):
+        if _ACTIVE_OF in value:
+            return _whole(value, masks)
+        return {key: _unpacked(inner, masks) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unpacked(inner, masks) for inner in value)
+    return value
+
+
+def _whole(stored: Mapping[str, Any], masks: Mapping[str, Tensor]) -> Tensor:
+    try:
+        active, entries = masks[stored[_ACTIVE_OF]], stored["entries"]
+        whole = torch.zeros(active.shape, dtype=entries.dtype)
+        whole[active] = entries
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"a tensor of {stored.get(_ACTIVE_OF)!r} does not fit its mask") from error
+    return whole
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """States of every global generator that a model may draw from."""
+    _, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "device": _generator(device).get_state() if device.type != "cpu" else None,
+        "python": random.getstate(),
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+    }
+
+
+def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
+    """Go on where `random_states` was; a state of another kind of device is passed over."""
+    torch.set_rng_state(states["torch"])
+    if device.type != "cpu" and states["device"] is not None:
+        _generator(device).set_state(states["device"])
+    random.setstate(states["python"])
+    keys, *rest = states["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    if device.type == "mps":
+        return torch.mps._get_default_mps_generator()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from itopctl.store.locks import RunLockedError, is_held, lock_holder, locked, process_start
+from itopctl.store.rundir import RunDirectory
+
+_HOLD = """
+import sys
+from pathlib import Path
+from itopctl.store.locks import locked
+from itopctl.store.rundir import RunDirectory
+with locked(RunDirectory(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    path = tmp_path / "my results" / "runs" / "0123456789ab"
+    path.mkdir(parents=True)
+    return RunDirectory(path)
+
+
+@pytest.fixture
+def holder(run: RunDirectory) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the run's lock."""
+    command = [sys.executable, "-c", _HOLD, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def leave_lock(run: RunDirectory, **fields: object) -> None:
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid())}
+    run.lock.write_text(json.dumps({**me, **fields}))
+
+
+def test_a_lock_names_its_holder_and_is_gone_afterwards(run: RunDirectory) -> None:
+    with locked(run):
+        held_by = lock_holder(run)
+        assert held_by is not None
+        assert (held_by["host"], held_by["pid"]) == (socket.gethostname(), os.getpid())
+        assert is_held(run)
+    assert not is_held(run) and list(run.path.iterdir()) == []
+
+
+def test_a_lock_is_given_back_when_its_holder_raises(run: RunDirectory) -> None:
+    with pytest.raises(ZeroDivisionError), locked(run):
+        raise ZeroDivisionError
+    assert not run.lock.exists()
+
+
+def test_a_second_holder_is_refused_and_told_who_has_it(run: RunDirectory, holder: subprocess.Popen[str]) -> None:
+    with pytest.raises(RunLockedError, match=f"0123456789ab is being run by process {holder.pid} on "), locked(run):
+        pass
+    assert is_held(run)
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(run: RunDirectory, holder: subprocess.Popen[str]) -> None:
+    holder.kill()
+    holder.wait()
+    assert run.lock.exists() and not is_held(run)
+    with locked(run):
+        held_by = lock_holder(run)
+        assert held_by is not None and held_by["pid"] == os.getpid()
+
+
+def test_the_lock_of_a_killed_process_that_nobody_waited_for_is_taken_over(
+    run: RunDirectory, holder: subprocess.Popen[str]
+) -> None:
+    holder.kill()
+    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, but still in the process table
+    assert not is_held(run)
+    with locked(run):
+        assert is_held(run)
+
+
+def test_the_lock_of_another_host_is_respected(run: RunDirectory) -> None:
+    leave_lock(run, host="another-host", pid=2**22 + 1)
+    assert is_held(run)
+    with pytest.raises(RunLockedError, match="on another-host"), locked(run):
+        pass
+    assert run.lock.exists()
+
+
+def test_a_lock_whose_pid_now_belongs_to_another_process_is_taken_over(run: RunDirectory) -> None:
+    leave_lock(run, start="1")  # this process did not start with the machine
+    assert not is_held(run)
+    with locked(run):
+        held_by = lock_holder(run)
+        assert held_by is not None and held_by["start"] == process_start(os.getpid())
+
+
+def test_a_lock_file_that_is_damaged_is_taken_over(run: RunDirectory) -> None:
+    run.lock.write_text('{"host": ')
+    with locked(run):
+        assert is_held(run)
+
+
+_CONTEND = """
+import os, sys, time
+from pathlib import Path
+from itopctl.store.locks import RunLockedError, locked
+from itopctl.store.rundir import RunDirectory
+overlaps = 0
+for line in sys.stdin:
+    start, _, path = line.strip().partition(" ")
+    run = RunDirectory(Path(path))
+    time.sleep(max(0.0, float(start) - time.monotonic()))
+    try:
+        with locked(run):
+            try:
+                os.close(os.open(run.path / "inside", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                overlaps += 1
+            else:
+                time.sleep(0.0005)
+                (run.path / "inside").unlink()
+    except RunLockedError:
+        pass
+    print(overlaps, flush=True)
+"""
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["free", "left by a dead process"])
+def test_of_processes_that_reach_for_a_lock_at_once_never_two_have_it(tmp_path: Path, stale: bool) -> None:
+    command = [sys.executable, "-c", _CONTEND]
+    rivals = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(6)
+    ]
+    overlaps = 0
+    try:
+        for round_ in range(150):
+            run = RunDirectory(tmp_path / f"{round_:012x}")
+            run.path.mkdir()
+            if stale:
+                leave_lock(run, start="1")
+            start = time.monotonic() + 0.002
+            for rival in rivals:
+                assert rival.stdin is not None
+                rival.stdin.write(f"{start} {run.path}\n")
+            overlaps = sum(int(rival.stdout.readline()) for rival in rivals if rival.stdout is not None)
+    finally:
+        for rival in rivals:
+            rival.communicate()
+    assert overlaps == 0
