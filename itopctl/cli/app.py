@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from itopctl import __version__
-from itopctl.cli import cancel, data, doctor, listing, logs, report, retry, schema, show, status, sweep
+from itopctl.cli import cancel, data, doctor, listing, logs, report, retry, schema, show, status, store, sweep
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("list")(listing.list_names)
 app.add_typer(data.app, name="data")
+app.add_typer(store.app, name="store")
 app.command("schema")(schema.schema)
 
 

@@ -36,7 +36,7 @@ def cancel(
     from itopctl.store.queries import named_runs
     from itopctl.store.rundir import Results
 
-    folder, opened = open_results(results, store, first=lambda found: say(look(found)))
+    folder, opened = open_results(results, store, first=lambda found: say(look(found)), writes=True)
     assert isinstance(folder, Results)
     runs = named_runs(opened, what or [])
     scheduler = Slurm()

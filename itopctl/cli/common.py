@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError, UserError, unknown
 from itopctl.report.table import FORMATS
 
 if TYPE_CHECKING:
@@ -74,30 +74,55 @@ RunArgument = Annotated[
 
 
 def open_results(
-    results: Path | None, store: str | None, first: Callable[[Results], None] = lambda folder: None
-) -> tuple[Results, Store]:
+    results: Path | None, store: str | None, first: Callable[[Results], None] = lambda folder: None,
+    writes: bool = False,
+) -> tuple[Results, Store]:  # fmt: skip
     """The results folder and its store, brought up to date with the run directories.
+
+    Where the store cannot be written, and nobody needs that, what it would say is read from the run directories.
 
     Args:
         results, store: the options of those names.
         first: called before the store is brought up to date.
+        writes: whether the command goes on to write results.
 
     Raises:
         EnvironmentUnfitError: there are no results yet.
     """
-    from itopctl.store.database import open_store
+    from itopctl.store.database import Store
     from itopctl.store.ingest import ingest
     from itopctl.store.rundir import Results
 
     found = Results(results_folder(results))
+    if writes:
+        found.check()
     if not found.path.is_dir():
         raise EnvironmentUnfitError(
             f"no results in {found.path}: nothing was run here yet. Start with: itopctl sweep SPEC.yaml"
         )
-    opened = open_store(found.database, store)
-    first(found)
-    ingest(opened, found)
-    return found, opened
+    if not store and not writes:
+        try:
+            return found, _up_to_date(found, None, first)
+        except (NotWritableError, DiskFullError) as error:
+            typer.echo(f"itopctl: {error} Read from the run directories instead.", err=True)
+            opened = Store("sqlite://")
+            ingest(opened, found)
+            return found, opened
+    return found, _up_to_date(found, store, first)
+
+
+def _up_to_date(folder: Results, url: str | None, first: Callable[[Results], None]) -> Store:
+    from itopctl.store.database import open_store
+    from itopctl.store.ingest import ingest
+
+    opened = open_store(folder.database, url)
+    try:
+        first(folder)
+        ingest(opened, folder)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def check_format(style: str, json: bool) -> str:

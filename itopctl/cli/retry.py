@@ -86,7 +86,7 @@ def retry(
 
     style = check_format(format_, json=False)
     causes = _causes(cause)
-    folder, opened = open_results(results, store, first=lambda found: say(look(found)))
+    folder, opened = open_results(results, store, first=lambda found: say(look(found)), writes=not dry_run)
     check_sweeps(opened, sweeps or [])
     chosen = ended_badly(opened, sweeps or [], causes)
     manifests = _manifests(folder, sweeps or [])

@@ -10,7 +10,8 @@ from itopctl.dispatch.causes import Cause
 from itopctl.store import GOES_ON
 from itopctl.store.files import last_lines
 from itopctl.store.journal import LOG_LINES, JournalWriter, attempts_in, open_attempt
-from itopctl.store.locks import lock_holder, release_lock_of_the_dead
+from itopctl.store.locks import drop_lock_of_the_dead, lock_holder, one_at_a_time
+from itopctl.store.run_news import LOST
 from itopctl.store.rundir import RunDirectory
 
 
@@ -28,15 +29,15 @@ def end_for_the_dead(
         cause, message: why it ended.
         ended_job: the lock's name for a job of which the scheduler says that it is over.
     """
-    owner = lock_holder(run) or open_attempt(run.journal)
-    if owner is None or not is_theirs(owner):
-        return False  # it had not begun, or was through with it; the journal is nobody's, or another's
     ended = False
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), one_at_a_time(run.path):  # so that nobody takes it over in the meantime
+        owner = lock_holder(run) or open_attempt(run.journal)
+        if owner is None or not is_theirs(owner):
+            return False  # it had not begun, or was through with it; the journal is nobody's, or another's
         if open_attempt(run.journal) is not None:
             _write_end(run, cause, message)
             ended = True
-        release_lock_of_the_dead(run, ended_job)
+        drop_lock_of_the_dead(run, ended_job)
     return ended
 
 
@@ -47,13 +48,16 @@ def has_given_up(run: RunDirectory, job_id: str | None) -> bool:
 
 
 def close_forgotten_attempt(run: RunDirectory, job_id: str | None) -> None:
-    """End the attempt of an earlier start of the same job that left no word; only for who holds the run's lock.
+    """End the attempt that left no word; only for who holds the run's lock.
 
     Where a scheduler preempts a job, or its time is up, the job is told and says so itself. What it starts again
     without that was lost with its node.
     """
     left = open_attempt(run.journal)
-    if job_id is None or left is None or left.get("job_id") != job_id:
+    if left is None:
+        return
+    if job_id is None or left.get("job_id") != job_id:
+        _write_end(run, "lost", LOST["message"])
         return
     _write_end(run, "node-failure", f"the scheduler started the job again, without a word from {left.get('host')}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import Checkpoint, checkpoints, remove_checkpoints, save_checkpoint, set_aside
-from itopctl.store.files import read_json, write_json
+from itopctl.store.files import read_json, remove, write_json
 from itopctl.store.journal import JournalWriter, holds
 from itopctl.store.locks import RunLockedError
 from itopctl.store.rundir import RunDirectory
@@ -72,6 +72,7 @@ class RunFiles:
         config = (read_json(self.run.config) or {}).get("config")
         if not (isinstance(config, dict) and config.get("keep_checkpoints")):
             remove_checkpoints(self.run)
+        remove(self.run.reserve)
 
 
 def load_config(run: RunDirectory) -> RunConfig:

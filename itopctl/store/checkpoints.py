@@ -58,7 +58,7 @@ def checkpoints(run: RunDirectory) -> list[Checkpoint]:
         match = _NAME.fullmatch(path.name)
         if match:
             found.append(Checkpoint(path, int(match[1]), match[2]))
-    return sorted(found, key=lambda one: (one.step, one.digest), reverse=True)
+    return sorted(found, key=lambda one: (one.step, _written(one.path), one.digest), reverse=True)
 
 
 def save_checkpoint(run: RunDirectory, step: int, data: bytes) -> None:
@@ -86,6 +86,13 @@ def remove_checkpoints(run: RunDirectory) -> None:
     """Remove all, those set aside included. Raises OSError."""
     for path in run.path.glob("checkpoint*.pt"):
         remove(path)
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _digest(data: bytes) -> str:

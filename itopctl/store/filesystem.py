@@ -9,6 +9,11 @@ _SHARED = frozenset({
     "pvfs2", "orangefs", "ocfs2", "gfs2", "9p", "virtiofs", "davfs",
 })  # fmt: skip
 
+_LOCAL = frozenset({
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "ramfs", "f2fs", "jfs", "reiserfs", "bcachefs", "overlay",
+    "apfs", "hfs", "ufs",
+})  # fmt: skip
+
 
 def file_system(path: Path) -> str | None:
     """Type of the file system that holds a path, such as `ext4` or `nfs4`; None where that cannot be told."""
@@ -33,3 +38,8 @@ def is_shared(path: Path) -> bool:
     """Whether a path lies on a file system that several machines write to."""
     kind = file_system(path) or ""
     return kind.removeprefix("fuse.") in _SHARED or kind.startswith("fuse.")
+
+
+def is_local(path: Path) -> bool:
+    """Whether a path surely lies on a file system that this machine alone writes to."""
+    return file_system(path) in _LOCAL

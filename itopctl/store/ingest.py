@@ -7,6 +7,7 @@ one listing of a folder.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from itopctl.errors import EnvironmentUnfitError
 from itopctl.store import tables
+from itopctl.store.checkpoints import remove_checkpoints
 from itopctl.store.database import Store, upsert
-from itopctl.store.files import read_json
-from itopctl.store.run_news import RunNews, new_run_row
-from itopctl.store.rundir import Results
+from itopctl.store.files import read_json, remove
+from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
+from itopctl.store.run_news import RunNews, config_columns, new_run_row
+from itopctl.store.rundir import Results, RunDirectory, is_run_id
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
 _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
@@ -35,7 +39,10 @@ def ingest(store: Store, results: Results) -> None:
             tables.runs.c.state == "done", tables.runs.c.run_id.not_in(open_attempts)
         )
         skipped = set(connection.execute(settled).scalars())
-    forgotten = _forget_deleted(store, results) if store.indexes(results.database) else set()
+    forgotten = set()
+    if store.indexes(results.database):
+        forgotten = _forget_deleted(store, results)
+        _forget_unnamed(store, set(results.run_ids()))
     ingest_runs(store, results, [run_id for run_id in sorted({*ids, *forgotten}) if run_id not in skipped - forgotten])
 
 
@@ -50,14 +57,34 @@ def _forget_deleted(store: Store, results: Results) -> set[str]:
     if not gone:
         return set()
     with store.write() as connection:
-        for table in (tables.attempts, tables.evaluations, tables.layers):
-            for run_id in gone:
-                connection.execute(sa.delete(table).where(table.c.run_id == run_id))
-        upsert(connection, tables.runs, [
-            new_run_row(run_id, row["config"]) | {name: row[name] for name in tables.JOB_COLUMNS}
-            for run_id, row in gone.items()
-        ])  # fmt: skip
+        upsert(connection, tables.runs, [_forgotten(connection, row) for row in gone.values()])
     return set(gone)
+
+
+def _forgotten(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
+    """Remove what is known of a run's attempts; returns its row as if there had been none."""
+    for table in (tables.attempts, tables.evaluations, tables.layers):
+        connection.execute(sa.delete(table).where(table.c.run_id == row["run_id"]))
+    return new_run_row(row["run_id"], row["config"]) | {name: row[name] for name in tables.JOB_COLUMNS}
+
+
+def _tidy(run: RunDirectory) -> None:
+    """Remove what a process that was killed just after the end of a run could not remove any more."""
+    config = read_json(run.config) or {}
+    if is_held(run) or (config.get("config") or {}).get("keep_checkpoints"):
+        return
+    with contextlib.suppress(OSError, EnvironmentUnfitError):
+        release_lock_of_the_dead(run)
+        remove_leftovers(run)
+        remove_checkpoints(run)
+        remove(run.reserve)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
@@ -70,12 +97,19 @@ def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
 def _ingest_some(store: Store, results: Results, ids: list[str]) -> None:
     with store.write() as connection:  # from the first look, so that no other process writes older news over newer
         earlier = _rows(connection, ids)
+        for run_id, row in earlier.items():
+            if row["journal_offset"] > _size(results.run(run_id).journal):  # somebody began it anew
+                earlier[run_id] = _forgotten(connection, row)
+                upsert(connection, tables.runs, [earlier[run_id]])
         attempts = _attempt_rows(connection, ids)
         news = [RunNews(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
         upsert(connection, tables.runs, [run.row for run in news if run.row is not None and run.changed])
         upsert(connection, tables.attempts, [row for run in news for row in run.attempts])
         upsert(connection, tables.evaluations, [row for run in news for row in run.evaluations])
         upsert(connection, tables.layers, [row for run in news for row in run.layers])
+    for run in news:
+        if run.just_done and not store.in_memory:
+            _tidy(run.run)
 
 
 def ingest_sweeps(store: Store, results: Results) -> None:
@@ -83,21 +117,77 @@ def ingest_sweeps(store: Store, results: Results) -> None:
     with store.read() as connection:
         rows = connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.stamp))
         known = {row.sweep: row.stamp for row in rows}
-    for path in results.manifests():
-        stamp = _stamp(path)
-        manifest = read_json(path) if known.get(path.stem) != stamp else None
-        try:
-            points = {str(point["run_id"]): dict(point["config"]) for point in (manifest or {})["runs"]}
-            row = {key: (manifest or {})[key] for key in ("description", "specs", "slurm", "created_at", "updated_at")}
-        except (KeyError, TypeError, ValueError):
-            continue  # not changed, or not whole
+    paths = results.manifests()
+    changed = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            stamp = _stamp(path)
+            found = _read_manifest(path, stamp) if known.get(path.stem) != stamp else None
+            if found is not None:
+                changed.append(found)
+    for row, points in sorted(changed, key=lambda one: (one[0]["updated_at"], one[0]["sweep"])):  # the newest counts
         with store.write() as connection:
-            upsert(connection, tables.sweeps, [{"sweep": path.stem, **row, "stamp": stamp}])
-            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == path.stem))
-            members = [{"sweep": path.stem, "run_id": id_, "position": n} for n, id_ in enumerate(points)]
+            upsert(connection, tables.sweeps, [row])
+            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.sweep == row["sweep"]))
+            members = [{"sweep": row["sweep"], "run_id": id_, "position": n} for n, id_ in enumerate(points)]
             upsert(connection, tables.sweep_runs, members)
-            there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
-            upsert(connection, tables.runs, [new_run_row(i, c) for i, c in points.items() if i not in there])
+            _take_over_points(connection, points)
+    if store.indexes(results.database):
+        _forget_sweeps(store, set(known) - {path.stem for path in paths})
+
+
+def is_whole_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a sweep."""
+    return _read_manifest(path, "") is not None
+
+
+def _read_manifest(path: Path, stamp: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A sweep's row, and its runs' configs; None where the manifest is not whole."""
+    manifest = read_json(path) or {}
+    try:
+        points = {str(point["run_id"]): dict(point["config"]) for point in manifest["runs"]}
+        columns = ("description", "specs", "slurm", "created_at", "updated_at")
+        row = {"sweep": path.stem, **{name: manifest[name] for name in columns}, "stamp": stamp}
+    except (KeyError, TypeError, ValueError):
+        return None
+    sound = isinstance(row["specs"], list) and isinstance(row["slurm"], dict) and all(map(is_run_id, points))
+    return (row, points) if sound and tables.fitting(tables.sweeps, row) is not None else None
+
+
+def _take_over_points(connection: Connection, points: dict[str, Any]) -> None:
+    """Make rows for runs that have none, and take over the configs of those that never began."""
+    runs = tables.runs.c
+    untouched = sa.and_(runs.attempts == 0, runs.journal_offset == 0)
+    query = sa.select(runs.run_id, sa.case((untouched, runs.config), else_=None))
+    there: dict[str, Any] = {row[0]: row[1] for row in connection.execute(query)}
+    upsert(connection, tables.runs, [new_run_row(i, c) for i, c in points.items() if i not in there])
+    for run_id, config in points.items():
+        if there.get(run_id) not in (None, config):
+            columns = tables.fitting(tables.runs, config_columns(config)) or {}
+            connection.execute(sa.update(tables.runs).where(runs.run_id == run_id).values(columns))
+
+
+def _forget_sweeps(store: Store, gone: set[str]) -> None:
+    """Sweeps whose manifest somebody deleted are no sweeps any more."""
+    if not gone:
+        return
+    with store.write() as connection:
+        for name in gone:
+            for table in (tables.sweep_runs, tables.sweeps):
+                connection.execute(sa.delete(table).where(table.c.sweep == name))
+
+
+def _forget_unnamed(store: Store, directories: set[str]) -> None:
+    """Runs that never began, and that no sweep and no job has any more, are no runs any more."""
+    runs = tables.runs.c
+    named = sa.select(tables.sweep_runs.c.run_id)
+    query = sa.select(runs.run_id).where(runs.attempts == 0, runs.job_name.is_(None), runs.run_id.not_in(named))
+    with store.read() as connection:
+        gone = set(connection.execute(query).scalars()) - directories
+    if gone:
+        with store.write() as connection:
+            for run_id in gone:
+                connection.execute(sa.delete(tables.runs).where(runs.run_id == run_id))
 
 
 def ingest_submissions(store: Store, results: Results) -> set[str]:
@@ -165,9 +255,9 @@ def _job_rows(submission: Submission) -> list[dict[str, Any]]:
     called_off = {
         run_id for run_id in submission.request.runs if submission.directory.results.run(run_id).cancel.exists()
     }
-    return [
+    rows = [
         {
-            "_run_id": run_id, "job_name": submission.name, "job_id": submission.id_of(index), "job_phase": job.phase,
+            "run_id": run_id, "job_name": submission.name, "job_id": submission.id_of(index), "job_phase": job.phase,
             "job_reason": job.reason, "job_cause": "cancelled" if run_id in called_off else job.cause,
             "job_message": job.message,
             "job_after": submission.request.attempts.get(run_id, 0), "submitted_at": submission.request.created_at,
@@ -175,6 +265,8 @@ def _job_rows(submission: Submission) -> list[dict[str, Any]]:
         for index, job in enumerate(submission.state.jobs)
         for run_id in submission.request.jobs[index]
     ]  # fmt: skip
+    fitted = (tables.fitting(tables.runs, row) for row in rows)
+    return [{"_run_id": row.pop("run_id"), **row} for row in fitted if row is not None]
 
 
 def _rows(connection: Connection, ids: list[str]) -> dict[str, dict[str, Any]]:

@@ -96,10 +96,15 @@ def remove_leftovers(run: RunDirectory) -> None:
 def release_lock_of_the_dead(run: RunDirectory, ended_job: str | None = None) -> None:
     """Remove a run's lock if its process is surely gone, or belongs to a job of which the scheduler says it is over."""
     with one_at_a_time(run.path):
-        holder = lock_holder(run)
-        over = holder is not None and ended_job is not None and holder.get("job_id") == ended_job
-        if holder is None or over or _gone(holder):
-            remove(run.lock)
+        drop_lock_of_the_dead(run, ended_job)
+
+
+def drop_lock_of_the_dead(run: RunDirectory, ended_job: str | None = None) -> None:
+    """The same, for who is within `one_at_a_time` already."""
+    holder = lock_holder(run)
+    over = holder is not None and ended_job is not None and holder.get("job_id") == ended_job
+    if holder is None or over or _gone(holder):
+        remove(run.lock)
 
 
 def lock_holder(run: RunDirectory) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ Record = dict[str, Any]
 def sweep_names(store: Store) -> list[str]:
     """Every recorded sweep, by name."""
     with store.read() as connection:
-        return list(connection.execute(sa.select(tables.sweeps.c.sweep).order_by(tables.sweeps.c.sweep)).scalars())
+        return sorted(connection.execute(sa.select(tables.sweeps.c.sweep)).scalars())  # here: servers order otherwise
 
 
 def check_sweeps(store: Store, names: Sequence[str]) -> None:
@@ -48,11 +48,10 @@ def sweep_summaries(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
     query = (
         sa.select(
             tables.sweep_runs.c.sweep, state, sa.func.count(), sa.func.avg(tables.runs.c.wall_seconds),
-            sa.func.sum(tables.runs.c.epoch / tables.runs.c.total_epochs),
+            sa.func.sum(tables.runs.c.epoch / sa.func.nullif(tables.runs.c.total_epochs, 0)),
         )
         .select_from(member)
         .group_by(tables.sweep_runs.c.sweep, state)
-        .order_by(tables.sweep_runs.c.sweep)
     )  # fmt: skip
     if sweeps:
         query = query.where(tables.sweep_runs.c.sweep.in_(list(sweeps)))
@@ -71,7 +70,7 @@ def sweep_summaries(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
             progress[name] = (average, running_part)
     for name, row in summaries.items():
         row["seconds_left"] = _seconds_left(row, *progress[name])
-    return list(summaries.values())
+    return [summaries[name] for name in sorted(summaries)]
 
 
 def _seconds_left(row: Record, average: float | None, running_part: float) -> float | None:
@@ -120,11 +119,9 @@ def select_runs(
 
 def _membership(connection: Connection) -> dict[str, list[str]]:
     """Run id → names of its sweeps, in the order of the sweeps' points."""
-    query = sa.select(tables.sweep_runs.c.sweep, tables.sweep_runs.c.run_id).order_by(
-        tables.sweep_runs.c.sweep, tables.sweep_runs.c.position
-    )
+    query = sa.select(tables.sweep_runs.c.sweep, tables.sweep_runs.c.position, tables.sweep_runs.c.run_id)
     found: dict[str, list[str]] = {}
-    for sweep, run_id in connection.execute(query):
+    for sweep, _, run_id in sorted(tuple(row) for row in connection.execute(query)):
         found.setdefault(run_id, []).append(sweep)
     return found
 
@@ -147,6 +144,7 @@ def attempt_counts(store: Store, run_ids: Sequence[str]) -> dict[str, int]:
 
 def find_run(store: Store, prefix: str) -> str:
     """The id of the one run that starts with `prefix`. Raises UserError where there is none, or several."""
+    prefix = prefix.lower()
     with store.read() as connection:
         query = sa.select(tables.runs.c.run_id).where(tables.runs.c.run_id.startswith(prefix, autoescape=True))
         found = list(connection.execute(query.limit(6)).scalars())

@@ -6,20 +6,18 @@ the columns of its job whether one waits to be.
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
 from typing import Any
 
-import sqlalchemy as sa
-
 from itopctl.store import GOES_ON, tables
-from itopctl.store.files import read_json
-from itopctl.store.journal import read_journal
+from itopctl.store.files import last_lines, read_json
+from itopctl.store.journal import LOG_LINES, read_journal
 from itopctl.store.locks import is_held, lock_holder
 from itopctl.store.rundir import RunDirectory
 
 Row = dict[str, Any]
 
-_LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
+LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
 _WHO = ("scheduler", "job_id", "host", "pid", "git_commit", "git_dirty", "code", "submitted_code")
 _ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
 _LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
@@ -28,13 +26,24 @@ _LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name
 def new_run_row(run_id: str, config: dict[str, Any]) -> Row:
     """The row of a run of which only the config is known."""
     row: Row = {column.name: None for column in tables.runs.columns}
-    row.update({name: config.get(name) for name in tables.CONFIG_COLUMNS})
+    row.update(run_id=run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0)
+    return with_config(row, config)
+
+
+def with_config(row: Row, config: dict[str, Any]) -> Row:
+    """A run's row with what follows from another config of the same experiment."""
+    return {**row, **config_columns(config)}
+
+
+def config_columns(config: dict[str, Any]) -> Row:
+    """Columns of a run that follow from its config."""
     sparsity = config.get("sparsity")
-    row.update(
-        run_id=run_id, state="queued", attempts=0, journal_offset=0, damaged_lines=0, config=config,
-        density=round(1.0 - sparsity, 12) if isinstance(sparsity, (int, float)) else None,
-    )  # fmt: skip
-    return row
+    known = isinstance(sparsity, float) and math.isfinite(sparsity)
+    return {
+        **{name: config.get(name) for name in tables.CONFIG_COLUMNS},
+        "config": config,
+        "density": round(1.0 - float(sparsity or 0.0), 12) if known else None,
+    }
 
 
 class RunNews:
@@ -43,6 +52,7 @@ class RunNews:
     Attributes:
         row: its row in `runs`, or None where its config cannot be read.
         changed: whether `row` differs from what the database has.
+        just_done: whether the run is finished, and was not when the database last heard of it.
         attempts: rows of `attempts` that are new or changed.
         evaluations, layers: rows to add to these tables.
 
@@ -59,31 +69,22 @@ class RunNews:
         self.layers: list[Row] = []
         self._known = dict(attempts)
         self._touched: set[int] = set()
-        self.row = dict(earlier) if earlier else self._first_row()
-        self.changed = False
+        config = (read_json(self.run.config) or {}).get("config")
+        self.row = dict(earlier) if earlier else None
+        self.changed = self.just_done = False
+        if isinstance(config, dict):  # what the run itself says goes before what a sweep says of it
+            self.row = with_config(self.row or new_run_row(run.run_id, config), config)
         if self.row is None:
             return
         self._read_journal(self.row)
         self._read_result_and_lock(self.row)
         self._consider_job(self.row)
+        self.just_done = self.row["state"] == "done" and (earlier is None or earlier["state"] != "done")
         self.row["attempts"] = max(self._known, default=0)
         self.changed = self.row != earlier
         self.attempts = [self._known[number] for number in sorted(self._touched)]
-        if self.changed:
-            _fit(self.row, tables.runs)
-        for rows, table in (
-            (self.attempts, tables.attempts), (self.evaluations, tables.evaluations), (self.layers, tables.layers),
-        ):  # fmt: skip
-            for row in rows:
-                _fit(row, table)
-
-    def _first_row(self) -> Row | None:
-        config = (read_json(self.run.config) or {}).get("config")
-        return new_run_row(self.run.run_id, config) if isinstance(config, dict) else None
 
     def _read_journal(self, row: Row) -> None:
-        if row["journal_offset"] > _size(self.run.journal):  # begun anew
-            row.update(journal_offset=0, damaged_lines=0)
         part = read_journal(self.run.journal, row["journal_offset"])
         row["journal_offset"] = part.offset
         row["damaged_lines"] += part.damaged
@@ -118,7 +119,7 @@ class RunNews:
                 cause, message = event.get("cause"), event.get("message")
                 state = "cancelled" if cause == "cancelled" else "failed"
                 self._set_attempt(
-                    event["attempt"], state=state, cause=cause, message=message,
+                    event["attempt"], state=state, cause=cause, message=message, log=_log_of(event),
                     ended_at=event.get("at"),
                 )  # fmt: skip
                 row.update(state=_state_after(cause or "failed"), cause=cause, message=message)
@@ -128,7 +129,7 @@ class RunNews:
         if result is not None:
             self._apply_result(result, row)
         elif row["state"] in ("running", "lost") and not held:
-            damaged = "its result.json is damaged" if self.run.result.exists() else _LOST["message"]
+            damaged = "its result.json is damaged" if self.run.result.exists() else LOST["message"]
             row.update(state="lost", cause="lost", message=damaged)
         elif held and not self._is_closing():
             row.update(state="running", cause=None, message=None)
@@ -172,8 +173,8 @@ class RunNews:
         )  # fmt: skip
         layers = result.get("layers")
         for position, layer in enumerate(layers if isinstance(layers, list) else []):
-            if isinstance(layer, dict) and all(layer.get(name) is not None for name in _LAYER_COLUMNS):
-                kept = {name: layer[name] for name in _LAYER_COLUMNS}
+            if isinstance(layer, dict) and isinstance(layer.get("shape"), list):
+                kept = {name: layer.get(name) for name in _LAYER_COLUMNS}
                 self.layers.append({"run_id": self.run.run_id, "position": position, **kept})
 
     def _open_attempts(self) -> list[int]:
@@ -182,7 +183,7 @@ class RunNews:
     def _lose_open_attempts(self) -> None:
         """Attempts that never said how they ended, and cannot any more."""
         for number in self._open_attempts():
-            self._set_attempt(number, **_LOST)
+            self._set_attempt(number, **LOST, log="\n".join(last_lines(self.run.log, LOG_LINES)) or None)
 
     def _set_attempt(self, number: int, **columns: Any) -> None:
         fresh = {"run_id": self.run.run_id, "attempt": number, **dict.fromkeys(_ATTEMPT_COLUMNS)}
@@ -195,30 +196,13 @@ def _state_after(cause: str | None) -> str:
     return {None: "queued", "cancelled": "queued", "lost": "lost"}.get(cause, "failed")
 
 
+def _log_of(event: Row) -> str | None:
+    lines = event.get("log")
+    return "\n".join(str(line) for line in lines[-LOG_LINES:]) if isinstance(lines, list) and lines else None
+
+
 def _is_sound(event: Row) -> bool:
     """Whether an event has what its rows need."""
     needs_step = event["event"] in ("started", "evaluated", "topology")
     numbers = [event.get("attempt"), *([event.get("step")] if needs_step else [])]
-    return all(isinstance(number, int) and 0 <= number < 2**63 for number in numbers)
-
-
-_KINDS: dict[type, type | tuple[type, ...]] = {int: int, float: (int, float), str: str, bool: bool}
-
-
-def _fit(row: Row, table: sa.Table) -> None:
-    """Replace values that a column cannot hold by None: files may say anything, and one must not stop the others."""
-    for column in table.columns:
-        value = row.get(column.name)
-        kind = None if isinstance(column.type, sa.JSON) else column.type.python_type
-        if value is None or kind is None:
-            continue
-        fits = isinstance(value, _KINDS[kind]) and (kind is bool or not isinstance(value, bool))
-        if not fits or (isinstance(value, int) and abs(value) >= 2**63):
-            row[column.name] = None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+    return all(isinstance(n, int) and 0 <= n < 2**63 for n in numbers) and event["attempt"] < 2**31

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from itopctl.errors import NotWritableError
 
+_SWEEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _RUN_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -116,7 +117,12 @@ class Results:
 
     def manifests(self) -> list[Path]:
         """Manifests of all recorded sweeps, by name; their stems are the sweeps' names."""
-        return sorted(path for path in self.sweeps.glob("*.json") if not path.name.startswith("."))
+        return sorted(path for path in self.sweeps.glob("*.json") if is_sweep_name(path.stem))
+
+
+def is_sweep_name(name: str) -> bool:
+    """Whether a name has the form of a sweep's."""
+    return _SWEEP.fullmatch(name) is not None
 
 
 def is_run_id(name: str) -> bool:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from itopctl.store.files import explained, make_folder, read_json, remove, write_json
 from itopctl.store.locks import one_at_a_time
@@ -199,12 +199,20 @@ def load(directory: SubmissionDirectory) -> Submission | None:
     state = read_json(directory.state)
     try:
         asked = load_request(directory)
-        known = tuple(JobState(**job) for job in (state or {})["jobs"])
+        known = tuple(_job_state(job) for job in (state or {})["jobs"])
         if len(known) != len(asked.jobs):
             return None
         return Submission(directory, asked, SubmissionState((state or {})["job_id"], known))
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _job_state(known: Any) -> JobState:
+    state = JobState(**known)
+    words = (state.word, state.reason, state.cause, state.message, state.unseen_by)
+    if state.phase not in get_args(JobPhase) or not all(word is None or isinstance(word, str) for word in words):
+        raise ValueError("no state of a job")
+    return state
 
 
 def load_request(directory: SubmissionDirectory) -> Request:
@@ -213,7 +221,13 @@ def load_request(directory: SubmissionDirectory) -> Request:
     if request is None or request.get("name") != directory.name:
         raise ValueError(f"{directory.request} is missing or not whole")
     try:
-        return Request(**{**request, "jobs": tuple(tuple(map(str, job)) for job in request["jobs"])})
+        asked = Request(**{**request, "jobs": tuple(tuple(map(str, job)) for job in request["jobs"])})
+        kinds = {**dict.fromkeys(("created_at", "sweep", "data_dir"), str),
+                 **dict.fromkeys(("attempts", "options", "code", "by"), dict)}  # fmt: skip
+        for name, kind in kinds.items():
+            if not isinstance(getattr(asked, name), kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        return asked
     except (KeyError, TypeError) as error:
         raise ValueError(f"{directory.request} is not whole: {error}") from error
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
 
-SCHEMA_VERSION = 2
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -111,6 +116,7 @@ attempts = Table(
     Column("git_dirty", Boolean),
     Column("code", String),  # digest of the code that ran
     Column("submitted_code", String),  # digest of the code that was submitted
+    Column("log", Text),  # last lines of the run's log when the attempt ended, where it failed
 )
 
 submissions = Table(
@@ -176,5 +182,50 @@ ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
         (runs, JOB_COLUMNS),
         (attempts, ("git_commit", "git_dirty", "code", "submitted_code")),
     ),
+    3: ((attempts, ("log",)),),
 }
 """Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""
+
+_LARGEST_INT, _LARGEST = 2**31 - 1, 2**63 - 1
+
+
+def fitting(table: Table, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A row as every kind of database can hold it: files may say anything, and one must not stop the others.
+
+    What a column cannot hold becomes NULL; characters that a text cannot hold are replaced. None where a column that
+    must have a value has none.
+    """
+    fitted = {name: _fitting(table.columns[name], value) for name, value in row.items()}
+    if any(value is None and not table.columns[name].nullable for name, value in fitted.items()):
+        return None
+    return fitted
+
+
+def _fitting(column: Column[Any], value: Any) -> Any:
+    kind = column.type
+    if value is None:
+        return None
+    if isinstance(kind, JSON):
+        return value if _is_json(value) else None
+    if isinstance(kind, Boolean):
+        return value if isinstance(value, bool) else None
+    if isinstance(kind, String):
+        return _text(value) if isinstance(value, str) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(kind, Float):
+        return value if abs(value) < 1e300 and math.isfinite(value) else None
+    most = _LARGEST if isinstance(kind, BigInteger) else _LARGEST_INT
+    return value if isinstance(value, int) and abs(value) <= most else None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return False
+    return True
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

@@ -258,12 +258,12 @@ class Training:
         })  # fmt: skip
 
     def _result(self) -> dict[str, Any]:
-        assert self.last_evaluation is not None
+        evaluation = self._evaluate()
         best = self.progress.best or {}
         dense_steps = self.config.epochs * self.config.steps_per_epoch
         return {
-            "test_accuracy": self.last_evaluation.test_accuracy,
-            "validation_accuracy": self.last_evaluation.validation_accuracy,
+            "test_accuracy": evaluation.test_accuracy,
+            "validation_accuracy": evaluation.validation_accuracy,
             "exploration_rate": self.sparse.exploration_rate,
             "best_epoch": best.get("epoch"),
             "best_validation_accuracy": best.get("validation_accuracy"),

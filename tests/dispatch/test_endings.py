@@ -106,11 +106,14 @@ def test_a_job_that_is_started_again_ends_what_its_node_took_with_it(lab: Lab) -
 
 
 @pytest.mark.parametrize("job", [None, "78_0", LOCK])
-def test_it_does_not_end_what_another_left_open(lab: Lab, job: str | None) -> None:
+def test_what_another_left_open_counts_as_lost_with_the_end_of_its_log(lab: Lab, job: str | None) -> None:
     run, _ = begins(lab, ID)
-    with nothing_changes(lab.results.path):
-        close_forgotten_attempt(run, job)
-    assert open_attempt(run.journal) is not None
+    run.log.write_text("".join(f"line {number}\n" for number in range(60)))
+    close_forgotten_attempt(run, job)
+    event = read_journal(run.journal).events[-1]
+    assert (event["event"], event["cause"]) == ("failed", "lost")
+    assert event["log"] == [f"line {number}" for number in range(10, 60)]
+    assert open_attempt(run.journal) is None
 
 
 @pytest.mark.parametrize(

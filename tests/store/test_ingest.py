@@ -269,7 +269,8 @@ def test_an_attempt_has_its_whereabouts_and_times(lab: Lab) -> None:
     assert attempt == {
         "run_id": A, "attempt": 1, "scheduler": "local", "job_id": "7", "host": "here", "pid": 12, "state": "done",
         "started_at": first["at"], "ended_at": last["at"], "cause": "finished", "message": None,
-        "resumed_from_step": 0, "git_commit": None, "git_dirty": None, "code": None, "submitted_code": None,
+        "resumed_from_step": 0, "git_commit": None, "git_dirty": None, "code": None,
+        "submitted_code": None, "log": None,
     }  # fmt: skip
 
 

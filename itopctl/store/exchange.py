@@ -1,0 +1,322 @@
+"""Finished runs as one file, and taking in somebody else's: results of two people become one folder.
+
+An archive is a tar file of `runs/<run_id>/…` and `sweeps/<name>.json`, as in a results folder. What comes in is not
+believed: names, kinds and sizes of files are checked, a config must have the id it says, and nothing is unpacked but by
+writing the files that a run has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from itopctl.errors import UserError
+from itopctl.store.files import (
+    explained,
+    make_folder,
+    parse_object,
+    read_bytes,
+    read_json,
+    rename,
+    write_json,
+    write_whole,
+)
+from itopctl.store.locks import RunLockedError, locked, one_at_a_time
+from itopctl.store.maintenance import Identity
+from itopctl.store.rundir import Results, RunDirectory, is_run_id, is_sweep_name
+
+FILES = ("config.json", "environment.json", "log.txt", "journal.jsonl", "result.json")
+"""Files of a finished run, in the order in which they are put in place: the last makes it count."""
+
+_MEMBER = re.compile(r"(?:runs/(?P<run>[0-9a-f]{12})/(?P<file>[a-z]+\.[a-z]+)|sweeps/(?P<sweep>[^/]+)\.json)")
+_MOST_BYTES = 256 << 20  # of a file
+_MOST_RATIO, _FREE_BYTES = 200, 256 << 20  # of what comes out of an archive to what goes in: more is a trap
+_TIMES = frozenset({"attempt", "finished_at", "wall_seconds", "steps_per_second", "peak_memory_bytes"})
+
+
+@dataclass
+class Imported:
+    """What became of the runs that came in.
+
+    Attributes:
+        taken: ids of those taken over.
+        same: of those that were here with the same results.
+        differing: of those that are finished here with other results: these stay.
+        busy: of those that a process is at here.
+        refused: id or name → why it was not believed.
+        sweeps: names of sweeps that came, or got further runs.
+    """
+
+    taken: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    sweeps: list[str] = field(default_factory=list)
+
+
+# Out --------------------------------------------------------------------------------------------------------
+
+
+def export(results: Results, target: Path, run_ids: Sequence[str], sweeps: Iterable[str]) -> None:
+    """Write finished runs to an archive, packed as its name says (`.tar`, `.tar.gz`, `.tgz`, `.tar.xz`).
+
+    Args:
+        results: where they lie.
+        target: the archive; replaced if it is there.
+        run_ids: the runs.
+        sweeps: names of sweeps to tell of, with those of their runs that are among these.
+
+    Raises:
+        UserError: a name that is none of an archive.
+        EnvironmentUnfitError: it cannot be written.
+    """
+    mode = _mode(target)
+    aside = target.with_name(f".{target.name}.part")
+    with explained(target):
+        try:
+            with tarfile.open(aside, mode) as archive:  # type: ignore[call-overload]
+                for name in sweeps:
+                    _add(archive, f"sweeps/{name}.json", _restricted(results.manifest(name), set(run_ids)))
+                for run_id in run_ids:
+                    for file in FILES:
+                        with contextlib.suppress(FileNotFoundError):
+                            _add(archive, f"runs/{run_id}/{file}", read_bytes(results.run(run_id).path / file))
+            rename(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _mode(target: Path) -> str:
+    for suffix, mode in ((".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")):
+        if target.name.endswith(suffix):
+            return mode
+    raise UserError(f"{target} has no name of an archive: .tar, .tar.gz, .tgz or .tar.xz.")
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o644
+    archive.addfile(member, io.BytesIO(data))
+
+
+def _restricted(manifest: Path, runs: set[str]) -> bytes:
+    import json
+
+    content = read_json(manifest) or {}
+    kept = [point for point in _points(content) if point["run_id"] in runs]
+    return json.dumps({**content, "runs": kept}).encode()
+
+
+# In ---------------------------------------------------------------------------------------------------------
+
+
+def import_runs(results: Results, source: Path, identity: Identity) -> Imported:
+    """Take finished runs over from an archive, or from another results folder.
+
+    Args:
+        results: where to.
+        source: an archive that `export` wrote, or a results folder.
+        identity: gives the id that follows from a config.
+
+    Raises:
+        UserError: the source is neither.
+        EnvironmentUnfitError: a file cannot be written.
+    """
+    done, manifests = Imported(), {}
+    for name, files in _parcels(source, done):
+        if is_run_id(name):
+            _take_run(results.run(name), files, identity, done)
+        else:
+            manifests[name] = parse_object(files["manifest"]) or {}
+    for name, manifest in manifests.items():
+        _take_sweep(results, name, manifest, identity, done)
+    return done
+
+
+def _parcels(source: Path, done: Imported) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """A run's id with its files by name, or a sweep's name with its `manifest`."""
+    if source.is_dir():
+        yield from _from_folder(Results(source), done)
+        return
+    try:
+        with tarfile.open(source, "r:*") as archive:
+            yield from _grouped(_members(archive, source.stat().st_size, done))
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{source} is no archive that itopctl can read: {' '.join(reason.split())}.") from error
+
+
+def _from_folder(results: Results, done: Imported) -> Iterator[tuple[str, dict[str, bytes]]]:
+    if not results.runs.is_dir():
+        raise UserError(f"{results.path} is no results folder: it has no runs.")
+    for path in results.manifests():
+        with contextlib.suppress(OSError):
+            yield path.stem, {"manifest": read_bytes(path)}
+    for run_id in results.run_ids():
+        folder = results.run(run_id).path
+        if not (folder / FILES[-1]).exists():
+            continue
+        files = {}
+        for name in FILES:
+            try:
+                files[name] = read_bytes(folder / name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                done.refused[run_id] = f"{name}: {error.strerror}"
+        if run_id not in done.refused:
+            yield run_id, files
+
+
+def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[tuple[str, str, bytes]]:
+    """Run or sweep, file and content of every member that may come in."""
+    budget = _MOST_RATIO * packed + _FREE_BYTES
+    for member in archive:
+        match = _MEMBER.fullmatch(member.name)
+        name = match and (match["run"] or match["sweep"])
+        known = match and (match["file"] in FILES if match["run"] else is_sweep_name(match["sweep"]))
+        if not known or not name:
+            done.refused[_shown(member.name)] = "is no file of a run or a sweep"
+            continue
+        if not member.isreg() or member.size > _MOST_BYTES:
+            done.refused[name] = f"{_shown(member.name)} is no plain file, or too large"
+            continue
+        budget -= member.size
+        if budget < 0:
+            raise ValueError("it unpacks to far more than it is")
+        file = archive.extractfile(member)
+        assert file is not None
+        yield name, match["file"] or "manifest" if match else "", file.read()
+
+
+def _grouped(members: Iterable[tuple[str, str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    present = ""
+    files: dict[str, bytes] = {}
+    for name, file, data in members:
+        if name != present and files:
+            yield present, files
+            files = {}
+        present = name
+        files[file] = data
+    if files:
+        yield present, files
+
+
+def _take_run(run: RunDirectory, files: Mapping[str, bytes], identity: Identity, done: Imported) -> None:
+    id_ = run.run_id
+    if id_ in done.refused:
+        return
+    config, result = parse_object(files.get("config.json", b"")), parse_object(files.get("result.json", b""))
+    why = _mistrusted(id_, config, result, identity)
+    if why is not None or config is None or result is None:
+        done.refused[id_] = why or "it is not whole"
+        return
+    here = read_json(run.result)
+    if here is not None:
+        (done.same if _metrics(here) == _metrics(result) else done.differing).append(id_)
+        return
+    with explained(run.path):
+        make_folder(run.path)
+    try:
+        with locked(run):
+            _keep_journal(run)
+            for name in FILES:
+                if name in files:
+                    with one_at_a_time(run.path):
+                        write_whole(run.path / name, files[name])
+    except RunLockedError:
+        done.busy.append(id_)
+        return
+    done.taken.append(id_)
+
+
+def _mistrusted(
+    run_id: str, config: dict[str, Any] | None, result: dict[str, Any] | None, identity: Identity
+) -> str | None:
+    """Why a run is not believed."""
+    if config is None:
+        return "its config.json is missing or not whole"
+    try:
+        found = identity(config.get("config"))
+    except ValueError as error:
+        return f"its config.json is no run's: {' '.join(str(error).split())[:200]}"
+    if found != run_id:
+        return f"its config.json describes run {found}"
+    if result is None:
+        return "its result.json is missing or not whole"
+    if result.get("run_id", run_id) != run_id:
+        return "its result.json is another run's"
+    accuracy = result.get("test_accuracy")
+    if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
+        return "its result.json has no accuracy"
+    return None
+
+
+def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in _TIMES}
+
+
+def _keep_journal(run: RunDirectory) -> None:
+    """Set the journal of attempts that were not finished here aside: it is of another history."""
+    if run.journal.exists():
+        with explained(run.journal):
+            rename(run.journal, run.journal.with_name("journal.before-import.jsonl"))
+
+
+def _take_sweep(results: Results, name: str, theirs: dict[str, Any], identity: Identity, done: Imported) -> None:
+    path = results.manifest(name)
+    points = [point for point in _points(theirs) if results.run(point["run_id"]).result.exists()]
+    points = [point for point in points if _identity_or_none(point["config"], identity) == point["run_id"]]
+    if not points:
+        return
+    with explained(path):
+        make_folder(path.parent)
+    with one_at_a_time(path.parent):
+        ours = read_json(path)
+        merged = dict(ours) if ours else _foreign(name, theirs)
+        there = {point["run_id"] for point in _points(merged)} if ours else set()
+        further = [point for point in points if point["run_id"] not in there]
+        if not further:
+            return
+        merged["runs"] = [*(_points(merged) if ours else []), *further]
+        write_json(path, merged)
+    done.sweeps.append(name)
+
+
+def _foreign(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
+    """Somebody else's manifest, without what it asks of their cluster."""
+    texts = {key: theirs[key] if isinstance(theirs.get(key), str) else "" for key in ("created_at", "updated_at")}
+    description = theirs.get("description")
+    specs = theirs.get("specs")
+    return {
+        "sweep": name, "description": description if isinstance(description, str) else "",
+        "specs": specs if isinstance(specs, list) else [], "cluster": "local", "slurm": {}, **texts,
+    }  # fmt: skip
+
+
+def _points(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A manifest's runs, without what is none."""
+    runs = manifest.get("runs")
+    return [
+        {"run_id": point["run_id"], "config": point["config"]}
+        for point in (runs if isinstance(runs, list) else [])
+        if isinstance(point, dict) and isinstance(point.get("config"), dict) and is_run_id(str(point.get("run_id")))
+    ]
+
+
+def _identity_or_none(config: Any, identity: Identity) -> str | None:
+    try:
+        return identity(config)
+    except ValueError:
+        return None
+
+
+def _shown(name: str) -> str:
+    return repr(name)[1:-1][:100]

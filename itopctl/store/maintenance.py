@@ -1,0 +1,227 @@
+"""Looking after a store: what in it, or in the results folder, is not as it should be; and making it anew."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from itopctl.store import submissions, tables
+from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
+from itopctl.store.database import Store, open_store
+from itopctl.store.files import cannot_write, flush_folder, read_json, rename
+from itopctl.store.ingest import ingest, is_whole_manifest
+from itopctl.store.journal import read_journal
+from itopctl.store.locks import is_held
+from itopctl.store.migration import make_tables
+from itopctl.store.rundir import Results, RunDirectory
+from itopctl.store.soundness import DamagedStoreError, check_rows
+
+Identity = Callable[[Any], str]
+"""The run id that follows from a config. Raises ValueError where it is none."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: `problem`: something is lost or wrong; `note`: something that costs nothing but room, or a part that
+            readers pass over.
+        where: a run's id, a table, or a path in the results folder.
+        what: a sentence.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+
+# Checking ---------------------------------------------------------------------------------------------------
+
+
+def check(store: Store, results: Results, identity: Identity) -> list[Finding]:
+    """Everything that is wrong with a store, that is up to date, and with the results folder it indexes.
+
+    The rows of every run, both ways: what the store has and the directories do not, and the other way round.
+
+    Args:
+        store: brought up to date.
+        results: its results folder.
+        identity: gives the id that follows from a config.
+    """
+    findings = [*_check_database(store), *_check_folder(results)]
+    for run_id in results.run_ids():
+        findings += _check_run(results.run(run_id), identity)
+    return [*findings, *_compare(store, results)]
+
+
+def _check_database(store: Store) -> Iterator[Finding]:
+    if store.file is None:
+        return
+    with store.read() as connection:
+        for (text,) in connection.exec_driver_sql("PRAGMA integrity_check(20)"):
+            if text != "ok":
+                yield Finding("problem", store.name, f"SQLite: {text}.")
+        try:
+            check_rows(connection, store.name, tables.metadata.sorted_tables)
+        except DamagedStoreError as error:
+            yield Finding("problem", store.name, str(error))
+
+
+def _check_folder(results: Results) -> Iterator[Finding]:
+    for path in results.manifests():
+        if not is_whole_manifest(path):
+            yield Finding("problem", f"sweeps/{path.name}", "is no whole manifest of a sweep; its runs are not lost.")
+    for name in submissions.not_over(results)[1]:
+        yield Finding("problem", f"submissions/{name}", "is no whole record of a submission.")
+    known = set(results.run_ids())
+    strange = [path.name for path in results.runs.iterdir() if path.name not in known] if results.runs.is_dir() else []
+    for name in sorted(strange):
+        yield Finding("note", f"runs/{name}", "is no run's folder; it is passed over.")
+
+
+def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
+    held, id_ = is_held(run), run.run_id
+    stored = read_json(run.config)
+    if stored is None:
+        yield Finding("problem", id_, "its config.json is missing or not whole.")
+    else:
+        try:
+            found = identity(stored.get("config"))
+        except ValueError as error:
+            yield Finding("problem", id_, f"its config.json is no run's: {' '.join(str(error).split())[:200]}")
+        else:
+            if found != id_:
+                yield Finding("problem", id_, f"its config.json describes run {found}.")
+    result = read_json(run.result)
+    if result is None and run.result.exists():
+        yield Finding("problem", id_, "its result.json is not whole.")
+    elif result is not None and result.get("run_id", id_) != id_:
+        yield Finding("problem", id_, f"its result.json is of run {result['run_id']}.")
+    journal = read_journal(run.journal)
+    if journal.damaged:
+        yield Finding("note", id_, f"{journal.damaged} damaged lines in its journal are passed over.")
+    if journal.torn and not held:
+        yield Finding("note", id_, "the last line of its journal is torn; it is passed over.")
+    for checkpoint in checkpoints(run):
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                checkpoint.read()
+            except DamagedCheckpointError as error:
+                if checkpoint.path.exists():
+                    yield Finding("note", id_, f"{checkpoint.path.name} is damaged ({error}); the one before is used.")
+    if held:
+        return
+    if run.lock.exists():
+        yield Finding("note", id_, "the lock of a process that is gone; the next one takes it over.")
+    left = sorted(path.name for path in run.path.glob(".*"))
+    if left:
+        yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
+
+
+def _compare(store: Store, results: Results) -> Iterator[Finding]:
+    """Rows of the store against those of one made anew from the folders, in memory."""
+    fresh = Store("sqlite://")
+    try:
+        ingest(fresh, results)
+        with store.read() as ours, fresh.read() as theirs:
+            mine = set(ours.execute(sa.select(tables.runs.c.run_id)).scalars())
+            there = set(theirs.execute(sa.select(tables.runs.c.run_id)).scalars())
+            for run_id in sorted(there - mine):
+                yield Finding("problem", run_id, "has a folder, and no row in the store.")
+            if store.indexes(results.database):  # another may hold more than this folder's runs
+                for run_id in sorted(mine - there):
+                    yield Finding("problem", run_id, "has a row in the store, and neither a folder nor a sweep.")
+            for table in (tables.runs, tables.attempts, tables.evaluations, tables.layers):
+                yield from _differences(table, _rows(ours, table, mine & there), _rows(theirs, table, mine & there))
+            if store.indexes(results.database):
+                for table in (tables.sweeps, tables.sweep_runs):
+                    yield from _differences(table, _rows(ours, table), _rows(theirs, table))
+    finally:
+        fresh.close()
+
+
+def _rows(connection: Connection, table: sa.Table, runs: set[str] | None = None) -> dict[tuple[Any, ...], Any]:
+    keys = [column.name for column in table.primary_key.columns]
+    rows = (dict(row) for row in connection.execute(sa.select(table)).mappings())
+    return {tuple(row[key] for key in keys): row for row in rows if runs is None or row["run_id"] in runs}
+
+
+def _differences(table: sa.Table, mine: dict[Any, Any], theirs: dict[Any, Any]) -> Iterator[Finding]:
+    for key in sorted(mine.keys() | theirs.keys(), key=str):
+        where = f"{table.name} {' '.join(map(str, key))}"
+        if key not in mine or key not in theirs:
+            yield Finding("problem", where, f"is {'not ' * (key not in mine)}in the store; the files say otherwise.")
+            continue
+        columns = [name for name in theirs[key] if mine[key][name] != theirs[key][name]]
+        if columns:
+            said = "; ".join(f"{n} is {mine[key][n]!r:.80}, by the files {theirs[key][n]!r:.80}" for n in columns)
+            yield Finding("problem", where, f"{said}.")
+
+
+# Making anew ------------------------------------------------------------------------------------------------
+
+
+def rebuild(results: Results, url: str | None = None) -> tuple[Store, Path | None]:
+    """Make a store anew from the folders, in one transaction; others see the old rows or the new ones.
+
+    In a store that holds other folders' runs, too, those of this folder alone are made anew.
+
+    Returns:
+        The store, and where the old file was put if it was no database of ours any more.
+
+    Raises:
+        EnvironmentUnfitError: it cannot be written.
+    """
+    aside = None
+    try:
+        store = open_store(results.database, url)
+    except DamagedStoreError:
+        if url is not None or not results.database.is_file():
+            raise
+        aside = _set_aside(results.database)
+        store = open_store(results.database)
+    with store.write() as connection:
+        if store.indexes(results.database):
+            tables.metadata.drop_all(connection)
+            make_tables(connection)
+        else:
+            forget_runs(connection, results.run_ids())
+            _delete_sweeps(connection, [path.stem for path in results.manifests()])
+        ingest(store, results)
+    return store, aside
+
+
+def _set_aside(database: Path) -> Path:
+    """Rename a file that is no database of ours, and what SQLite keeps beside it."""
+    target = database.with_name(f"{database.name}.damaged-{secrets.token_hex(4)}")
+    try:
+        for suffix in ("-wal", "-shm", "-journal"):
+            beside = database.with_name(database.name + suffix)
+            if beside.exists():
+                rename(beside, target.with_name(target.name + suffix))
+        rename(database, target)
+        flush_folder(database.parent)
+    except OSError as error:
+        raise cannot_write(database, error) from error
+    return target
+
+
+def forget_runs(connection: Connection, run_ids: Iterable[str]) -> None:
+    """Remove all rows of runs, to be made anew from their files."""
+    for run_id in run_ids:
+        for table in (tables.attempts, tables.evaluations, tables.layers, tables.runs):
+            connection.execute(sa.delete(table).where(table.c.run_id == run_id))
+
+
+def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:
+    for name in names:
+        for table in (tables.sweep_runs, tables.sweeps):
+            connection.execute(sa.delete(table).where(table.c.sweep == name))
