@@ -10,7 +10,7 @@ from itopctl.plan import Plan, PlannedSweep
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.spec.slurm import SlurmOptions
-from itopctl.store.files import explained, make_folder, read_json, write_json
+from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
 from itopctl.store.locks import one_at_a_time
 from itopctl.store.rundir import Results
@@ -53,6 +53,8 @@ class SweepRecords:
         with explained(path):
             make_folder(path.parent)
         with one_at_a_time(path.parent):
+            for left in leftovers(path):
+                remove(left)  # of commands that were killed here
             earlier = read_json(path) or {}
             manifest = self._manifest(planned, earlier, stays)
             if any(manifest[key] != earlier.get(key) for key in manifest if key != "updated_at"):

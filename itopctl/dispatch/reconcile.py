@@ -24,7 +24,7 @@ from itopctl.store.filesystem import is_shared
 from itopctl.store.journal import AttemptInJournal, attempts_in
 from itopctl.store.locks import is_alive_here, lock_holder
 from itopctl.store.rundir import Results
-from itopctl.store.submissions import Submission, live_submissions, not_over, save, submitting
+from itopctl.store.submissions import Submission, live_submissions, not_over, remove_leftovers, save, submitting
 
 GRACE_SECONDS = 180.0
 """A job that the scheduler does not know is given up after so long."""
@@ -59,6 +59,7 @@ def reconcile(results: Results, scheduler: Scheduler, now: Callable[[], float] =
     if not live:
         return News(notes=notes)
     with submitting(results):
+        remove_leftovers(results)
         live = live_submissions(results)
         try:
             news = _Look(results, scheduler, now()).at(live)

@@ -17,17 +17,19 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import itopctl
-from itopctl.errors import EnvironmentUnfitError, UserError
+from itopctl.errors import UserError
 from itopctl.spec.config import RunConfig
-from itopctl.store.files import read_json, write_json
+from itopctl.store.files import cannot_write, flush, flush_folder, make_folder, read_json, write_json
 from itopctl.store.rundir import Results
 
+_STALE_SECONDS = 86_400.0
 MAX_BYTES = 200_000_000
 _PACKAGE = Path(itopctl.__file__).parent
 _SUFFIXES = (".py", ".pyi", ".typed", ".yaml", ".yml", ".json", ".toml")
@@ -226,20 +228,31 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _copy(files: Mapping[str, Path], target: Path, record: Mapping[str, Any]) -> None:
     """Copy aside, then rename: a snapshot is there whole or not at all, whoever else makes the same."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
+        _remove_leftovers(target.parent)
         aside = Path(tempfile.mkdtemp(prefix=".snapshot-", dir=target.parent))
         try:
             for name, path in files.items():
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, aside / name)
+                flush(aside / name)  # what is found after a power cut is whole, or not there
             aside.chmod(0o755)
             write_json(aside / _RECORD, dict(record))
             with contextlib.suppress(FileExistsError):
                 _rename(aside, target)
+            flush_folder(target.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise EnvironmentUnfitError(f"{target} cannot be written: {error.strerror}.") from error
+        raise cannot_write(target, error) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what commands that were killed while they copied left, once nobody can be at it any more."""
+    for left in folder.glob(".snapshot-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _rename(aside: Path, target: Path) -> None:

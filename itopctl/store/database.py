@@ -96,6 +96,7 @@ class Store:
             connection = connection.execution_options(itopctl_begin="BEGIN IMMEDIATE")
             with _begin(connection):
                 if connection.dialect.name == "postgresql":
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_SECONDS}s'")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
                 self._transaction = connection
                 try:
@@ -185,9 +186,9 @@ def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, 
 
 
 def _make_engine(url: sa.URL) -> Engine:
+    if url.get_backend_name() == "postgresql":  # connections may be cut, and the server may have other defaults
+        return sa.create_engine(url, json_deserializer=_json, pool_pre_ping=True, isolation_level="READ COMMITTED")
     engine = sa.create_engine(url, json_deserializer=_json)
-    if engine.dialect.name == "postgresql":
-        return engine
     if engine.dialect.name != "sqlite":
         raise ValueError(f"{engine.dialect.name} is not supported; sqlite and postgresql are")
 
@@ -233,7 +234,10 @@ def _patiently(call: Any) -> Any:
 
 def _parsed(url: str | sa.URL) -> sa.URL:
     try:
-        return sa.make_url(url)
+        parsed = sa.make_url(url)
+        if "@" in (parsed.host or ""):
+            raise ValueError("a password's @ is written %40")
+        return parsed
     except (ArgumentError, ValueError) as error:  # whose text may hold a password
         shown = "//***@".join(["", str(url).rpartition("@")[2]]) if "@" in str(url) else str(url)
         raise UserError(
@@ -256,15 +260,15 @@ def _explained(name: str) -> Iterator[None]:
     except OperationalError as error:
         reason = str(error.orig)
         what = f"the store {name} cannot be used"
-        if "locked" in reason:
+        if "locked" in reason or "lock timeout" in reason:
             reason = f"another process has held it locked for {_PATIENCE_SECONDS} s; try again"
         elif "is full" in reason:
             raise DiskFullError(f"{what}: the disk is full.") from error
         elif "readonly" in reason or "unable to open" in reason:
             raise NotWritableError(f"{what}: {reason}.") from error
-        reason = " ".join(reason.split())
+        reason = " ".join(reason.split()).rstrip(".?")
         if any(word in reason for word in _DAMAGE):
             raise DamagedStoreError(name, reason) from error
         raise EnvironmentUnfitError(f"{what}: {reason}.") from error
     except DatabaseError as error:
-        raise DamagedStoreError(name, " ".join(str(error.orig).split())) from error
+        raise DamagedStoreError(name, " ".join(str(error.orig).split()).rstrip(".?")) from error

@@ -163,6 +163,15 @@ def flush_folder(path: Path) -> None:
         os.close(handle)
 
 
+def flush(path: Path) -> None:
+    """Make sure that a file's content is on disk. Raises OSError."""
+    handle = open_regular(path)
+    try:
+        _do(Change("flush", path), lambda: os.fsync(handle))
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write JSON to `path`, whole. Raises EnvironmentUnfitError where it cannot be written."""
     write_whole(path, json.dumps(data, indent=1, allow_nan=False).encode() + b"\n")

@@ -31,34 +31,32 @@ _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
 def ingest(store: Store, results: Results) -> None:
     """Bring the database up to date with the results folder."""
     ingest_sweeps(store, results)
-    submitted = ingest_submissions(store, results)
-    ids = sorted({*results.run_ids(), *submitted})
+    ingest_submissions(store, results)
+    if store.indexes(results.database):
+        _forget_damaged(store, results)
+        _forget_deleted(store, results)
+        _forget_unnamed(store, set(results.run_ids()))
     with store.read() as connection:
         open_attempts = sa.select(tables.attempts.c.run_id).where(tables.attempts.c.state == "running")
         settled = sa.select(tables.runs.c.run_id).where(
             tables.runs.c.state == "done", tables.runs.c.run_id.not_in(open_attempts)
         )
         skipped = set(connection.execute(settled).scalars())
-    forgotten = set()
-    if store.indexes(results.database):
-        forgotten = _forget_deleted(store, results)
-        _forget_unnamed(store, set(results.run_ids()))
-    ingest_runs(store, results, [run_id for run_id in sorted({*ids, *forgotten}) if run_id not in skipped - forgotten])
+    ingest_runs(store, results, [run_id for run_id in results.run_ids() if run_id not in skipped])
 
 
-def _forget_deleted(store: Store, results: Results) -> set[str]:
-    """Runs whose directory somebody deleted are as if they had never begun; returns them."""
+def _forget_deleted(store: Store, results: Results) -> None:
+    """Runs whose directory somebody deleted are as if they had never begun."""
     with store.read() as connection:
         ever_started = sa.or_(tables.runs.c.state.in_(("running", "done")), tables.runs.c.attempts > 0)
         query = sa.select(tables.runs).where(ever_started)
         started = {row["run_id"]: dict(row) for row in connection.execute(query).mappings()}
     there = set(results.run_ids())  # looked at last: a run that the database knows has had its directory
     gone = {run_id: row for run_id, row in started.items() if run_id not in there}
-    if not gone:
-        return set()
-    with store.write() as connection:
-        upsert(connection, tables.runs, [_forgotten(connection, row) for row in gone.values()])
-    return set(gone)
+    if gone:
+        with store.write() as connection:
+            upsert(connection, tables.runs, [_forgotten(connection, row) for row in gone.values()])
+            ingest_runs(store, results, gone)
 
 
 def _forgotten(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
@@ -190,12 +188,11 @@ def _forget_unnamed(store: Store, directories: set[str]) -> None:
                 connection.execute(sa.delete(tables.runs).where(runs.run_id == run_id))
 
 
-def ingest_submissions(store: Store, results: Results) -> set[str]:
-    """Take over what became known of submissions; returns the runs of those that changed."""
+def ingest_submissions(store: Store, results: Results) -> None:
+    """Take over what became known of submissions, and what that means for their runs."""
     with store.read() as connection:
         rows = connection.execute(sa.select(tables.submissions.c.name, tables.submissions.c.stamp))
         known = {row.name: row.stamp for row in rows}
-    changed: set[str] = set()
     for directory in directories(results):
         try:
             stamp = _stamp(directory.state)
@@ -208,11 +205,10 @@ def ingest_submissions(store: Store, results: Results) -> set[str]:
             upsert(connection, tables.submissions, [{"name": directory.name, "stamp": stamp}])
             _make_missing_rows(connection, submission)
             connection.execute(_TAKE_OVER_JOB, _job_rows(submission))
-        changed.update(submission.request.runs)
-    return changed | _forget_damaged(store, results)
+            ingest_runs(store, results, submission.request.runs)
 
 
-def _forget_damaged(store: Store, results: Results) -> set[str]:
+def _forget_damaged(store: Store, results: Results) -> None:
     """Runs that are said to be at jobs of which no whole record is left are at none, as far as can be told."""
     runs = tables.runs.c
     with store.read() as connection:
@@ -221,15 +217,14 @@ def _forget_damaged(store: Store, results: Results) -> set[str]:
     names = {name for _, name in claimed}
     damaged = {name for name in names if load(SubmissionDirectory(results.submissions / name)) is None}
     lost = [run_id for run_id, name in claimed if name in damaged]
-    if lost and store.indexes(results.database):
+    if lost:
         with store.write() as connection:
             for start in range(0, len(lost), _RUNS_AT_ONCE):
                 some = runs.run_id.in_(lost[start : start + _RUNS_AT_ONCE])
                 cleared = dict.fromkeys(tables.JOB_COLUMNS) | {"job_phase": "ended"}
                 connection.execute(sa.update(tables.runs).where(some).values(cleared))
             connection.execute(sa.delete(tables.submissions).where(tables.submissions.c.name.in_(damaged)))
-        return set(lost)
-    return set()
+            ingest_runs(store, results, lost)
 
 
 def _make_missing_rows(connection: Connection, submission: Submission) -> None:

@@ -22,10 +22,8 @@ class DamagedStoreError(EnvironmentUnfitError):
     """A database is none, is damaged, or holds what this package does not write."""
 
     def __init__(self, name: str, what: str) -> None:
-        super().__init__(
-            f"the store {name} cannot be used: {what}. If it is the itop.db of a results folder: `itopctl store "
-            "rebuild` makes it anew from the run directories."
-        )
+        hint = " If it is the itop.db of a results folder: `itopctl store rebuild` makes it anew from the folders."
+        super().__init__(f"the store {name} cannot be used: {what}.{'' if '://' in name else hint}")
 
 
 def check_schema(connection: Connection, name: str) -> None:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from itopctl.store.files import explained, make_folder, read_json, remove, write_json
-from itopctl.store.locks import one_at_a_time
-from itopctl.store.rundir import Results
+from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
+from itopctl.store.locks import is_alive_here, one_at_a_time
+from itopctl.store.rundir import Results, is_run_id
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -227,6 +230,8 @@ def load_request(directory: SubmissionDirectory) -> Request:
         for name, kind in kinds.items():
             if not isinstance(getattr(asked, name), kind):
                 raise TypeError(f"{name} is no {kind.__name__}")
+        if not all(map(is_run_id, asked.runs)):
+            raise TypeError("a run's id is none")
         return asked
     except (KeyError, TypeError) as error:
         raise ValueError(f"{directory.request} is not whole: {error}") from error
@@ -251,14 +256,42 @@ def not_over(results: Results) -> tuple[list[Submission], list[str]]:
         submission = load(directory)
         if submission is not None:
             whole.append(submission)
-        else:
-            damaged.append(directory.name)
+        elif directory.state.exists():
+            damaged.append(directory.name)  # else it is about to be recorded, or never was
     return sorted(whole, key=lambda submission: submission.request.created_at), damaged
 
 
 def live_submissions(results: Results) -> list[Submission]:
     """Submissions with jobs that are not known to be over, oldest first."""
     return not_over(results)[0]
+
+
+_UNRECORDED_SECONDS = 86_400.0
+
+
+def remove_leftovers(results: Results) -> None:
+    """Remove what commands that were killed while they recorded a submission left; only within `submitting`.
+
+    What has no state was never handed to a scheduler.
+    """
+    for directory in directories(results):
+        for path in (directory.state, directory.request, directory.configs):
+            for left in leftovers(path):
+                with contextlib.suppress(OSError):
+                    remove(left)
+        if not directory.state.exists() and _is_forgotten(directory):
+            shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def _is_forgotten(directory: SubmissionDirectory) -> bool:
+    """Whether who began to record a submission is gone; of another host that is believed after a day."""
+    by = (read_json(directory.request) or {}).get("by")
+    if isinstance(by, dict) and by.get("host") == socket.gethostname():
+        return not is_alive_here(by)
+    try:
+        return time.time() - directory.path.stat().st_mtime > _UNRECORDED_SECONDS
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
