@@ -33,6 +33,7 @@ from itopctl.errors import UserError, plural, unknown
 
 if TYPE_CHECKING:
     from itopctl.cli.work import Work
+    from itopctl.spec.config import RunConfig
     from itopctl.store.rundir import Results
 
 
@@ -65,6 +66,12 @@ def retry(
     first: FirstOption = 0,
     after: AfterOption = None,
     snapshot: SnapshotOption = True,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Run code of the user's own that the recorded sweeps name: theirs are my results."
+        ),
+    ] = False,
     workers: WorkersOption = None,
     runs_per_gpu: RunsPerGpuOption = 1,
     results: ResultsOption = None,
@@ -73,6 +80,8 @@ def retry(
     format_: FormatOption = "rich",
 ) -> None:
     """Run failed and lost runs again, each from its newest checkpoint.
+
+    Their settings come from the results folder. Where these name code outside itopctl, --trust is needed to run it.
 
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
@@ -99,6 +108,8 @@ def retry(
             print_tables([failures_table(chosen)], style)
         return
     work = _work(manifests, [run["run_id"] for run in chosen], slurm or [], where)
+    if not trust:
+        _check_trust(work, where)
     data, console = data_folder(data_dir), make_console()
     names = list(work.runs)
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
@@ -121,6 +132,22 @@ def _causes(text: str | None) -> list[str]:
     return causes
 
 
+def _check_trust(work: Work, where: str) -> None:
+    """Raise UserError where a stored setting would run code that itopctl does not have."""
+    from itopctl.spec.config import user_functions
+
+    names = {name for run_id in work.to_run for name in user_functions(work.configs[run_id].model_dump())}
+    if where == "slurm":
+        for options in work.slurm.values():
+            names |= {f"setup {line!r}" for line in options.setup or ()}
+            names |= {f"sbatch option {name!r}" for name in options.additional_parameters or {}}
+    if names:
+        raise UserError(
+            f"these runs would run what stands in the results folder: {', '.join(sorted(names))}. If you made or trust "
+            "these results, add --trust; `itopctl sweep SPEC` takes it from the spec instead."
+        )
+
+
 def _manifests(folder: Results, sweeps: Sequence[str]) -> dict[str, dict[str, Any]]:
     from itopctl.store.files import read_json
 
@@ -130,10 +157,12 @@ def _manifests(folder: Results, sweeps: Sequence[str]) -> dict[str, dict[str, An
 
 def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
     """Where the sweeps of these runs were last run. Raises UserError where that is not one place."""
+    from itopctl.store.manifests import points_of
+
     places = {
         str(manifest.get("cluster", "local"))
         for manifest in manifests.values()
-        if not runs.isdisjoint(point["run_id"] for point in manifest.get("runs", []))
+        if not runs.isdisjoint(points_of(manifest))
     }
     if len(places) > 1:
         raise UserError(f"these runs were made on {' and '.join(sorted(places))}; say where with --cluster.")
@@ -142,23 +171,36 @@ def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
 
 def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str], cluster: str) -> Work:
     from itopctl.cli.work import Work, job_options, share_out
-    from itopctl.spec.config import RunConfig
     from itopctl.spec.reading import Document
     from itopctl.spec.slurm import options_of
+    from itopctl.store.manifests import points_of
 
     wanted = set(chosen)
-    members = {
-        name: [point["run_id"] for point in manifest.get("runs", []) if point["run_id"] in wanted]
-        for name, manifest in manifests.items()
-    }
+    points = {name: points_of(manifest) for name, manifest in manifests.items()}
+    members = {name: [run_id for run_id in runs if run_id in wanted] for name, runs in points.items()}
     configs = {
-        point["run_id"]: RunConfig.model_validate(point["config"])
-        for manifest in manifests.values()
-        for point in manifest.get("runs", [])
-        if point["run_id"] in wanted
+        run_id: _config(name, run_id, config)
+        for name, runs in points.items()
+        for run_id, config in runs.items()
+        if run_id in wanted
     }
     recorded = {
         name: options_of(Document(f"sweep {name}", "", {}), ("slurm",), manifest.get("slurm"))
         for name, manifest in manifests.items()
     }
     return Work(share_out(members, chosen), configs, job_options(cluster, recorded, slurm))
+
+
+def _config(sweep: str, run_id: str, stored: dict[str, Any]) -> RunConfig:
+    """A run's config from a manifest. Raises UserError where it is none, or another run's."""
+    from itopctl.spec.config import RunConfig
+    from itopctl.spec.identity import run_id as identity
+
+    try:
+        config = RunConfig.model_validate(stored)
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"sweep {sweep} holds a config of run {run_id} that makes no sense: {reason}") from error
+    if identity(config) != run_id:
+        raise UserError(f"sweep {sweep} holds for run {run_id} the config of run {identity(config)}.")
+    return config

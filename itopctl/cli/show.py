@@ -27,6 +27,10 @@ def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = No
     console = make_console()
     console.print(_headline(details), markup=False)
     console.print(rich_tables(run_tables(details)))
+    for attempt in details["attempt_history"][-1:]:
+        if attempt["log"]:
+            console.print(f"\nThe end of the log when attempt {attempt['attempt']} ended:", markup=False)
+            console.print(attempt["log"], markup=False, highlight=False, soft_wrap=True)
 
 
 def _headline(details: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from itopctl.store.rundir import Results
 
 _WATCH_SECONDS = 2.0
+_FAILURES_SHOWN = 10
 
 
 def _complete_states(incomplete: str) -> list[str]:
@@ -61,7 +62,8 @@ def status(
             raise UserError(f"--state: {unknown('state', name, STATES)}")
     view = _View(sweeps or [], runs, state or [], results, store)
     if not watch:
-        print_tables([view.table()], style)
+        tables = view.tables()
+        print_tables(tables if style == "rich" else tables[:1], style)
         if view.news is not None:
             say(view.news)
             raise typer.Exit(EnvironmentUnfitError.exit_code if view.news.error else 0)
@@ -78,7 +80,7 @@ def status(
     patience = Patience(first=_WATCH_SECONDS)
 
     def step() -> float:
-        picture = rich_tables([view.table()])
+        picture = rich_tables(view.tables())
         notes = [] if view.news is None else [*view.news.notes, *filter(None, [view.news.error])]
         live.update(Group(picture, *(Text(note, style="yellow") for note in notes)), refresh=True)
         if view.looked and view.asked:
@@ -105,17 +107,27 @@ class _View:
         """Whether a scheduler has to be asked."""
         return self.news is not None and bool(self.news.live or self.news.error)
 
-    def table(self) -> Table:
-        from itopctl.cli.tables import sweeps_table
+    def tables(self) -> list[Table]:
+        """What was asked for; and what failed, where that is not shown by it."""
+        from itopctl.cli.tables import latest_failures, sweeps_table
         from itopctl.report.runs import runs_table
-        from itopctl.store.queries import check_sweeps, select_runs, sweep_summaries
+        from itopctl.store.queries import (
+            check_sweeps,
+            ended_badly,
+            select_runs,
+            sweep_summaries,
+            with_last_lines,
+        )
 
         _, opened = open_results(self.results, self.store, first=self._look)
         try:
             check_sweeps(opened, self.sweeps)
             if self.runs or self.states:
-                return runs_table(select_runs(opened, self.sweeps, self.states))
-            return sweeps_table(sweep_summaries(opened, self.sweeps))
+                return [runs_table(select_runs(opened, self.sweeps, self.states))]
+            tables = [sweeps_table(sweep_summaries(opened, self.sweeps))]
+            if failed := ended_badly(opened, self.sweeps, []):
+                tables.append(latest_failures(with_last_lines(opened, failed[:_FAILURES_SHOWN]), len(failed)))
+            return tables
         finally:
             opened.close()
 

@@ -43,6 +43,27 @@ def _alignment(name: str) -> Literal["left", "right"]:
     return "left" if name in ("dataset", "model", "method") else "right"
 
 
+def latest_failures(failed: Sequence[Record], count: int) -> Table:
+    """Some failed runs, each with its cause and the last that it printed (`log`).
+
+    Args:
+        failed: those to show.
+        count: how many there are.
+    """
+    columns = [Column("run"), Column("state"), Column("why"), Column("last line of its log")]
+    rows = [
+        [
+            Cell(run["run_id"]), state_cell(run["state"], run["cause"]), Cell(run["message"] or ""),
+            Cell(next((line for line in reversed((run["log"] or "").splitlines()) if line.strip()), NOTHING)),
+        ]
+        for run in failed
+    ]  # fmt: skip
+    hidden = count - len(failed)
+    notes = ["`itopctl show RUN` has the last lines of its log; `itopctl retry --cause CAUSE` tries runs again."]
+    notes += [f"… and {hidden:,} more: itopctl status --state failed --state lost"] * (hidden > 0)
+    return Table("Failed and lost", columns, rows, failed, notes)
+
+
 def failures_table(failed: Sequence[Record]) -> Table:
     """Failed runs with their causes."""
     columns = [

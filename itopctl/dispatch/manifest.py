@@ -13,6 +13,7 @@ from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
 from itopctl.store.locks import one_at_a_time
+from itopctl.store.manifests import as_points, points_of
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import claimed_runs, live_submissions
 
@@ -65,18 +66,19 @@ class SweepRecords:
         spec = planned.spec
         now = utc_now()
         runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
-        for point in earlier.get("runs", []):
-            if point["run_id"] not in runs and stays(point["run_id"]):
-                runs[point["run_id"]] = point["config"]
+        for run_id, config in points_of(earlier).items():
+            if run_id not in runs and stays(run_id):
+                runs[run_id] = config
+        created_at = earlier.get("created_at")
         return {
             "sweep": spec.name,
             "description": spec.description,
             "specs": [{"path": spec.document.source, "text": spec.text, "set": list(self.overrides)}],
             "cluster": self.cluster,
             "slurm": self.slurm.get(spec.name, spec.slurm).model_dump(exclude_none=True),
-            "created_at": earlier.get("created_at", now),
+            "created_at": created_at if isinstance(created_at, str) else now,
             "updated_at": now,
-            "runs": [{"run_id": run_id, "config": config} for run_id, config in runs.items()],
+            "runs": as_points(runs),
         }
 
 

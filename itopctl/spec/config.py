@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from itopctl.catalogue import DATASETS, comparable
+from itopctl.catalogue import DATASETS, comparable, is_user_function
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -274,6 +274,11 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def user_functions(config: Mapping[str, Any]) -> set[str]:
+    """Functions of the user's own that a run with this config calls, as `package.module:function`."""
+    return {value for value in config.values() if isinstance(value, str) and is_user_function(value)}
 
 
 def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:

@@ -29,6 +29,7 @@ from itopctl.store.files import (
 )
 from itopctl.store.locks import RunLockedError, locked, one_at_a_time
 from itopctl.store.maintenance import Identity
+from itopctl.store.manifests import as_points, points_of
 from itopctl.store.rundir import Results, RunDirectory, is_run_id, is_sweep_name
 
 FILES = ("config.json", "environment.json", "log.txt", "journal.jsonl", "result.json")
@@ -110,8 +111,8 @@ def _restricted(manifest: Path, runs: set[str]) -> bytes:
     import json
 
     content = read_json(manifest) or {}
-    kept = [point for point in _points(content) if point["run_id"] in runs]
-    return json.dumps({**content, "runs": kept}).encode()
+    kept = {run_id: config for run_id, config in points_of(content).items() if run_id in runs}
+    return json.dumps({**content, "runs": as_points(kept)}).encode()
 
 
 # In ---------------------------------------------------------------------------------------------------------
@@ -272,21 +273,22 @@ def _keep_journal(run: RunDirectory) -> None:
 
 def _take_sweep(results: Results, name: str, theirs: dict[str, Any], identity: Identity, done: Imported) -> None:
     path = results.manifest(name)
-    points = [point for point in _points(theirs) if results.run(point["run_id"]).result.exists()]
-    points = [point for point in points if _identity_or_none(point["config"], identity) == point["run_id"]]
+    points = {
+        run_id: config
+        for run_id, config in points_of(theirs).items()
+        if results.run(run_id).result.exists() and _identity_or_none(config, identity) == run_id
+    }
     if not points:
         return
     with explained(path):
         make_folder(path.parent)
     with one_at_a_time(path.parent):
         ours = read_json(path)
-        merged = dict(ours) if ours else _foreign(name, theirs)
-        there = {point["run_id"] for point in _points(merged)} if ours else set()
-        further = [point for point in points if point["run_id"] not in there]
-        if not further:
+        merged = ours or _foreign(name, theirs)
+        there = points_of(merged)
+        if points.keys() <= there.keys():
             return
-        merged["runs"] = [*(_points(merged) if ours else []), *further]
-        write_json(path, merged)
+        write_json(path, {**merged, "runs": as_points({**points, **there})})
     done.sweeps.append(name)
 
 
@@ -299,16 +301,6 @@ def _foreign(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
         "sweep": name, "description": description if isinstance(description, str) else "",
         "specs": specs if isinstance(specs, list) else [], "cluster": "local", "slurm": {}, **texts,
     }  # fmt: skip
-
-
-def _points(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A manifest's runs, without what is none."""
-    runs = manifest.get("runs")
-    return [
-        {"run_id": point["run_id"], "config": point["config"]}
-        for point in (runs if isinstance(runs, list) else [])
-        if isinstance(point, dict) and isinstance(point.get("config"), dict) and is_run_id(str(point.get("run_id")))
-    ]
 
 
 def _identity_or_none(config: Any, identity: Identity) -> str | None:

@@ -19,7 +19,8 @@ from itopctl.errors import EnvironmentUnfitError
 from itopctl.store import tables
 from itopctl.store.checkpoints import remove_checkpoints
 from itopctl.store.database import Store, upsert
-from itopctl.store.files import read_json, remove
+from itopctl.store.files import flush_folder, read_json, remove
+from itopctl.store.journal import mark_at
 from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
 from itopctl.store.run_news import RunNews, config_columns, new_run_row
 from itopctl.store.rundir import Results, RunDirectory, is_run_id
@@ -78,11 +79,13 @@ def _tidy(run: RunDirectory) -> None:
         remove(run.reserve)
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+def _is_another(journal: Path, row: dict[str, Any]) -> bool:
+    """Whether a journal does not go on from what was read of it: begun anew, cut off, or another folder's."""
+    offset, mark = row["journal_offset"], row["journal_mark"]
+    if offset == 0:
+        return False
+    found = mark_at(journal, offset)
+    return found is None or (mark is not None and found != mark)
 
 
 def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
@@ -96,11 +99,15 @@ def _ingest_some(store: Store, results: Results, ids: list[str]) -> None:
     with store.write() as connection:  # from the first look, so that no other process writes older news over newer
         earlier = _rows(connection, ids)
         for run_id, row in earlier.items():
-            if row["journal_offset"] > _size(results.run(run_id).journal):  # somebody began it anew
+            if _is_another(results.run(run_id).journal, row):
                 earlier[run_id] = _forgotten(connection, row)
                 upsert(connection, tables.runs, [earlier[run_id]])
         attempts = _attempt_rows(connection, ids)
         news = [RunNews(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
+        for run in news:
+            if run.unsaid and not store.in_memory:  # the result may be seen before it is on disk
+                with contextlib.suppress(OSError):
+                    flush_folder(run.run.path)
         upsert(connection, tables.runs, [run.row for run in news if run.row is not None and run.changed])
         upsert(connection, tables.attempts, [row for run in news for row in run.attempts])
         upsert(connection, tables.evaluations, [row for run in news for row in run.evaluations])

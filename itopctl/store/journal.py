@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ LOG_LINES = 50
 
 _LONGEST_LINE = 1 << 20
 _MOST_BYTES = 1 << 30  # of a journal; what lies beyond is not looked at
+_MARKED_BYTES = 512  # the last event or two, with their times and numbers
 _RESERVED_BYTES = 64 << 10  # more than the longest last word
 
 
@@ -61,6 +63,18 @@ def read_journal(path: Path, offset: int = 0, until: int = _MOST_BYTES) -> Journ
             elif line.strip():
                 damaged += 1
     return JournalPart(events, end, damaged, torn)
+
+
+def mark_at(path: Path, offset: int) -> str | None:
+    """What tells the bytes just before an offset from others; None where there are not so many."""
+    length = min(offset, _MARKED_BYTES)
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            file.seek(offset - length)
+            data = file.read(length)
+    except OSError:
+        return None
+    return hashlib.blake2b(data, digest_size=8).hexdigest() if len(data) == length else None
 
 
 def _lines(path: Path, offset: int, until: int) -> Iterator[bytes]:

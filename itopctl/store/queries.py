@@ -209,6 +209,17 @@ def failures(store: Store, run_ids: Sequence[str]) -> list[Record]:
     return [row for row in rows if row["run_id"] in wanted]
 
 
+def with_last_lines(store: Store, failed: Sequence[Record]) -> list[Record]:
+    """The same records with `log`: the last lines of the log of each run's last attempt, or None."""
+    runs, attempts = tables.runs.c, tables.attempts.c
+    same = sa.and_(runs.run_id == attempts.run_id, runs.attempts == attempts.attempt)
+    wanted = runs.run_id.in_([run["run_id"] for run in failed])
+    with store.read() as connection:
+        query = sa.select(runs.run_id, attempts.log).join_from(tables.runs, tables.attempts, same).where(wanted)
+        logs = {run_id: log for run_id, log in connection.execute(query)}  # noqa: C416
+    return [{**run, "log": logs.get(run["run_id"])} for run in failed]
+
+
 def ended_badly(store: Store, sweeps: Sequence[str], causes: Sequence[str]) -> list[Record]:
     """Failed and lost runs of some sweeps, or of all; with `causes` those alone, and cancelled ones if it is one."""
     states = ["failed", "lost", *(["queued"] if "cancelled" in causes else [])]

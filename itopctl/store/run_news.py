@@ -11,7 +11,7 @@ from typing import Any
 
 from itopctl.store import GOES_ON, tables
 from itopctl.store.files import last_lines, read_json
-from itopctl.store.journal import LOG_LINES, read_journal
+from itopctl.store.journal import LOG_LINES, mark_at, read_journal
 from itopctl.store.locks import is_held, lock_holder
 from itopctl.store.rundir import RunDirectory
 
@@ -52,6 +52,7 @@ class RunNews:
     Attributes:
         row: its row in `runs`, or None where its config cannot be read.
         changed: whether `row` differs from what the database has.
+        unsaid: whether there is a result, and its attempt has not said yet that it finished.
         just_done: whether the run is finished, and was not when the database last heard of it.
         attempts: rows of `attempts` that are new or changed.
         evaluations, layers: rows to add to these tables.
@@ -71,7 +72,7 @@ class RunNews:
         self._touched: set[int] = set()
         config = (read_json(self.run.config) or {}).get("config")
         self.row = dict(earlier) if earlier else None
-        self.changed = self.just_done = False
+        self.changed = self.just_done = self.unsaid = False
         if isinstance(config, dict):  # what the run itself says goes before what a sweep says of it
             self.row = with_config(self.row or new_run_row(run.run_id, config), config)
         if self.row is None:
@@ -79,6 +80,8 @@ class RunNews:
         self._read_journal(self.row)
         self._read_result_and_lock(self.row)
         self._consider_job(self.row)
+        done, offset = self.row["state"] == "done", self.row["journal_offset"]  # of what is done nothing more is read
+        self.row["journal_mark"] = None if done or not offset else mark_at(self.run.journal, offset)
         self.just_done = self.row["state"] == "done" and (earlier is None or earlier["state"] != "done")
         self.row["attempts"] = max(self._known, default=0)
         self.changed = self.row != earlier
@@ -136,6 +139,7 @@ class RunNews:
         if held:
             return
         if result is not None:
+            self.unsaid = bool(self._open_attempts())
             for number in self._open_attempts():
                 if number == result.get("attempt", number):
                     self._set_attempt(number, state="done", cause="finished", ended_at=result.get("finished_at"))

@@ -94,6 +94,7 @@ runs = Table(
     Column("submitted_at", String),
     # Of the journal.
     Column("journal_offset", Large, nullable=False, default=0),
+    Column("journal_mark", String),  # of the bytes before that, to see that they are still the same
     Column("damaged_lines", Integer, nullable=False, default=0),
 )
 
@@ -182,7 +183,7 @@ ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
         (runs, JOB_COLUMNS),
         (attempts, ("git_commit", "git_dirty", "code", "submitted_code")),
     ),
-    3: ((attempts, ("log",)),),
+    3: ((runs, ("journal_mark",)), (attempts, ("log",))),
 }
 """Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""
 
