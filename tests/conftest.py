@@ -1,13 +1,18 @@
-"""A results folder with a real, finished sweep in it, made once for all tests that only look."""
+"""What is made once for all tests: a results folder with a real, finished sweep in it, and a PostgreSQL server."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import itopctl, write_spec
+from tests.store.postgres import Postgres, a_postgres, missing
+
+_NO_POSTGRES = "no PostgreSQL for the tests"
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,22 @@ def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> FinishedSweep:
     done = itopctl("sweep", spec, "--results", folder / "results")
     assert done.returncode == 0, done.stdout + done.stderr
     return FinishedSweep(spec, folder / "results", done.stdout)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server of the tests' own. Where it cannot be had the tests are skipped, or fail if they must run."""
+    lacking = missing()
+    if lacking is not None and os.environ.get("ITOPCTL_TEST_POSTGRES_REQUIRED"):
+        pytest.fail(f"{_NO_POSTGRES}: {lacking}", pytrace=False)
+    if lacking is not None:
+        pytest.skip(f"{_NO_POSTGRES}: {lacking}")
+    with a_postgres() as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out, and why."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_POSTGRES in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests skipped: {_NO_POSTGRES}: {missing()}")

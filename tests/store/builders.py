@@ -72,10 +72,10 @@ class Lab:
     store: Store
 
     @classmethod
-    def at(cls, path: Path) -> Lab:
+    def at(cls, path: Path, url: str | None = None) -> Lab:
         results = Results(path)
         results.runs.mkdir(parents=True, exist_ok=True)
-        return cls(results, open_store(results.database))
+        return cls(results, open_store(results.database, url))
 
     def sweep(self, name: str, points: dict[str, dict[str, Any]]) -> None:
         """Write a sweep's manifest."""
@@ -153,7 +153,7 @@ class Lab:
         return contents(self.store)
 
     def rebuilt(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All rows of a database made anew from the folders alone."""
+        """All rows of a database made anew from the folders alone: SQLite's, whatever holds this lab's own."""
         path = self.results.path / "rebuilt.db"
         path.unlink(missing_ok=True)
         store = open_store(path)
@@ -165,10 +165,11 @@ class Lab:
 
 
 def contents(store: Store) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of all tables, in the order of their keys."""
+    """All rows of all tables, in the order of their keys, which is not left to the database."""
     found = {}
     with store.read() as connection:
         for table in tables.metadata.sorted_tables:
-            rows = connection.execute(sa.select(table).order_by(*table.primary_key.columns))
-            found[table.name] = [tuple(row) for row in rows]
+            rows = connection.execute(sa.select(*table.primary_key.columns, table)).all()
+            keys = len(table.primary_key.columns)
+            found[table.name] = [tuple(row[keys:]) for row in sorted(rows, key=lambda row: tuple(row[:keys]))]
     return found

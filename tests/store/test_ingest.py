@@ -22,7 +22,8 @@ def evaluations(lab: Lab, id_: str) -> list[tuple[Any, ...]]:
     table = tables.evaluations
     with lab.store.read() as connection:
         query = sa.select(table.c.kind, table.c.step, table.c.attempt, table.c.test_accuracy, table.c.replaced)
-        return [tuple(row) for row in connection.execute(query.where(table.c.run_id == id_).order_by(table.c.step))]
+        query = query.where(table.c.run_id == id_).order_by(table.c.step, table.c.kind)
+        return [tuple(row) for row in connection.execute(query)]
 
 
 def furnished(lab: Lab) -> None:
@@ -358,13 +359,13 @@ def test_a_journal_that_was_begun_anew_is_read_from_its_start(lab: Lab) -> None:
     assert lab.row(A)["state"] == "failed"
 
 
-def test_a_finished_run_whose_folder_was_deleted_is_queued_again(lab: Lab) -> None:
-    lab.sweep("one", {A: config()})
-    run = lab.done(A)
-    assert lab.row(A)["state"] == "done"
+def test_a_finished_run_whose_folder_was_deleted_is_queued_again(own_lab: Lab) -> None:
+    own_lab.sweep("one", {A: config()})
+    run = own_lab.done(A)
+    assert own_lab.row(A)["state"] == "done"
     shutil.rmtree(run.path)
-    lab.ingest()
-    assert lab.rebuilt() == lab.everything()
+    own_lab.ingest()
+    assert own_lab.rebuilt() == own_lab.everything()
 
 
 # Sweeps -----------------------------------------------------------------------------------------------------

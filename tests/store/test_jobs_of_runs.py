@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,16 +135,17 @@ def test_a_finished_run_stays_done_whatever_becomes_of_its_job(swept: Lab) -> No
         assert state(swept) == ("done", "finished", None)
 
 
-def test_a_run_whose_folder_was_deleted_while_its_job_waits_is_pending(swept: Lab) -> None:
-    swept.submitted("one-x", (ID,), attempts={ID: 1}, created_at=at(2))
-    run = swept.failed(ID)
-    assert state(swept)[0] == "pending"
+def test_a_run_whose_folder_was_deleted_while_its_job_waits_is_pending(own_lab: Lab) -> None:
+    own_lab.sweep("one", {ID: builders.config()})
+    own_lab.submitted("one-x", (ID,), attempts={ID: 1}, created_at=at(2))
+    run = own_lab.failed(ID)
+    assert state(own_lab)[0] == "pending"
     for path in run.path.iterdir():
         path.unlink()
     run.path.rmdir()
-    swept.ingest()
-    assert state(swept)[0] == "pending"
-    assert swept.attempts(ID) == []
+    own_lab.ingest()
+    assert state(own_lab)[0] == "pending"
+    assert own_lab.attempts(ID) == []
 
 
 def test_a_run_that_no_manifest_names_any_more_is_known_by_its_submission(lab: Lab) -> None:
@@ -158,9 +160,7 @@ def test_a_run_that_no_manifest_names_any_more_is_known_by_its_submission(lab: L
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_the_newest_submission_of_a_run_counts_whatever_is_read_first(tmp_path: Path, order: tuple[int, ...]) -> None:
-    lab = Lab(Results(tmp_path), Store("sqlite://"))
-    lab.results.runs.mkdir()
+def test_the_newest_submission_of_a_run_counts_whatever_is_read_first(lab: Lab, order: tuple[int, ...]) -> None:
     lab.sweep("one", {ID: builders.config()})
     for second in order:
         submission = lab.submitted(f"one-{second}", (ID,), created_at=at(second))
@@ -209,31 +209,49 @@ def everything(lab: Lab) -> dict[str, Any]:
     return lab.everything()
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
-@given(st.lists(STEPS, min_size=1, max_size=9), st.booleans())
+def empty(store: Store) -> None:
+    with store.write() as connection:
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.meta:
+                connection.execute(sa.delete(table))
+
+
+def carry_out(lab: Lab, steps: list[tuple[Any, ...]]) -> None:
+    made: list[Submission] = []
+    tries = 0
+    for second, (what, *how) in enumerate(steps):
+        if what == "submit":
+            made.append(lab.submitted(f"one-{second}", (ID,), created_at=at(second), attempts={ID: tries}))
+            submissions.save(replace(made[-1], state=replace(made[-1].state, job_id=str(70 + second))))
+            made[-1] = submissions.load(made[-1].directory) or made[-1]
+        elif what == "job" and made and not made[-1].state.over:
+            made[-1] = saved(made[-1], phase=how[0], cause=how[1], message=f"at {second}")
+        elif what == "attempt":
+            by_job = how[0] and made and not made[-1].state.over
+            attempt(lab, ID, made[-1].id_of(0) if by_job else None, how[1])
+            tries += 1
+        elif what == "look":
+            lab.ingest()
+
+
 def test_whatever_happened_a_database_made_anew_says_what_the_old_one_does(
-    steps: list[tuple[Any, ...]], finishes: bool
+    kind: str, new_url: Callable[[], str]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        lab = Lab(Results(Path(folder)), Store("sqlite://"))
-        lab.results.runs.mkdir()
-        lab.sweep("one", {ID: builders.config()})
-        made: list[Submission] = []
-        tries = 0
-        for second, (what, *how) in enumerate(steps):
-            if what == "submit":
-                made.append(lab.submitted(f"one-{second}", (ID,), created_at=at(second), attempts={ID: tries}))
-                submissions.save(replace(made[-1], state=replace(made[-1].state, job_id=str(70 + second))))
-                made[-1] = submissions.load(made[-1].directory) or made[-1]
-            elif what == "job" and made and not made[-1].state.over:
-                made[-1] = saved(made[-1], phase=how[0], cause=how[1], message=f"at {second}")
-            elif what == "attempt":
-                by_job = how[0] and made and not made[-1].state.over
-                attempt(lab, ID, made[-1].id_of(0) if by_job else None, how[1])
-                tries += 1
-            elif what == "look":
-                lab.ingest()
-        if finishes:
-            lab.done(ID)
-        assert everything(lab) == everything(Lab(lab.results, Store("sqlite://")))
+    store, anew = (Store("sqlite://" if kind == "sqlite" else new_url()) for _ in range(2))
+
+    @settings(derandomize=True, deadline=None, max_examples=60)
+    @given(st.lists(STEPS, min_size=1, max_size=9), st.booleans())
+    def they_agree(steps: list[tuple[Any, ...]], finishes: bool) -> None:
+        for each in (store, anew):
+            empty(each)
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fsync", lambda handle: None)
+            lab = Lab(Results(Path(folder)), store)
+            lab.results.runs.mkdir()
+            lab.sweep("one", {ID: builders.config()})
+            carry_out(lab, steps)
+            if finishes:
+                lab.done(ID)
+            assert everything(lab) == everything(Lab(lab.results, anew))
+
+    they_agree()

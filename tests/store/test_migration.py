@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from itopctl.store import tables
-from itopctl.store.database import Store, open_store, upsert
+from itopctl.store.database import Store, upsert
 from itopctl.store.ingest import ingest
 from itopctl.store.queries import run_details, select_runs, sweep_summaries
 from tests.store import builders
 from tests.store.builders import Lab, contents, run_id
 
-# The tables as version 1 made them, column by column.
+# The tables as version 1 made them, column by column; LARGE are integers of eight bytes.
 VERSION_1 = """
 CREATE TABLE meta ("key" VARCHAR NOT NULL, value VARCHAR NOT NULL, PRIMARY KEY ("key"));
 CREATE TABLE sweeps (
@@ -31,29 +33,29 @@ CREATE INDEX sweep_runs_by_position ON sweep_runs (sweep, position);
 CREATE TABLE runs (
     run_id VARCHAR NOT NULL, state VARCHAR NOT NULL, cause VARCHAR, message VARCHAR, attempts INTEGER NOT NULL,
     dataset VARCHAR, model VARCHAR, method VARCHAR, growth VARCHAR, "drop" VARCHAR, allocation VARCHAR, sparsity FLOAT,
-    density FLOAT, update_interval INTEGER, drop_fraction FLOAT, seed INTEGER, epochs INTEGER, config JSON NOT NULL,
-    step INTEGER, epoch FLOAT, total_steps INTEGER, total_epochs INTEGER, current_test_accuracy FLOAT,
+    density FLOAT, update_interval LARGE, drop_fraction FLOAT, seed LARGE, epochs INTEGER, config JSON NOT NULL,
+    step LARGE, epoch FLOAT, total_steps LARGE, total_epochs INTEGER, current_test_accuracy FLOAT,
     current_exploration_rate FLOAT, test_accuracy FLOAT, test_accuracy_at_best_validation FLOAT,
     validation_accuracy FLOAT, best_validation_accuracy FLOAT, best_epoch INTEGER, exploration_rate FLOAT,
     exploration_rate_at_best_validation FLOAT, final_density FLOAT, train_loss FLOAT, train_flops_ratio FLOAT,
-    inference_flops_ratio FLOAT, topology_updates INTEGER, steps INTEGER, steps_per_second FLOAT, wall_seconds FLOAT,
-    peak_memory_bytes INTEGER, journal_offset INTEGER NOT NULL, damaged_lines INTEGER NOT NULL, PRIMARY KEY (run_id)
+    inference_flops_ratio FLOAT, topology_updates INTEGER, steps LARGE, steps_per_second FLOAT, wall_seconds FLOAT,
+    peak_memory_bytes LARGE, journal_offset LARGE NOT NULL, damaged_lines INTEGER NOT NULL, PRIMARY KEY (run_id)
 );
 CREATE INDEX ix_runs_state ON runs (state);
 CREATE TABLE attempts (
     run_id VARCHAR NOT NULL, attempt INTEGER NOT NULL, scheduler VARCHAR, job_id VARCHAR, host VARCHAR, pid INTEGER,
     started_at VARCHAR, ended_at VARCHAR, state VARCHAR NOT NULL, cause VARCHAR, message VARCHAR,
-    resumed_from_step INTEGER, PRIMARY KEY (run_id, attempt)
+    resumed_from_step LARGE, PRIMARY KEY (run_id, attempt)
 );
 CREATE TABLE evaluations (
-    run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, step INTEGER NOT NULL, epoch FLOAT, attempt INTEGER,
+    run_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, step LARGE NOT NULL, epoch FLOAT, attempt INTEGER,
     train_loss FLOAT, validation_accuracy FLOAT, test_accuracy FLOAT, exploration_rate FLOAT, density FLOAT,
-    drop_fraction FLOAT, lr FLOAT, replaced INTEGER, moved INTEGER, new INTEGER, skipped BOOLEAN, wall_seconds FLOAT,
+    drop_fraction FLOAT, lr FLOAT, replaced LARGE, moved LARGE, new LARGE, skipped BOOLEAN, wall_seconds FLOAT,
     PRIMARY KEY (run_id, kind, step)
 );
 CREATE TABLE layers (
     run_id VARCHAR NOT NULL, position INTEGER NOT NULL, name VARCHAR NOT NULL, shape JSON NOT NULL,
-    size INTEGER NOT NULL, active INTEGER NOT NULL, density FLOAT NOT NULL, exploration_rate FLOAT NOT NULL,
+    size LARGE NOT NULL, active LARGE NOT NULL, density FLOAT NOT NULL, exploration_rate FLOAT NOT NULL,
     PRIMARY KEY (run_id, position)
 );
 INSERT INTO meta VALUES ('schema_version', '1');
@@ -61,58 +63,88 @@ INSERT INTO meta VALUES ('schema_version', '1');
 DONE, FAILED, QUEUED = (run_id(number) for number in range(3))
 
 
-def columns(path: Path) -> dict[str, set[str]]:
-    """Columns of every table."""
-    engine = sa.create_engine(f"sqlite:///{path}")
+@dataclass(frozen=True)
+class Old:
+    """A database as version 1 had it, and the results folder that it indexes."""
+
+    url: str
+    folder: Path
+
+    def open(self) -> Store:
+        return Store(self.url)
+
+    def lab(self) -> Lab:
+        return Lab.at(self.folder, self.url)
+
+    def columns(self) -> dict[str, set[str]]:
+        """Columns of every table."""
+        engine = sa.create_engine(self.url)
+        inspector = sa.inspect(engine)
+        found = {name: {c["name"] for c in inspector.get_columns(name)} for name in inspector.get_table_names()}
+        engine.dispose()
+        return found
+
+
+def built(url: str) -> dict[str, Any]:
+    """Columns with types, keys and indexes of every table."""
+    engine = sa.create_engine(url)
     inspector = sa.inspect(engine)
-    found = {name: {column["name"] for column in inspector.get_columns(name)} for name in inspector.get_table_names()}
+    found = {
+        name: {
+            "columns": {c["name"]: (str(c["type"]), c["nullable"]) for c in inspector.get_columns(name)},
+            "key": inspector.get_pk_constraint(name)["constrained_columns"],
+            "indexes": {i["name"]: i["column_names"] for i in inspector.get_indexes(name)},
+        }
+        for name in inspector.get_table_names()
+    }
     engine.dispose()
     return found
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A results folder with a finished, a failed and a queued run."""
-    lab = Lab.at(tmp_path / "my results")
-    lab.sweep("one", {id_: builders.config() for id_ in (DONE, FAILED, QUEUED)})
-    lab.done(DONE)
-    lab.failed(FAILED)
-    lab.ingest()
-    lab.store.close()
-    return lab.results.path
+def old(kind: str, store_url: str, own_lab: Lab) -> Old:
+    """With every row that version 1 would have of a finished, a failed and a queued run."""
+    own_lab.sweep("one", {id_: builders.config() for id_ in (DONE, FAILED, QUEUED)})
+    own_lab.done(DONE)
+    own_lab.failed(FAILED)
+    own_lab.ingest()
+    made = Old(store_url, own_lab.results.path)
+    engine = sa.create_engine(store_url)
+    with engine.begin() as connection:
+        for statement in VERSION_1.replace("LARGE", "INTEGER" if kind == "sqlite" else "BIGINT").split(";\n")[:-1]:
+            connection.exec_driver_sql(statement)
+    there = made.columns()
+    with own_lab.store.read() as today, engine.begin() as connection:
+        for table in tables.metadata.sorted_tables:
+            kept = [column for column in table.columns if column.name in there.get(table.name, ())]
+            if kept and table is not tables.meta:
+                rows = today.execute(sa.select(*kept)).mappings()
+                connection.execute(sa.insert(table), [dict(row) for row in rows])
+    engine.dispose()
+    return made
 
 
-@pytest.fixture
-def old(folder: Path) -> Path:
-    """Its database as version 1 had it, with every row."""
-    new, path = folder / "itop.db", folder / "old.db"
-    connection = sqlite3.connect(path)
-    connection.executescript(VERSION_1)
-    connection.execute(f"ATTACH DATABASE '{new}' AS new")
-    for table, names in columns(path).items():
-        if table != "meta":
-            listed = ", ".join(f'"{name}"' for name in sorted(names))
-            connection.execute(f"INSERT INTO main.{table} ({listed}) SELECT {listed} FROM new.{table}")
-    connection.commit()
-    connection.close()
-    path.replace(new)
-    return new
+def test_version_1_is_what_its_tables_were(old: Old) -> None:
+    assert old.columns()["runs"] == {c.name for c in tables.runs.columns} - set(tables.JOB_COLUMNS)
+    assert "submissions" not in old.columns()
 
 
-def test_version_1_is_what_its_tables_were(old: Path) -> None:
-    assert columns(old)["runs"] == {c.name for c in tables.runs.columns} - set(tables.JOB_COLUMNS)
-    assert "submissions" not in columns(old)
-
-
-def test_an_old_database_gets_every_table_and_column_and_the_new_version(old: Path) -> None:
-    open_store(old).close()
-    assert columns(old) == {name: {c.name for c in table.columns} for name, table in tables.metadata.tables.items()}
-    with open_store(old).read() as connection:
+def test_an_old_database_gets_every_table_and_column_and_the_new_version(old: Old) -> None:
+    old.open().close()
+    assert old.columns() == {name: {c.name for c in table.columns} for name, table in tables.metadata.tables.items()}
+    with old.open().read() as connection:
         assert connection.execute(sa.select(tables.meta)).all() == [("schema_version", str(tables.SCHEMA_VERSION))]
 
 
-def test_what_was_in_it_stays_and_is_what_a_database_made_anew_would_say(old: Path) -> None:
-    lab = Lab.at(old.parent)
+def test_a_database_that_was_brought_forward_is_built_as_a_new_one_is(old: Old, new_url: Callable[[], str]) -> None:
+    new = new_url()
+    for url in (old.url, new):
+        Store(url).close()
+    assert built(old.url) == built(new)
+
+
+def test_what_was_in_it_stays_and_is_what_a_database_made_anew_would_say(old: Old) -> None:
+    lab = old.lab()
     kept = contents(lab.store)
     assert len(kept["runs"]) == 3 and len(kept["attempts"]) == 2 and kept["evaluations"] and kept["layers"]
     lab.ingest()
@@ -120,8 +152,8 @@ def test_what_was_in_it_stays_and_is_what_a_database_made_anew_would_say(old: Pa
     assert lab.rebuilt() == contents(lab.store)
 
 
-def test_an_old_database_can_be_asked_and_written_to_at_once(old: Path) -> None:
-    lab = Lab.at(old.parent)
+def test_an_old_database_can_be_asked_and_written_to_at_once(old: Old) -> None:
+    lab = old.lab()
     (summary,) = sweep_summaries(lab.store)
     assert {state: summary[state] for state in ("done", "failed", "queued")} == {"done": 1, "failed": 1, "queued": 1}
     assert len(select_runs(lab.store)) == 3
@@ -130,32 +162,32 @@ def test_an_old_database_can_be_asked_and_written_to_at_once(old: Path) -> None:
     assert lab.row(QUEUED)["state"] == "pending"
 
 
-def test_opening_it_again_changes_nothing(old: Path) -> None:
-    open_store(old).close()
-    before = contents(open_store(old))
-    assert contents(open_store(old)) == before
+def test_opening_it_again_changes_nothing(old: Old) -> None:
+    old.open().close()
+    before = contents(old.open())
+    assert contents(old.open()) == before
 
 
-def test_several_that_open_it_at_once_bring_it_forward_once(old: Path) -> None:
+def test_several_that_open_it_at_once_bring_it_forward_once(old: Old) -> None:
     with ThreadPoolExecutor(6) as pool:
-        stores = list(pool.map(lambda _: open_store(old), range(6)))
+        stores = list(pool.map(lambda _: old.open(), range(6)))
     first, *others = (contents(store) for store in stores)
     assert all(other == first for other in others)
 
 
-def test_a_migration_that_fails_leaves_the_old_database_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = columns(old)
+def test_a_migration_that_fails_leaves_the_old_database_as_it_was(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = old.columns()
     broken = {2: (*tables.ADDED[2], (tables.attempts, ("host",)))}  # a column that is there already
     monkeypatch.setattr(tables, "ADDED", {**tables.ADDED, **broken})
-    with pytest.raises(Exception, match="duplicate column name"):
-        open_store(old)
-    assert columns(old) == before
+    with pytest.raises(Exception, match=r"duplicate column name|already exists"):
+        old.open()
+    assert old.columns() == before
     monkeypatch.undo()
-    assert contents(open_store(old))["meta"] == [("schema_version", str(tables.SCHEMA_VERSION))]
+    assert contents(old.open())["meta"] == [("schema_version", str(tables.SCHEMA_VERSION))]
 
 
-def test_every_column_that_version_1_lacks_is_named_with_the_version_that_brought_it(old: Path) -> None:
-    there = columns(old)
+def test_every_column_that_version_1_lacks_is_named_with_the_version_that_brought_it(old: Old) -> None:
+    there = old.columns()
     added = {(table.name, name) for parts in tables.ADDED.values() for table, names in parts for name in names}
     wanted = {(t.name, c.name) for t in tables.metadata.tables.values() if t.name in there for c in t.columns}
     assert wanted - {(table, name) for table, names in there.items() for name in names} == added

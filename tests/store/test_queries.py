@@ -219,9 +219,9 @@ def test_the_details_of_a_run_hold_its_history_in_order(filled: Lab) -> None:
     assert "journal_offset" not in details
 
 
-def test_ten_thousand_finished_runs_are_summed_up_in_a_moment(lab: Lab) -> None:
+def test_ten_thousand_finished_runs_are_summed_up_in_a_moment(own_lab: Lab) -> None:
     empty = dict.fromkeys(column.name for column in tables.runs.columns)
-    with lab.store.write() as connection:
+    with own_lab.store.write() as connection:
         upsert(
             connection,
             tables.runs,
@@ -234,6 +234,6 @@ def test_ten_thousand_finished_runs_are_summed_up_in_a_moment(lab: Lab) -> None:
         members = ({"sweep": "one", "run_id": run_id(n), "position": n} for n in range(10_000))
         upsert(connection, tables.sweep_runs, members)
     start = time.perf_counter()
-    (summary,) = sweep_summaries(lab.store)
+    (summary,) = sweep_summaries(own_lab.store)
     assert summary["total"] == summary["done"] == 10_000
     assert time.perf_counter() - start < 0.5

@@ -24,6 +24,12 @@ from tests.store.builders import Lab, run_id
 A, B, C = (run_id(number) for number in range(3))
 
 
+@pytest.fixture
+def lab(own_lab: Lab) -> Lab:
+    """What is tested here are files; the store does not matter."""
+    return own_lab
+
+
 def test_what_is_recorded_reads_back(lab: Lab) -> None:
     submission = lab.submitted("one-x", (A, B), (C,), attempts={A: 2}, options={"mem": "1G"}, throttle=3)
     assert load(submission.directory) == submission
