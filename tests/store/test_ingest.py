@@ -92,12 +92,35 @@ def test_a_journal_cut_in_the_middle_of_a_line_is_taken_up_where_it_was_left(lab
     assert lab.rebuilt() == lab.everything()
 
 
+@pytest.mark.parametrize("longer", [False, True])
+def test_a_journal_that_is_not_the_one_that_was_read_is_read_from_its_beginning(lab: Lab, longer: bool) -> None:
+    run, journal = lab.begun(A)
+    for epoch in range(3, 9):
+        journal.write("evaluated", evaluated(epoch))
+    journal.close()
+    lab.ingest()
+    before = run.journal.stat().st_size
+    run.journal.unlink()  # a power cut took its end, say, and the run went on before anybody looked
+    journal = JournalWriter(run.journal)
+    journal.write("started", {**STARTED, "host": "there"})
+    for epoch in range(1, 20 if longer else 3):
+        journal.write("evaluated", evaluated(epoch, test_accuracy=0.5))
+    journal.close()
+    assert (run.journal.stat().st_size > before) == longer
+    lab.ingest()
+    assert [attempt["host"] for attempt in lab.attempts(A)] == ["there"]
+    assert {accuracy for _, _, _, accuracy, _ in evaluations(lab, A)} == {0.5}
+    assert lab.row(A)["damaged_lines"] == 0
+    assert lab.rebuilt() == lab.everything()
+
+
 def test_only_the_new_part_of_a_journal_is_read(lab: Lab) -> None:
     run, journal = lab.begun(A)
     lab.ingest()
     assert lab.row(A)["journal_offset"] == run.journal.stat().st_size
     raw = run.journal.read_bytes()
-    run.journal.write_bytes(b"x" * (len(raw) - 1) + b"\n")  # what was read once does not matter any more
+    assert len(raw) > 700
+    run.journal.write_bytes(b"x" * 99 + b"\n" + raw[100:])  # what was read once, and is not the last, does not matter
     journal.write("evaluated", evaluated(3))
     journal.close()
     row = lab.row(A)

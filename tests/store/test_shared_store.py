@@ -11,7 +11,7 @@ import pytest
 from itopctl.store.database import open_store
 from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter
-from itopctl.store.queries import run_states, select_runs, sweep_names
+from itopctl.store.queries import attempt_counts, run_states, select_runs, sweep_names
 from itopctl.store.rundir import Results
 from tests.store.builders import STARTED, Lab, config, evaluated, result, run_id
 
@@ -104,3 +104,16 @@ def test_a_run_that_failed_in_one_folder_and_succeeds_in_another_is_done(ours: L
     assert (row["state"], row["test_accuracy"], row["damaged_lines"]) == ("done", 0.95, 0)
     ours.ingest()
     assert states(ours) == {A: "done"}
+
+
+def test_journals_of_one_run_in_two_folders_are_not_read_as_one(ours: Lab, theirs: Lab) -> None:
+    """Each is read from where that journal was left, not from where the other was."""
+    ours.failed(A, message="ours is the longer story by far, since it says so much about what became of it")
+    ours.ingest()
+    theirs.failed(A, message="theirs")
+    for _ in range(2):
+        theirs.ingest()
+        ours.ingest()
+    assert ours.row(A)["damaged_lines"] == 0
+    assert states(ours) == {A: "failed"}
+    assert attempt_counts(ours.store, [A]) == {A: 1}
