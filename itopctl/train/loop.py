@@ -31,7 +31,7 @@ from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
 from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
 from itopctl.train.ranks import ALONE, Rank
-from itopctl.train.setup import choose_device, rules_of, seed_everything, seed_step
+from itopctl.train.setup import choose_device, rules_of, seed_everything, seed_measurement, seed_step
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its fields; `step` and `epoch` are always among them."""
@@ -366,10 +366,19 @@ class Training:
         if self.last_evaluation is None or self.last_evaluation.step != self.progress.step:
             began = time.perf_counter()
             # Where several processes train, the others wait for what the first measures.
-            mine = evaluate(self.network, self.data) if self.rank.leads else (None, 0.0)
+            mine = self._measure() if self.rank.leads else (None, 0.0)
             self.last_evaluation = Evaluation(self.progress.step, *self.rank.first(mine))
             self.evaluation_seconds += time.perf_counter() - began
         return self.last_evaluation
+
+    def _measure(self) -> tuple[float | None, float]:
+        """Validation and test accuracy. What a model draws for it follows from the step, and nothing after it does."""
+        before = random_states(self.device)
+        seed_measurement(self.config.seed, self.progress.step)
+        try:
+            return evaluate(self.network, self.data)
+        finally:
+            set_random_states(before, self.device)
 
     def _position(self) -> dict[str, Any]:
         step = self.progress.step

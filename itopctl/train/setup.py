@@ -53,6 +53,11 @@ def seed_step(seed: int, step: int, rank: Rank) -> None:
     torch.manual_seed(keyed_generator("step", seed, step, rank.index).initial_seed())
 
 
+def seed_measurement(seed: int, step: int) -> None:
+    """Seed what a model draws where it is measured after a step, however often that is done."""
+    seed_everything(keyed_generator("measurement", seed, step).initial_seed() % 2**32)
+
+
 def be_deterministic(threads: int) -> None:
     """Settings of the process under which the same run gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
