@@ -54,14 +54,14 @@ class Zygote:
         """Call `module:function` in a child. Arguments and what it returns are plain data.
 
         Raises:
-            AssertionError: it raised, ended by something else than SIGKILL or did not end.
+            AssertionError: it raised, was ended by something else than SIGKILL or SIGALRM, or did not end.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps({"function": function, "arguments": arguments}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         assert answer["error"] is None, answer["error"]
-        assert answer["signal"] in (0, signal.SIGKILL), answer
+        assert answer["signal"] in (0, signal.SIGKILL, signal.SIGALRM), answer
         return Fate(answer["signal"], answer["value"])
 
     def close(self) -> None:
@@ -72,9 +72,9 @@ class Zygote:
 
 def _serve() -> None:
     from itopctl.train.setup import be_deterministic
-    from tests.faults import trials  # all that its functions need is imported before the first fork
 
-    assert trials.CONFIG is not None
+    for module in ("trials", "submitting", "ingesting"):  # all that they need is imported before the first fork
+        importlib.import_module(f"tests.faults.{module}")
     be_deterministic(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what children print is no answer
