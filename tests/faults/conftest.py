@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.faults import trials
-from tests.faults.zygote import Zygote
+pytest.register_assert_rewrite("tests.faults.trials", "tests.faults.typed", "tests.faults.submitting")
+
+from itopctl.store.rundir import Results  # noqa: E402
+from tests.dispatch.fake_slurm import FakeSlurm  # noqa: E402
+from tests.dispatch.told import on_local_disk  # noqa: E402
+from tests.faults import trials  # noqa: E402
+from tests.faults.submitting import Site  # noqa: E402
+from tests.faults.zygote import Zygote  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +31,19 @@ def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tri
     assert fate.value["state"] == "done", fate
     lab.ingest()
     return trials.Undisturbed(trials.numbers(lab), fate.value["changes"])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Makes a pretended SLURM, on the PATH, and a results folder."""
+
+    def make(name: object) -> tuple[FakeSlurm, Results]:
+        monkeypatch.undo()  # the one before
+        on_local_disk(monkeypatch)
+        folder = tmp_path / str(name)
+        fake = FakeSlurm.installed(folder / "fake", monkeypatch)
+        results = Results(folder / "results")
+        results.runs.mkdir(parents=True)
+        return fake, results
+
+    return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from itopctl.plan import PlannedSweep, make_plan
 from itopctl.spec.expand import expand
 from itopctl.spec.reading import read_text
 from itopctl.spec.sweep import parse_sweep
+from itopctl.store import files
 from itopctl.store.database import open_store
+from itopctl.store.files import Change, read_json
 from itopctl.store.ingest import ingest
 from itopctl.store.rundir import Results
 from tests.faults.submitting import prepare
@@ -27,15 +30,25 @@ grid: {seed: 3}
 """
 
 
-def write_records(results: str, kill_at: int | None = None, torn: bool = False) -> list[str]:
-    """Write what a sweep leaves before anything starts; returns the kinds of the changes made."""
+def write_records(results: str, kill_at: int | None = None, torn: bool = False, record: str | None = None) -> list[str]:
+    """Write what a sweep leaves before anything starts; returns the kinds of the changes made.
+
+    Args:
+        results: the results folder.
+        kill_at, torn: as in `prepare`.
+        record: file for a list of all changes.
+    """
     kinds = prepare({}, kill_at, torn)
+    changes: list[Change] = []
+    files.watchers.append(changes.append)
     folder = Results(Path(results))
     spec = parse_sweep(read_text(SPEC, "records.yaml"))
     planned = PlannedSweep(spec, expand(spec))
     SweepRecords(folder, make_plan([planned], {}), []).write()
     for id_, config in planned.expansion.runs.items():
         record_config(folder, id_, config)
+    if record is not None:
+        Path(record).write_bytes(pickle.dumps(changes))
     return kinds
 
 
@@ -67,6 +80,16 @@ def take_in(results: str, database: str, kill_at: int | None = None, seconds: fl
     signal.setitimer(signal.ITIMER_REAL, 0)
     store.close()
     return moments
+
+
+def records_in(results: Results) -> dict[str, Any]:
+    """Every file of the records, without times; {} for one that is not whole."""
+    found = {str(path.relative_to(results.path)): read_json(path) or {} for path in results.path.rglob("*.json")}
+    return {
+        name: {key: value for key, value in content.items() if key not in ("created_at", "updated_at")}
+        for name, content in found.items()
+        if not Path(name).name.startswith(".")
+    }
 
 
 def worked_in(path: Path) -> Lab:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import submitit  # noqa: F401  what commands import when they need it
 
 from itopctl.cli import cluster, sweep  # noqa: F401
 from itopctl.dispatch.cancel import carry_out, plan_cancellation
-from itopctl.dispatch.reconcile import reconcile
+from itopctl.dispatch.reconcile import GRACE_SECONDS, reconcile
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import Code
 from itopctl.dispatch.submit import Order, Submitter
@@ -18,8 +20,9 @@ from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.store import files
+from itopctl.store.files import Change
 from itopctl.store.rundir import Results
-from itopctl.store.submissions import SubmissionDirectory, load_request
+from itopctl.store.submissions import SubmissionDirectory, live_submissions, load_request
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.dispatch.fake_slurm_commands import ENDED
 from tests.dispatch.told import ToldScheduler, seen
@@ -31,6 +34,9 @@ CONFIGS: dict[str, RunConfig] = {run_id(config): config for config in (run_confi
 RUNS = tuple(CONFIGS)
 FIRST = 2
 """So many of the runs go before the others: an array of their own."""
+
+Site = Callable[[object], tuple[FakeSlurm, Results]]
+"""Makes a pretended SLURM and a results folder, under a name."""
 
 
 def submit_here(results: Results) -> None:
@@ -48,6 +54,19 @@ def submit(results: str, environment: dict[str, str], kill_at: int | None = None
     kinds = prepare(environment, kill_at, torn)
     submit_here(Results(Path(results)))
     return kinds
+
+
+def submit_and_record(results: str, environment: dict[str, str], record: str) -> None:
+    """Submit; a list of all changes goes into a file, each with what SLURM knew before it, and what it knew at last."""
+    prepare(environment, None, False)
+    told: list[tuple[Change | None, str]] = []
+
+    def slurm_knows() -> str:
+        return Path(environment["FAKE_SLURM"], "state.json").read_text()
+
+    files.watchers.append(lambda change: told.append((change, slurm_knows())))
+    submit_here(Results(Path(results)))
+    Path(record).write_bytes(pickle.dumps([*told, (None, slurm_knows())]))
 
 
 def cancel(results: str, environment: dict[str, str], kill_at: int | None = None, torn: bool = False) -> list[str]:
@@ -113,3 +132,21 @@ def jobs_of_runs(fake: FakeSlurm, results: Results) -> dict[str, list[str]]:
             for run in request.jobs[int(index)] if task["word"] not in ENDED else ():
                 found.setdefault(run, []).append(f"{array}_{index}")
     return found
+
+
+def go_on(fake: FakeSlurm, results: Results, look_first: bool) -> None:
+    """Submit and look, again and again, until it is known what became of everything; nothing is ever doubled."""
+
+    def submits() -> None:
+        submit_here(results)
+        assert all(len(jobs) == 1 for jobs in jobs_of_runs(fake, results).values())
+
+    if not look_first:
+        submits()
+    for at in (0.0, GRACE_SECONDS + 1):
+        reconcile(results, Slurm(), lambda at=at: at)
+        submits()
+    jobs = jobs_of_runs(fake, results)
+    assert sorted(jobs) == sorted(RUNS)
+    known = {run: f"{one.id_of(one.index_of(run))}" for one in live_submissions(results) for run in one.live_runs}
+    assert known == {run: job for run, (job,) in jobs.items()}, "each is known, and under its id"

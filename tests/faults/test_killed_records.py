@@ -6,30 +6,17 @@ import random
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from itopctl.store.database import open_store
-from itopctl.store.files import read_json
-from itopctl.store.rundir import Results
 from tests.dispatch.told import lab_at
-from tests.faults.ingesting import more_work, worked_in
+from tests.faults.ingesting import more_work, records_in, worked_in
 from tests.faults.trials import without_stamps
 from tests.faults.zygote import Zygote
 from tests.store.builders import Lab, contents
 
 WRITE, TAKE_IN = "tests.faults.ingesting:write_records", "tests.faults.ingesting:take_in"
-
-
-def records_in(results: Results) -> dict[str, Any]:
-    """Every file of the records, without times."""
-    found = {str(path.relative_to(results.path)): read_json(path) or {} for path in results.path.rglob("*.json")}
-    return {
-        name: {key: value for key, value in content.items() if key not in ("created_at", "updated_at")}
-        for name, content in found.items()
-        if "/." not in name
-    }
 
 
 def test_records_whose_writer_was_killed_are_made_whole_by_the_next(zygote: Zygote, tmp_path: Path) -> None:

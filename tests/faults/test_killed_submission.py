@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from itopctl.store.rundir import Results
 from itopctl.store.submissions import live_submissions
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.dispatch.told import begins, lab_at, on_local_disk
-from tests.faults.submitting import FIRST, RUNS, jobs_of_runs, kill_around_sbatch, submit_here
+from tests.faults.submitting import FIRST, RUNS, Site, go_on, jobs_of_runs, kill_around_sbatch, submit_here
 from tests.faults.trials import rows
 from tests.faults.zygote import Fate, Zygote
 from tests.helpers import write_spec
@@ -25,42 +24,6 @@ from tests.store.builders import Lab, run_id
 
 HERE = "tests.faults.submitting"
 SUBMIT, LOOK = f"{HERE}:submit", f"{HERE}:look"
-
-Site = Callable[[object], tuple[FakeSlurm, Results]]
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Makes a pretended SLURM, on the PATH, and a results folder."""
-
-    def make(name: object) -> tuple[FakeSlurm, Results]:
-        monkeypatch.undo()  # the one before
-        on_local_disk(monkeypatch)
-        folder = tmp_path / str(name)
-        fake = FakeSlurm.installed(folder / "fake", monkeypatch)
-        results = Results(folder / "results")
-        results.runs.mkdir(parents=True)
-        return fake, results
-
-    return make
-
-
-def go_on(fake: FakeSlurm, results: Results, look_first: bool) -> None:
-    """Submit and look, again and again, until it is known what became of everything; nothing is ever doubled."""
-
-    def submits() -> None:
-        submit_here(results)
-        assert all(len(jobs) == 1 for jobs in jobs_of_runs(fake, results).values())
-
-    if not look_first:
-        submits()
-    for at in (0.0, GRACE_SECONDS + 1):
-        reconcile(results, Slurm(), lambda at=at: at)
-        submits()
-    jobs = jobs_of_runs(fake, results)
-    assert sorted(jobs) == sorted(RUNS)
-    known = {run: f"{one.id_of(one.index_of(run))}" for one in live_submissions(results) for run in one.live_runs}
-    assert known == {run: job for run, (job,) in jobs.items()}, "each is known, and under its id"
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sklearn.datasets  # noqa: F401  the run's data set lies there
 import torch
 
 import itopctl.train.loop
@@ -50,7 +50,9 @@ _TIMES = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "training_sec
 # Attempts, each in a process of its own -------------------------------------------------------------------------
 
 
-def attempt(results: str, kill_at: int | None = None, torn: bool = False, tidy: bool = False) -> dict[str, Any]:
+def attempt(
+    results: str, kill_at: int | None = None, torn: bool = False, tidy: bool = False, record: str | None = None
+) -> dict[str, Any]:
     """Make an attempt at the run.
 
     Args:
@@ -58,18 +60,23 @@ def attempt(results: str, kill_at: int | None = None, torn: bool = False, tidy: 
         kill_at: SIGKILL itself before the change of this number, from 0.
         torn: if that change is a write, half of it is made.
         tidy: no checkpoint is kept.
+        record: file for a list of all changes, those included that prepare the run.
 
     Returns:
         How it ended, and the kinds of all changes that were made.
     """
     os.fsync = lambda handle: None  # what is killed is not the machine
     folder = Results(Path(results))
+    changes: list[Change] = []
+    files.watchers.append(changes.append)
     record_config(folder, RUN, CONFIG.model_copy(update={"keep_checkpoints": not tidy}))
-    kinds: list[str] = []
-    files.watchers.append(lambda change: kinds.append(change.kind))
+    prepared = len(changes)
     if kill_at is not None:
         files.watchers.append(killer(kill_at, torn))
     ended = execute(folder.run(RUN), DATA, Job(), lambda: None)
+    if record is not None:
+        Path(record).write_bytes(pickle.dumps(changes))
+    kinds = [change.kind for change in changes[prepared:]]
     return {"state": ended.state, "cause": ended.cause, "message": ended.message, "changes": kinds}
 
 
@@ -199,6 +206,7 @@ def check_what_readers_see(lab: Lab, whole: Numbers) -> str:
     if result is not None:
         assert without_times(result) == whole.result
         assert row["test_accuracy"] == whole.result["test_accuracy"]
+        assert evaluations(lab.store) == whole.evaluations
     else:
         assert row["state"] in ("queued", "lost", "failed"), "its process is gone"
         assert row["test_accuracy"] is None
@@ -218,7 +226,7 @@ def check_the_end(lab: Lab, whole: Numbers) -> None:
     assert check_what_readers_see(lab, whole) == "done"
     numbers(lab).check(whole)
     check_journal(lab.results.run(RUN))
-    assert left_in(lab.results.run(RUN)) == {
+    assert left_in(lab.results.run(RUN)) | {"log.txt"} == {
         "checkpoint", "config.json", "environment.json", "journal.jsonl", "log.txt", "result.json",
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ The children compute with one thread, as their parent does: a fork of a process 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -71,11 +72,15 @@ class Zygote:
 
 
 def _serve() -> None:
+    from itopctl.train.data.files import read_digits
     from itopctl.train.setup import be_deterministic
 
     for module in ("trials", "submitting", "ingesting"):  # all that they need is imported before the first fork
         importlib.import_module(f"tests.faults.{module}")
+    read_digits()  # and with it all that scikit-learn imports when it is needed
     be_deterministic(1)
+    gc.collect()
+    gc.freeze()  # or each child would walk through all that is imported, and so copy it
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what children print is no answer
     for line in sys.stdin:
