@@ -144,7 +144,7 @@ def _wrong_numbers(events: list[dict[str, Any]], right: Mapping[tuple[str, int],
 
 
 def _wrong_attempts(events: list[dict[str, Any]], deaths: Mapping[int, list[float]]) -> Iterator[str]:
-    """Attempts are numbered 1, 2, …; each goes on from what was saved, and ends in a known way before the next begins."""
+    """Attempts are numbered 1, 2, …; each ends in a known way, and the next goes on from what it saved."""
     begun = [event for event in events if event["event"] == "started"]
     if [event["attempt"] for event in begun] != list(range(1, len(begun) + 1)):
         yield f"attempts are numbered {[event['attempt'] for event in begun]}"
