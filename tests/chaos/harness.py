@@ -106,9 +106,10 @@ class Chaos:
             self.family.end_all()  # what one of them was just starting
 
     def _keep_going(self) -> None:
-        """Type the next command where none is at work; now and then one beside another."""
+        """Type the next command where none is at work; now and then one beside another, for the same runs."""
         self._take_note_of_ends()
-        if self.commands and (len(self.commands) > 1 or self.random.random() > 0.04):
+        beside = self.random.random() < 0.08 or self.typed.total() == 1
+        if self.commands and (len(self.commands) > 1 or not beside):
             return
         again = ("retry", self.name, "--cause", "killed,lost,cancelled")
         what = self.random.choices([("sweep", str(self.spec)), again], [3, 1])[0]
