@@ -25,7 +25,7 @@ FILES = {"config.json", "journal.jsonl", "result.json", "environment.json", "log
 _CLOCK = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "at", "finished_at"}
 _HISTORY = {"attempt", "attempts", "seq", "journal_offset", "damaged_lines"}
 _IGNORED = _CLOCK | _HISTORY
-_INTERRUPTED = {"killed", "cancelled"}
+_INTERRUPTED = {"killed", "cancelled", "lost"}
 _TOLERANCE = 0.002  # seconds: journals count milliseconds
 
 Rows = dict[tuple[Any, ...], dict[str, str]]
@@ -158,19 +158,13 @@ def _wrong_attempts(events: list[dict[str, Any]], deaths: Mapping[int, list[floa
         if start["step"] < saved:  # more is right: a checkpoint is there before the journal says so
             yield f"attempt {number} goes on from step {start['step']}, though {saved} were saved"
         saved = max([saved, *(event["step"] for event in own if event["event"] == "checkpoint")])
-        end = _end(last, [at for at in deaths.get(start["pid"], []) if at >= began - _TOLERANCE])
-        if end is None:
-            yield f"attempt {number} of process {start['pid']} has no end, and nobody killed it"
-        elif last["event"] == "failed" and last["cause"] not in _INTERRUPTED:
+        its_deaths = [at for at in deaths.get(start["pid"], []) if at >= began - _TOLERANCE]
+        if not its_deaths and (last["event"] not in ("finished", "failed") or last.get("cause") in ("killed", "lost")):
+            yield f"attempt {number} of process {start['pid']} has no end of its own, and nobody killed it"
+        if last["event"] == "failed" and last["cause"] not in _INTERRUPTED:
             yield f"attempt {number} failed: {last['cause']}: {last['message']}"
-        before_ended = end or _time(last)
-
-
-def _end(last: dict[str, Any], deaths: list[float]) -> float | None:
-    """When an attempt was over: by its last event, or by the death of its process."""
-    if last["event"] in ("finished", "failed"):
-        return _time(last)
-    return min(deaths, default=None)
+        ends = [*its_deaths, *([_time(last)] if last["event"] in ("finished", "failed") else [])]
+        before_ended = min(ends, default=_time(last))
 
 
 def _different(what: str, ours: Mapping[tuple[Any, ...], dict[str, str]], theirs: Rows) -> Iterator[str]:

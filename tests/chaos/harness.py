@@ -23,7 +23,10 @@ _TICK = 0.02
 _SHARE = 0.85  # of the runs are done when the last kill falls: the rest end undisturbed
 _PATIENCE = 120.0  # seconds for what takes a few on an idle machine
 
-STRIKES = {"worker": 49, "worker at the end": 9, "command": 11, "command and workers": 9, "other command": 22}
+STRIKES = {
+    "worker": 37, "worker as it writes": 12, "worker at the end": 9, "command": 11, "command and workers": 9,
+    "other command": 22,
+}  # fmt: skip
 """Whom a strike is meant for, and how often of a hundred times."""
 
 
@@ -219,7 +222,8 @@ class Chaos:
         weights = {**STRIKES, "worker at the end": 0, "other command": 0} if self._runs_are_ahead() else STRIKES
         (whom,) = self.random.choices(list(weights), list(weights.values()))
         blow: dict[str, Callable[[], None]] = {
-            "worker": self._kill_a_worker, "worker at the end": self._kill_a_worker_as_it_ends_a_run,
+            "worker": self._kill_a_worker, "worker as it writes": self._kill_a_worker_as_it_writes,
+            "worker at the end": self._kill_a_worker_as_it_ends_a_run,
             "command": self._kill_a_command, "command and workers": self._kill_a_command_and_its_workers,
             "other command": self._kill_another_command,
         }  # fmt: skip
@@ -230,7 +234,7 @@ class Chaos:
         if self.random.random() < 0.2:
             return []
         wait_for(lambda: bool(self._observe()) or not self._is_working(), 5.0, _TICK)
-        self._watch_for(self.random.uniform(0.0, 0.2 if self._runs_are_ahead() else 1.1))
+        self._watch_for(self.random.uniform(0.0, 0.2 if self._runs_are_ahead() else 0.9))
         return self._observe()
 
     def _hit(self, process: Process, whom: str) -> None:
@@ -256,6 +260,14 @@ class Chaos:
                         self._hit(worker, "worker at the end")
                         return
                 time.sleep(0.0003)
+
+    def _kill_a_worker_as_it_writes(self) -> None:
+        """While a file lies aside, not yet in its place."""
+        for worker, run_id in self._await_training():
+            folder = self.results.run(run_id).path
+            if wait_for(lambda there=folder: any(there.glob(".*")), 0.5, 0.0):  # type: ignore[misc]
+                self._hit(worker, "worker as it writes")
+                return
 
     def _kill_a_command(self) -> None:
         """The pool's own process; its workers find themselves alone."""
@@ -289,27 +301,31 @@ class Chaos:
         run_id = self.random.choice(self.run_ids)
         commands = [
             ("status", "--json"), ("report", self.name, "-t", "runs", "--json"), ("report", self.name, "--json"),
-            ("show", run_id, "--json"), ("status", "--runs", "--json"),
+            ("show", run_id, "--json"), ("status", "--runs", "--json"), ("store", "check"), ("store", "rebuild"),
+            ("store", "rebuild"),
         ]  # fmt: skip
         command = self._type(*self.random.choice(commands))
-        wait = self.random.uniform(0.0, 0.5)
-        wait_for(lambda: command.process.poll() is not None, wait)
+        wait_for(lambda: command.process.poll() is not None, self.random.uniform(0.0, 0.6))
         at = time.time()
         if command.kill():
-            self.kills.append(Kill(at, command.process.pid, command.name))
+            self.kills.append(
+                Kill(at, command.process.pid, " ".join(command.arguments[: 1 + (command.name == "store")]))
+            )
         else:
             self._judge_answer(command)
 
     def _judge_answer(self, command: Command) -> None:
-        """A command that only looks answers whatever dies beside it, and never knows less than before."""
+        """Such a command answers whatever dies beside it, and never knows less than before."""
         self._judge(command)
+        if command.arguments == ("store", "check"):
+            return  # while others write, files and store may differ; at the end they may not
         if command.process.returncode != 0:
             self.wrong.append(
-                f"{command.name} only looks, and ended with {command.process.returncode}: {command.said()}"
+                f"{' '.join(command.arguments[:2])} ended with {command.process.returncode}: {command.said()}"
             )
             return
-        answer = json.loads(command.said())
         if command.arguments == ("status", "--json"):
+            answer = json.loads(command.said())
             done, total = answer[0]["done"], answer[0]["total"]
             if total != len(self.run_ids) or done < self.most_done:
                 self.wrong.append(f"status tells of {done} of {total} runs done, after {self.most_done}")

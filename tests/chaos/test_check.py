@@ -153,6 +153,10 @@ def no_end(events: list[Event]) -> list[Event]:
     return events[:-1]
 
 
+def lost(events: list[Event]) -> list[Event]:
+    return [*events[:-1], {**events[-1], "event": "failed", "cause": "lost", "message": "its process is gone"}]
+
+
 def user_error(events: list[Event]) -> list[Event]:
     return [*events[:-1], {**events[-1], "event": "failed", "cause": "user-error", "message": "oh"}]
 
@@ -183,7 +187,7 @@ def forgotten(events: list[Event]) -> list[Event]:
     [
         (finished_twice, "it finished more than once"), (same_seq, "follows"), (a_gap, "attempts are numbered [2]"),
         (told_twice, "tells twice of evaluated"), (another_number, "train_loss is"), (untold, "nothing is told of"),
-        (no_end, "has no end, and nobody killed it"), (user_error, "failed: user-error: oh"),
+        (no_end, "has no end of its own"), (lost, "has no end of its own"), (user_error, "failed: user-error: oh"),
         (another_writes, "after attempt 2 began"), (too_early, "before the end of the one before it"),
         (forgotten, "goes on from step 0, though 9 were saved"),
     ],

@@ -39,19 +39,11 @@ MOMENTS = {
     "before_its_checkpoint_goes": ("os.remove", "checkpoint"),
     "before_its_lock_goes": ("os.remove", "lock"),
 }
-LEFT = "a finished run keeps lock and checkpoint, if its worker died between result and clean-up"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pool_too", [False, True], ids=["worker", "worker and command"])
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "before_its_result",
-        pytest.param("before_its_checkpoint_goes", marks=pytest.mark.xfail(strict=True, reason=LEFT)),
-        pytest.param("before_its_lock_goes", marks=pytest.mark.xfail(strict=True, reason=LEFT)),
-    ],
-)
+@pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_worker_that_dies_as_its_run_ends_loses_nothing_and_leaves_nothing(
     moment: str, pool_too: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
