@@ -56,10 +56,10 @@ def reconcile(results: Results, scheduler: Scheduler, now: Callable[[], float] =
     """Bring the records of submissions up to date, and end what their jobs left open in the journals of runs."""
     live, damaged = not_over(results)
     notes = [f"The record of {name} is damaged; if it has jobs, they are named so." for name in damaged]
+    remove_leftovers(results)
     if not live:
         return News(notes=notes)
     with submitting(results):
-        remove_leftovers(results)
         live = live_submissions(results)
         try:
             news = _Look(results, scheduler, now()).at(live)

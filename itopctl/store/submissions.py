@@ -270,17 +270,21 @@ _UNRECORDED_SECONDS = 86_400.0
 
 
 def remove_leftovers(results: Results) -> None:
-    """Remove what commands that were killed while they recorded a submission left; only within `submitting`.
+    """Remove what commands that were killed while they recorded a submission left.
 
     What has no state was never handed to a scheduler.
     """
-    for directory in directories(results):
-        for path in (directory.state, directory.request, directory.configs):
-            for left in leftovers(path):
+    found = [(one, [left for path in (one.state, one.request, one.configs) for left in leftovers(path)])
+             for one in directories(results)]  # fmt: skip
+    if all(one.state.exists() and not left for one, left in found):
+        return
+    with submitting(results):  # nobody writes them now
+        for one, left in found:
+            for path in left:
                 with contextlib.suppress(OSError):
-                    remove(left)
-        if not directory.state.exists() and _is_forgotten(directory):
-            shutil.rmtree(directory.path, ignore_errors=True)
+                    remove(path)
+            if not one.state.exists() and _is_forgotten(one):
+                shutil.rmtree(one.path, ignore_errors=True)
 
 
 def _is_forgotten(directory: SubmissionDirectory) -> bool:

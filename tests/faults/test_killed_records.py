@@ -49,13 +49,10 @@ def check_database(lab: Lab, database: Path) -> None:
     store.close()
 
 
-FORGETS = "what a submission changed is taken in after its stamp, in another transaction"
-
-
 @pytest.mark.parametrize(
     "filled",
     [
-        pytest.param(False, id="a new store", marks=pytest.mark.xfail(strict=True, reason=FORGETS)),
+        pytest.param(False, id="a new store"),
         pytest.param(True, id="an older store"),
     ],
 )
@@ -82,7 +79,6 @@ def test_a_store_whose_writer_was_killed_at_any_statement_is_brought_up_to_date_
         check_database(lab, database)
 
 
-@pytest.mark.xfail(strict=False, reason=FORGETS)
 def test_a_store_whose_writer_was_killed_at_a_random_time_is_brought_up_to_date_by_the_next(
     zygote: Zygote, tmp_path: Path
 ) -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from itopctl.store import tables
+from itopctl.store import files, tables
 from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest_runs
 from itopctl.store.journal import JournalWriter
@@ -90,6 +91,25 @@ def test_a_journal_cut_in_the_middle_of_a_line_is_taken_up_where_it_was_left(lab
     run.journal.write_bytes(raw)
     assert lab.row(A)["damaged_lines"] == 0
     assert lab.rebuilt() == lab.everything()
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_result_whose_writer_has_not_said_so_yet_is_flushed_before_the_store_says_done(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    """Or a power cut could take the result, and leave a store that says `done` for ever."""
+    run, journal = lab.begun(A)
+    write_json(run.result, {"run_id": A, **result()})
+    if said:
+        journal.write("finished", {"step": 80, "epoch": 4, "cause": "finished"})
+    journal.close()
+    flushed: list[Path] = []
+    monkeypatch.setattr(
+        files, "watchers", [lambda change: flushed.append(change.path) if change.kind == "flush-folder" else None]
+    )
+    lab.ingest()
+    assert flushed == ([] if said else [run.path])
+    assert lab.row(A)["state"] == "done"
 
 
 @pytest.mark.parametrize("longer", [False, True])
