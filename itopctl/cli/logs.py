@@ -47,6 +47,7 @@ def logs(
 
 
 def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
+    from itopctl.store.files import pieces
     from itopctl.store.locks import is_held
 
     offset, looked_at = 0, time.monotonic()
@@ -54,10 +55,7 @@ def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
         typer.echo(f"itopctl: run {directory.run_id} waits; its log follows when it begins.", err=True)
     while True:
         goes_on = follow and (is_held(directory) or _may_begin(folder, directory))
-        if directory.log.exists():
-            with directory.log.open("rb") as file:
-                file.seek(offset)
-                text = file.read()
+        for text in pieces(directory.log, offset):
             offset += len(text)
             typer.echo(text.decode(errors="replace"), nl=False)
         if not goes_on:
@@ -100,6 +98,8 @@ def _newest_submission(folder: Results, run_id: str) -> Submission | None:
 
 
 def _print_job(folder: Results, run_id: str) -> None:
+    from itopctl.store.files import pieces
+
     submission = _newest_submission(folder, run_id)
     if submission is None:
         raise EnvironmentUnfitError(f"run {run_id} was never submitted to a cluster.")
@@ -107,9 +107,11 @@ def _print_job(folder: Results, run_id: str) -> None:
     outputs: list[Path] = submission.directory.outputs(index)
     if folder.run(run_id).result.exists() and not outputs:
         raise EnvironmentUnfitError(f"job {submission.id_of(index)} ended well, and what it printed was removed.")
-    if not any(path.stat().st_size for path in outputs):
+    if not any(path.lstat().st_size for path in outputs):
         raise EnvironmentUnfitError(f"job {submission.id_of(index)} of run {run_id} has printed nothing yet.")
     for path in outputs:
-        text = path.read_text(errors="replace")
-        if text:
-            typer.echo(f"--- {path}\n{text}", nl=not text.endswith("\n"))
+        text = b""
+        for number, text in enumerate(pieces(path)):
+            typer.echo((f"--- {path}\n" if number == 0 else "") + text.decode(errors="replace"), nl=False)
+        if text and not text.endswith(b"\n"):
+            typer.echo()

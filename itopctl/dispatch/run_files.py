@@ -49,7 +49,7 @@ class RunFiles:
                     raise ValueError("it is of another step than its name says")
                 if not holds(self.run.journal, state["journal"]):
                     raise ValueError("the journal lacks what happened before it")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
                 self.set_aside(checkpoint, str(error))
             else:
                 return checkpoint, state

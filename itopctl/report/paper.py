@@ -58,9 +58,14 @@ def paper_tables(runs: Sequence[Record], method_order: Sequence[str] = ()) -> li
         method_order: methods in the order their rows should have; `dense` always comes first.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
-    for run in runs:
+    for run in filter(_has_a_place, runs):
         groups.setdefault((run["dataset"], run["model"]), []).append(run)
     return [_group_table(dataset, model, members, method_order) for (dataset, model), members in groups.items()]
+
+
+def _has_a_place(run: Record) -> bool:
+    """Whether a run says where in which table it belongs."""
+    return all(run[name] is not None for name in ("dataset", "model", "method", "sparsity"))
 
 
 def _group_table(dataset: str, model: str, runs: list[Record], method_order: Sequence[str]) -> Table:
@@ -89,11 +94,12 @@ def _group_table(dataset: str, model: str, runs: list[Record], method_order: Seq
 def _entries(runs: list[Record]) -> dict[tuple[_Row, float], _Entry]:
     by_method: dict[str, list[Record]] = {}
     for run in runs:
-        by_method.setdefault(run["method"], []).append(run)
+        plain = {name: _hashable(value) for name, value in run["settings"].items()}
+        by_method.setdefault(run["method"], []).append({**run, "settings": plain})
     varying = {method: _varying([run["settings"] for run in members]) for method, members in by_method.items()}
     entries: dict[tuple[_Row, float], _Entry] = {}
-    for run in runs:
-        settings = tuple((name, _hashable(run["settings"].get(name))) for name in varying[run["method"]])
+    for run in (run for members in by_method.values() for run in members):
+        settings = tuple((name, run["settings"].get(name)) for name in varying[run["method"]])
         key = ((run["method"], settings), run["sparsity"])
         entries.setdefault(key, _Entry([])).runs.append(run)
     return entries
@@ -116,7 +122,9 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return tuple((name, _hashable(inner)) for name, inner in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _row_order(row: _Row, method_order: Sequence[str]) -> tuple[Any, ...]:

@@ -109,9 +109,12 @@ class Store:
 
     def _prepare(self, checked: bool) -> None:
         with self.read() as connection:
+            filled = self.file is not None and sa.inspect(connection).has_table(tables.runs.name)
             if checked and self.file is not None:
                 check_schema(connection, self.name)
             version = version_of(connection)
+            if version is None and filled:
+                raise DamagedStoreError(self.name, "it has runs, and does not say of which schema version")
         if version is not None and version > tables.SCHEMA_VERSION:
             raise EnvironmentUnfitError(
                 f"{self.name} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
@@ -257,6 +260,8 @@ def _shown(url: sa.URL) -> str:
 def _explained(name: str) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise DamagedStoreError(name, "a text in it is none") from error
     except OperationalError as error:
         reason = str(error.orig)
         what = f"the store {name} cannot be used"

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import lzma
 import re
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +111,6 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _restricted(manifest: Path, runs: set[str]) -> bytes:
-    import json
-
     content = read_json(manifest) or {}
     kept = {run_id: config for run_id, config in points_of(content).items() if run_id in runs}
     return json.dumps({**content, "runs": as_points(kept)}).encode()
@@ -149,7 +150,7 @@ def _parcels(source: Path, done: Imported) -> Iterator[tuple[str, dict[str, byte
     try:
         with tarfile.open(source, "r:*") as archive:
             yield from _grouped(_members(archive, source.stat().st_size, done))
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{source} is no archive that itopctl can read: {' '.join(reason.split())}.") from error
 

@@ -27,6 +27,7 @@ MOST_BYTES = 256 << 20
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PIECE = 1 << 20
 _OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 T = TypeVar("T")
@@ -85,6 +86,27 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         if os.fstat(handle).st_size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
         return file.read()
+
+
+def pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """What stands in a file from an offset to its present end, a piece at a time; an absent file has nothing.
+
+    Raises:
+        EnvironmentUnfitError: it is no regular file, or cannot be read.
+    """
+    try:
+        handle = open_regular(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise EnvironmentUnfitError(f"{path} cannot be read: {reason}.") from error
+    with os.fdopen(handle, "rb") as file:
+        file.seek(offset)
+        left = os.fstat(handle).st_size - offset
+        while left > 0 and (piece := file.read(min(left, _PIECE))):
+            left -= len(piece)
+            yield piece
 
 
 def last_lines(path: Path, count: int, width: int = 300) -> list[str]:

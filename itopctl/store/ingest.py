@@ -22,8 +22,9 @@ from itopctl.store.database import Store, upsert
 from itopctl.store.files import flush_folder, read_json, remove
 from itopctl.store.journal import mark_at
 from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
+from itopctl.store.manifests import is_config, points_of
 from itopctl.store.run_news import RunNews, config_columns, new_run_row
-from itopctl.store.rundir import Results, RunDirectory, is_run_id
+from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
 _RUNS_AT_ONCE = 200  # in one transaction, so that other writers get their turn
@@ -69,8 +70,8 @@ def _forgotten(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
 
 def _tidy(run: RunDirectory) -> None:
     """Remove what a process that was killed just after the end of a run could not remove any more."""
-    config = read_json(run.config) or {}
-    if is_held(run) or (config.get("config") or {}).get("keep_checkpoints"):
+    config = (read_json(run.config) or {}).get("config")
+    if is_held(run) or (isinstance(config, dict) and config.get("keep_checkpoints")):
         return
     with contextlib.suppress(OSError, EnvironmentUnfitError):
         release_lock_of_the_dead(run)
@@ -150,12 +151,14 @@ def _read_manifest(path: Path, stamp: str) -> tuple[dict[str, Any], dict[str, An
     """A sweep's row, and its runs' configs; None where the manifest is not whole."""
     manifest = read_json(path) or {}
     try:
-        points = {str(point["run_id"]): dict(point["config"]) for point in manifest["runs"]}
+        points = points_of(manifest)
+        if len(points) != len(manifest["runs"]):
+            return None
         columns = ("description", "specs", "slurm", "created_at", "updated_at")
         row = {"sweep": path.stem, **{name: manifest[name] for name in columns}, "stamp": stamp}
     except (KeyError, TypeError, ValueError):
         return None
-    sound = isinstance(row["specs"], list) and isinstance(row["slurm"], dict) and all(map(is_run_id, points))
+    sound = isinstance(row["specs"], list) and isinstance(row["slurm"], dict)
     return (row, points) if sound and tables.fitting(tables.sweeps, row) is not None else None
 
 
@@ -211,7 +214,8 @@ def ingest_submissions(store: Store, results: Results) -> None:
         with store.write() as connection:
             upsert(connection, tables.submissions, [{"name": directory.name, "stamp": stamp}])
             _make_missing_rows(connection, submission)
-            connection.execute(_TAKE_OVER_JOB, _job_rows(submission))
+            if jobs := _job_rows(submission):
+                connection.execute(_TAKE_OVER_JOB, jobs)
             ingest_runs(store, results, submission.request.runs)
 
 
@@ -239,7 +243,7 @@ def _make_missing_rows(connection: Connection, submission: Submission) -> None:
     there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
     missing = [run_id for run_id in submission.request.runs if run_id not in there]
     configs = read_json(submission.directory.configs) or {} if missing else {}
-    rows = [new_run_row(run_id, configs[run_id]) for run_id in missing if isinstance(configs.get(run_id), dict)]
+    rows = [new_run_row(run_id, configs[run_id]) for run_id in missing if is_config(configs.get(run_id))]
     upsert(connection, tables.runs, rows)
 
 

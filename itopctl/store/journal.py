@@ -52,12 +52,12 @@ def read_journal(path: Path, offset: int = 0, until: int = _MOST_BYTES) -> Journ
     """Events from byte `offset` on, and before byte `until`; an absent file has none, and so has what is no file."""
     events, damaged, end, torn = [], 0, offset, False
     with contextlib.suppress(OSError):
-        for line in _lines(path, offset, until):
+        for line, length in _lines(path, offset, until):
             torn = not line.endswith(b"\n")
             if torn:
                 break
-            end += len(line)
-            event = _parse(line)
+            end += length
+            event = _parse(line) if length == len(line) else None
             if event is not None:
                 events.append(event)
             elif line.strip():
@@ -77,17 +77,16 @@ def mark_at(path: Path, offset: int) -> str | None:
     return hashlib.blake2b(data, digest_size=8).hexdigest() if len(data) == length else None
 
 
-def _lines(path: Path, offset: int, until: int) -> Iterator[bytes]:
-    """Lines with their ends, the last perhaps without. Raises OSError."""
+def _lines(path: Path, offset: int, until: int) -> Iterator[tuple[bytes, int]]:
+    """Lines with their ends, the last perhaps without, and their lengths; of a long one the end. Raises OSError."""
     with os.fdopen(open_regular(path), "rb") as file:
         file.seek(offset)
         while (left := until - file.tell()) > 0 and (line := file.readline(min(left, _LONGEST_LINE))):
-            while len(line) >= _LONGEST_LINE and not line.endswith(b"\n"):  # no event of ours is so long
-                more = file.readline(_LONGEST_LINE)
-                if not more:
-                    break
-                line = bytes(len(line)) + more
-            yield line
+            length = len(line)
+            while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):  # no event of ours is so long
+                line = file.readline(_LONGEST_LINE)
+                length += len(line)
+            yield line, length
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -23,6 +23,8 @@ from itopctl.store.migration import make_tables
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.soundness import DamagedStoreError, check_rows
 
+_LOOKS = 3
+
 Identity = Callable[[Any], str]
 """The run id that follows from a config. Raises ValueError where it is none."""
 
@@ -59,7 +61,7 @@ def check(store: Store, results: Results, identity: Identity) -> list[Finding]:
     findings = [*_check_database(store), *_check_folder(results)]
     for run_id in results.run_ids():
         findings += _check_run(results.run(run_id), identity)
-    return [*findings, *_compare(store, results)]
+    return [*findings, *_lasting_differences(store, results)]
 
 
 def _check_database(store: Store) -> Iterator[Finding]:
@@ -124,6 +126,18 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
     left = sorted(path.name for path in run.path.glob(".*"))
     if left:
         yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
+
+
+def _lasting_differences(store: Store, results: Results) -> list[Finding]:
+    """Differences that are there at every look: others come from what is written in the meantime."""
+    lasting: list[Finding] = []
+    for look in range(_LOOKS):
+        found = list(_compare(store, results))
+        lasting = [one for one in found if look == 0 or one.where in {before.where for before in lasting}]
+        if not lasting:
+            break
+        ingest(store, results)
+    return lasting
 
 
 def _compare(store: Store, results: Results) -> Iterator[Finding]:

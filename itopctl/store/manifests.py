@@ -7,6 +7,25 @@ from typing import Any
 
 from itopctl.store.rundir import is_run_id
 
+_TEXTS = ("dataset", "model", "method", "growth", "drop", "allocation")
+_NUMBERS = ("sparsity", "update_interval", "drop_fraction", "seed", "epochs")
+
+
+def is_config(value: Any) -> bool:
+    """Whether a value may be the config of a run: of plain settings, the important ones of their kinds."""
+    if not isinstance(value, dict):
+        return False
+    kinds = [(name, str) for name in _TEXTS] + [(name, (int, float)) for name in _NUMBERS]
+    known = all(value.get(name) is None or isinstance(value[name], kind) for name, kind in kinds)
+    return known and all(_is_setting(setting, 2) for setting in value.values())
+
+
+def _is_setting(value: Any, depth: int) -> bool:
+    if isinstance(value, (dict, list)):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_setting(one, depth - 1) for one in inner)
+    return True
+
 
 def points_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Run id → config, as written; without what is no run."""
@@ -14,7 +33,7 @@ def points_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         point["run_id"]: point["config"]
         for point in (runs if isinstance(runs, list) else [])
-        if isinstance(point, dict) and isinstance(point.get("config"), dict) and is_run_id(str(point.get("run_id")))
+        if isinstance(point, dict) and is_config(point.get("config")) and is_run_id(str(point.get("run_id")))
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def version_of(connection: Connection) -> int | None:
     value = connection.execute(
         sa.select(tables.meta.c.value).where(tables.meta.c.key == "schema_version")
     ).scalar_one_or_none()
-    if value is not None and not str(value).isdecimal():
+    if value is not None and not re.fullmatch(r"[0-9]{1,9}", str(value)):
         raise DamagedStoreError(str(connection.engine.url.database), "its schema version is no number")
     return int(value) if value is not None else None
 

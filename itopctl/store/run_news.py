@@ -13,6 +13,7 @@ from itopctl.store import GOES_ON, tables
 from itopctl.store.files import last_lines, read_json
 from itopctl.store.journal import LOG_LINES, mark_at, read_journal
 from itopctl.store.locks import is_held, lock_holder
+from itopctl.store.manifests import is_config
 from itopctl.store.rundir import RunDirectory
 
 Row = dict[str, Any]
@@ -73,7 +74,9 @@ class RunNews:
         config = (read_json(self.run.config) or {}).get("config")
         self.row = dict(earlier) if earlier else None
         self.changed = self.just_done = self.unsaid = False
-        if isinstance(config, dict):  # what the run itself says goes before what a sweep says of it
+        if isinstance(config, dict) and is_config(
+            config
+        ):  # what the run itself says goes before what a sweep says of it
             self.row = with_config(self.row or new_run_row(run.run_id, config), config)
         if self.row is None:
             return
@@ -119,7 +122,7 @@ class RunNews:
             case "finished":
                 self._set_attempt(event["attempt"], state="done", cause="finished", ended_at=event.get("at"))
             case "failed":
-                cause, message = event.get("cause"), event.get("message")
+                cause, message = (_text(event.get(name)) for name in ("cause", "message"))
                 state = "cancelled" if cause == "cancelled" else "failed"
                 self._set_attempt(
                     event["attempt"], state=state, cause=cause, message=message, log=_log_of(event),
@@ -198,6 +201,10 @@ class RunNews:
 def _state_after(cause: str | None) -> str:
     """State of a run that nobody is at any more, by why its last attempt or job ended; None: it did not begin."""
     return {None: "queued", "cancelled": "queued", "lost": "lost"}.get(cause, "failed")
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _log_of(event: Row) -> str | None:

@@ -224,6 +224,8 @@ def load_request(directory: SubmissionDirectory) -> Request:
     if request is None or request.get("name") != directory.name:
         raise ValueError(f"{directory.request} is missing or not whole")
     try:
+        if not isinstance(request["jobs"], list) or not all(isinstance(job, list) for job in request["jobs"]):
+            raise TypeError("jobs are no lists of runs")
         asked = Request(**{**request, "jobs": tuple(tuple(map(str, job)) for job in request["jobs"])})
         kinds = {**dict.fromkeys(("created_at", "sweep", "data_dir"), str),
                  **dict.fromkeys(("attempts", "options", "code", "by"), dict)}  # fmt: skip

@@ -5,6 +5,7 @@ Loading runs no code: tensors and plain values only (`weights_only`), stored as 
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import random
 import zipfile
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from itopctl.dst import SparseTraining
 from itopctl.dst.exploration import unpack_bits
+
+_MOST_VALUES, _DEEPEST = 1_000_000, 32
 
 _ACTIVE_OF = "active_of"
 """Key of a tensor that is stored sparse: name of the layer whose mask says where its `entries` stand."""
@@ -33,14 +36,77 @@ def decode(data: bytes) -> dict[str, Any]:
     """Inverse of `encode`, on the CPU. Raises ValueError for anything else."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+            entries = file.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 raise ValueError("it is compressed")
+            if sum(entry.file_size for entry in entries) > len(data):
+                raise ValueError("its parts overlap")
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        _check_values(state, len(data))
     except Exception as error:  # a file of somebody else may make PyTorch raise anything
-        raise ValueError(f"it is no checkpoint: {type(error).__name__}") from error
+        raise ValueError(f"it is no checkpoint: {type(error).__name__}: {str(error)[:100]}") from error
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint: no dictionary")
     return state
+
+
+def _check_values(state: Any, size: int) -> None:
+    """Raise ValueError for values that `encode` does not write: tensors larger than the file, nests without end."""
+    seen = 0
+    waiting = [(state, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise ValueError("it has too many parts")
+        if isinstance(value, Tensor):
+            plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            if not plain or value.numel() * value.element_size() > size:
+                raise ValueError("it has a tensor that is none of a checkpoint")
+        elif isinstance(value, Mapping):
+            waiting.extend((inner, depth + 1) for inner in value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting.extend((inner, depth + 1) for inner in value)
+
+
+def check_fits(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where whole tensors of a state are not of the shapes and kinds that the training has.
+
+    An optimizer takes over whatever it is given, and reads beyond the end of what is too small.
+
+    Args:
+        state: unpacked.
+        model, optimizer: what is to go on from it.
+    """
+    own = model.state_dict()
+    if state["model"].keys() != own.keys():
+        raise ValueError("it is of another model")
+    for name, tensor in own.items():
+        if not _is_alike(state["model"][name], tensor):
+            raise ValueError(f"{name} is of another shape or kind")
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for number, slots in state["optimizer"]["state"].items():
+        for name, slot in slots.items():
+            single = isinstance(slot, (int, float)) or (isinstance(slot, Tensor) and slot.numel() == 1)
+            whole = isinstance(slot, Tensor) and slot.shape == weights[number].shape and slot.is_floating_point()
+            if not (slot is None or whole or (single and name == "step")):
+                raise ValueError(f"the optimizer's {name} is of another shape or kind")
+
+
+def _is_alike(value: Any, tensor: Any) -> bool:
+    if not isinstance(tensor, Tensor):
+        return type(value) is type(tensor)
+    return isinstance(value, Tensor) and value.shape == tensor.shape and value.dtype == tensor.dtype
+
+
+def check_numbers(values: Mapping[str, Any], like: Any) -> None:
+    """Raise ValueError where fields of a dataclass are missing, or of another kind than in the one that is given."""
+    for field in dataclasses.fields(like):
+        value, own = values.get(field.name), getattr(like, field.name)
+        kinds: tuple[type, ...] = (int, float, type(None)) if own is None or isinstance(own, float) else (type(own),)
+        kinds = (dict, type(None)) if field.name == "best" else kinds
+        if field.name not in values or isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"its {field.name} is missing, or no number")
 
 
 def pack(
