@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.faults.trials", "tests.faults.typed", "tests.faults.submitting")
+pytest.register_assert_rewrite(
+    "tests.faults.trials", "tests.faults.typed", "tests.faults.submitting", "tests.faults.saved_run"
+)
 
 from itopctl.store.rundir import Results  # noqa: E402
 from tests.dispatch.fake_slurm import FakeSlurm  # noqa: E402
 from tests.dispatch.told import on_local_disk  # noqa: E402
 from tests.faults import trials  # noqa: E402
+from tests.faults.saved_run import SavedRun, killed_after_the_fourth_step  # noqa: E402
 from tests.faults.submitting import Site  # noqa: E402
 from tests.faults.zygote import Zygote  # noqa: E402
 
@@ -31,6 +34,12 @@ def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tri
     assert fate.value["state"] == "done", fate
     lab.ingest()
     return trials.Undisturbed(trials.numbers(lab), fate.value["changes"])
+
+
+@pytest.fixture(scope="session")
+def saved_run(zygote: Zygote, undisturbed: trials.Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
+    """The run, killed, with checkpoints to damage in copies."""
+    return killed_after_the_fourth_step(zygote, undisturbed, tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture

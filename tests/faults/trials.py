@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,8 +52,9 @@ _TIMES = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "training_sec
 
 
 def attempt(
-    results: str, kill_at: int | None = None, torn: bool = False, tidy: bool = False, record: str | None = None
-) -> dict[str, Any]:
+    results: str, kill_at: int | None = None, torn: bool = False, tidy: bool = False, record: str | None = None,
+    memory: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Make an attempt at the run.
 
     Args:
@@ -61,12 +63,15 @@ def attempt(
         torn: if that change is a write, half of it is made.
         tidy: no checkpoint is kept.
         record: file for a list of all changes, those included that prepare the run.
+        memory: bytes that this process may take at most.
 
     Returns:
         How it ended, and the kinds of all changes that were made.
     """
     os.fsync = lambda handle: None  # what is killed is not the machine
     folder = Results(Path(results))
+    if memory is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     changes: list[Change] = []
     files.watchers.append(changes.append)
     record_config(folder, RUN, CONFIG.model_copy(update={"keep_checkpoints": not tidy}))
@@ -170,7 +175,8 @@ def assert_same(one: Any, other: Any, where: str = "state") -> None:
     assert type(one) is type(other), where
     if isinstance(one, torch.Tensor):
         assert one.dtype == other.dtype and one.shape == other.shape, where
-        assert torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)), where
+        bits, others = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+        assert bool((bits == others).all()), where
     elif isinstance(one, dict):
         assert list(one) == list(other), where
         for key in one:
