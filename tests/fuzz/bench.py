@@ -105,7 +105,8 @@ class Watch:
             return None
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 (links are looked at below)
         real = os.path.realpath(name if follows else Path(name).parent)
-        return None if real == os.devnull or real.startswith(f"{root}/") or real == root else name
+        inside = real == root or real.startswith(f"{root}/") or os.path.realpath(name) == root
+        return None if inside or real == os.devnull else name
 
 
 _watch: list[Watch] = []
@@ -140,7 +141,7 @@ class Bench:
         self.spec = self.results.parent / "old.yaml"
         self.spec.write_text(json.loads((OLD / "sweeps" / "old.json").read_text())["specs"][0]["text"])
         make_template(self.template)
-        self._untouched = self._outside()
+        self.settle()
 
     def fresh(self, known: bool = False) -> Path:
         """The results folder as it was at first; `known`: to its store, which need not read these files again."""
@@ -184,7 +185,9 @@ class Bench:
     def call(self, command: Sequence[str]) -> list[str]:
         """Run a command; says what is wrong with how that went."""
         out = io.StringIO()
-        with _watch[0].on(self.results.parent) as seen:
+        words = ["", *command]
+        folder = Path(words[words.index("--results") + 1]) if "--results" in words else self.results
+        with _watch[0].on(folder) as seen:
             end = _run(command, out)
         problems = [end] if isinstance(end, str) else []
         if isinstance(end, int) and end not in EXIT_CODES:
@@ -195,17 +198,22 @@ class Bench:
         if SECRET in text:
             problems.append("shows what stands outside")
         problems += [f"outside of the results folder: {what}" for what in dict.fromkeys(seen)]
-        if self._outside() != self._untouched:
+        if self.outside() != self._untouched:
             problems.append("changed the canary")
-            self._untouched = self._outside()
+            self.settle()
         if "evil" in sys.modules:
             problems.append("imported what lies about")
             del sys.modules["evil"]
         return problems
 
-    def _outside(self) -> list[tuple[str, int, bytes]]:
-        files = sorted(self.canary.iterdir())
-        return [(path.name, path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in files]
+    def settle(self) -> None:
+        """Take what lies outside now for what must stay."""
+        self._untouched = self.outside()
+
+    def outside(self) -> list[tuple[str, int, bytes]]:
+        """All that lies outside: names, kinds and contents."""
+        files = sorted(self.canary.rglob("*"))
+        return [(str(path), path.lstat().st_mode, path.read_bytes() if path.is_file() else b"") for path in files]
 
 
 def _run(command: Sequence[str], out: io.StringIO) -> int | str:
