@@ -7,17 +7,10 @@ from typing import Any
 
 from itopctl.store.rundir import is_run_id
 
-_TEXTS = ("dataset", "model", "method", "growth", "drop", "allocation")
-_NUMBERS = ("sparsity", "update_interval", "drop_fraction", "seed", "epochs")
-
 
 def is_config(value: Any) -> bool:
-    """Whether a value may be the config of a run: of plain settings, the important ones of their kinds."""
-    if not isinstance(value, dict):
-        return False
-    kinds = [(name, str) for name in _TEXTS] + [(name, (int, float)) for name in _NUMBERS]
-    known = all(value.get(name) is None or isinstance(value[name], kind) for name, kind in kinds)
-    return known and all(_is_setting(setting, 2) for setting in value.values())
+    """Whether a value may be the config of a run: settings, not nested more deeply than ours."""
+    return isinstance(value, dict) and all(_is_setting(setting, 2) for setting in value.values())
 
 
 def _is_setting(value: Any, depth: int) -> bool:

@@ -21,6 +21,9 @@ from itopctl.dst.exploration import unpack_bits
 
 _MOST_VALUES, _DEEPEST = 1_000_000, 32
 
+BEST = ("epoch", "step", "validation_accuracy", "test_accuracy", "exploration_rate")
+"""What is known of the epoch that was best on validation."""
+
 _ACTIVE_OF = "active_of"
 """Key of a tensor that is stored sparse: name of the layer whose mask says where its `entries` stand."""
 
@@ -84,8 +87,11 @@ def check_fits(state: Mapping[str, Any], model: nn.Module, optimizer: torch.opti
     for name, tensor in own.items():
         if not _is_alike(state["model"][name], tensor):
             raise ValueError(f"{name} is of another shape or kind")
+    momentum = any(group.get("momentum") for group in optimizer.param_groups)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for number, slots in state["optimizer"]["state"].items():
+        if momentum and not isinstance(slots.get("momentum_buffer"), Tensor):
+            raise ValueError("the optimizer's momentum is not there")
         for name, slot in slots.items():
             single = isinstance(slot, (int, float)) or (isinstance(slot, Tensor) and slot.numel() == 1)
             whole = isinstance(slot, Tensor) and slot.shape == weights[number].shape and slot.is_floating_point()
@@ -107,6 +113,17 @@ def check_numbers(values: Mapping[str, Any], like: Any) -> None:
         kinds = (dict, type(None)) if field.name == "best" else kinds
         if field.name not in values or isinstance(value, bool) or not isinstance(value, kinds):
             raise ValueError(f"its {field.name} is missing, or no number")
+    best = values["best"]
+    if best is not None and not all(isinstance(best.get(name), (int, float)) for name in BEST):
+        raise ValueError("its best epoch is not whole")
+
+
+def check_positions(state: Mapping[str, Any]) -> None:
+    """Raise ValueError where positions in the schedule, or the costs so far, are no numbers."""
+    sparse, meter = state["sparse"], state["meter"]
+    whole = [sparse.get(name) for name in ("steps_done", "updates_done", "total_steps")] + [meter.get("steps")]
+    if not all(isinstance(number, int) for number in whole) or not isinstance(meter.get("training_cost"), float):
+        raise ValueError("its positions or costs are no numbers")
 
 
 def pack(

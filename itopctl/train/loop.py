@@ -24,7 +24,15 @@ from torch.nn import functional
 
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.spec.config import RunConfig
-from itopctl.train.checkpoint import check_fits, check_numbers, pack, random_states, set_random_states, unpack
+from itopctl.train.checkpoint import (
+    check_fits,
+    check_numbers,
+    check_positions,
+    pack,
+    random_states,
+    set_random_states,
+    unpack,
+)
 from itopctl.train.data.tensors import load_images, share_of
 from itopctl.train.evaluation import Evaluation, evaluate, evaluation_stride
 from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
@@ -316,6 +324,7 @@ class Training:
             ValueError, KeyError, RuntimeError, …: it is no such state. This training cannot be used any more then.
         """
         check_numbers(state["progress"], self.progress)
+        check_positions(state)
         state = unpack(state, self.sparse)
         check_fits(state, self.model, self.optimizer)
         self.model.load_state_dict(state["model"])

@@ -29,7 +29,7 @@ def test_code_in_a_checkpoint_does_not_run(saved_run: SavedRun, tmp_path: Path, 
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("bomb", [compressed, pytest.param(overlapping, marks=pytest.mark.xfail(strict=True))])
+@pytest.mark.parametrize("bomb", [compressed, overlapping])
 def test_a_small_file_that_is_large_when_it_is_read_is_not_read(
     saved_run: SavedRun, tmp_path: Path, bomb: Callable[[dict[str, Any]], bytes]
 ) -> None:
@@ -48,7 +48,6 @@ def test_a_checkpoint_that_does_not_fit_the_run_is_set_aside(saved_run: SavedRun
     assert (run.path / "checkpoint.damaged.pt").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="not looked at before it is used")
 @pytest.mark.parametrize(
     "name", [name if name != "a laughing model" else pytest.param(name, marks=pytest.mark.slow) for name in UNCHECKED]
 )

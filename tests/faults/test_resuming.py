@@ -88,15 +88,10 @@ def test_the_training_in_question_is_what_it_is_taken_for() -> None:
     assert len({fields["train_loss"] for _, fields in whole.events}) == 5, "it moves"
 
 
-DRAWS = "measuring draws from the generators that training draws from"
-
-
-@pytest.mark.xfail(strict=True, reason=DRAWS)
 def test_a_model_that_draws_when_it_is_measured_goes_on_from_every_step() -> None:
     check({"model": "own_for_resuming:restless_always", "method": "rigl-itop"})
 
 
-@pytest.mark.xfail(strict=True, reason=DRAWS)
 def test_measuring_a_model_that_draws_does_not_change_its_training() -> None:
     """How often is measured is no part of a run's identity."""
     often, never = (
