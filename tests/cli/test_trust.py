@@ -1,0 +1,67 @@
+"""Code that a results folder names is run only by whoever says that they trust it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import itopctl, write_spec
+
+BASE = {"dataset": "digits", "model": "own_net:net", "method": "static", "sparsity": 0.5, "epochs": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with a run whose model, a function of the user's own, failed; it leaves a mark when it runs."""
+    (tmp_path / "own_net.py").write_text(
+        textwrap.dedent("""
+            from pathlib import Path
+
+            def net(input_shape, classes):
+                Path(__file__).with_name("mark").touch()
+                raise ValueError("not today")
+        """)
+    )
+    spec = write_spec(tmp_path, base=BASE, grid={"seed": [0]})
+    assert itopctl("sweep", spec, "--results", tmp_path / "r", cwd=tmp_path).returncode == 1
+    (tmp_path / "mark").unlink()
+    return tmp_path
+
+
+def test_retry_runs_no_code_of_the_results_folder_unless_it_is_trusted(folder: Path) -> None:
+    refused = itopctl("retry", "--results", folder / "r", cwd=folder)
+    assert refused.returncode == 2
+    assert "own_net:net" in refused.stderr and "--trust" in refused.stderr
+    assert not (folder / "mark").exists()
+    trusted = itopctl("retry", "--trust", "--results", folder / "r", cwd=folder)
+    assert trusted.returncode == 1 and "not today" in trusted.stdout
+    assert (folder / "mark").exists()
+
+
+def test_commands_that_look_run_no_code_of_the_results_folder(folder: Path) -> None:
+    (run,) = json.loads(itopctl("status", "--runs", "--json", "--results", folder / "r", cwd=folder).stdout)
+    for command in (["status"], ["report"], ["show", run["run_id"]], ["store", "check"], ["store", "rebuild"],
+                    ["retry", "--dry-run"]):  # fmt: skip
+        assert itopctl(*command, "--results", folder / "r", cwd=folder).returncode == 0, command
+    assert not (folder / "mark").exists()
+
+
+def test_status_and_show_say_why_a_run_failed_with_the_end_of_its_log(folder: Path) -> None:
+    status = itopctl("status", "--results", folder / "r", cwd=folder).stdout
+    assert "user-error" in status and "ValueError: not today" in status
+    (run,) = json.loads(itopctl("status", "--runs", "--json", "--results", folder / "r", cwd=folder).stdout)
+    shown = itopctl("show", run["run_id"], "--results", folder / "r", cwd=folder).stdout
+    assert 'raise ValueError("not today")' in shown
+
+
+def test_a_manifest_cannot_smuggle_in_another_runs_config(folder: Path) -> None:
+    manifest = folder / "r" / "sweeps" / "trial.json"
+    content = json.loads(manifest.read_text())
+    content["runs"][0]["config"]["seed"] = 7
+    manifest.write_text(json.dumps(content))
+    refused = itopctl("retry", "--trust", "--results", folder / "r", cwd=folder)
+    assert refused.returncode == 2 and "the config of run" in refused.stderr
+    assert not (folder / "mark").exists()
