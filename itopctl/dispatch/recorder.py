@@ -115,8 +115,9 @@ def output_to(log: Path) -> Iterator[None]:
         os.dup2(handle, 2)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # on a full disk, what was printed last is lost
+                stream.flush()
         for number, was in zip((1, 2), saved, strict=True):
             os.dup2(was, number)
             os.close(was)

@@ -181,6 +181,9 @@ def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[
     """Run or sweep, file and content of every member that may come in."""
     budget = _MOST_RATIO * packed + _FREE_BYTES
     for member in archive:
+        budget -= member.size
+        if budget < 0:
+            raise ValueError("it unpacks to far more than it is")
         match = _MEMBER.fullmatch(member.name)
         name = match and (match["run"] or match["sweep"])
         known = match and (match["file"] in FILES if match["run"] else is_sweep_name(match["sweep"]))
@@ -190,9 +193,6 @@ def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[
         if not member.isreg() or member.size > _MOST_BYTES:
             done.refused[name] = f"{_shown(member.name)} is no plain file, or too large"
             continue
-        budget -= member.size
-        if budget < 0:
-            raise ValueError("it unpacks to far more than it is")
         file = archive.extractfile(member)
         assert file is not None
         yield name, match["file"] or "manifest" if match else "", file.read()
