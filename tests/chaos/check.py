@@ -24,7 +24,8 @@ FILES = {"config.json", "journal.jsonl", "result.json", "environment.json", "log
 
 _CLOCK = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "at", "finished_at"}
 _HISTORY = {"attempt", "attempts", "seq", "journal_offset", "damaged_lines"}
-_IGNORED = _CLOCK | _HISTORY
+_SETTINGS = {"config"}  # a run's id is the hash of all in it that makes a difference
+_IGNORED = _CLOCK | _HISTORY | _SETTINGS
 _INTERRUPTED = {"killed", "cancelled", "lost"}
 _TOLERANCE = 0.002  # seconds: journals count milliseconds
 
@@ -94,9 +95,9 @@ def left_behind(results: Results) -> Iterator[str]:
 
 def wrong_journals(results: Results, reference: Results, kills: Sequence[Kill]) -> Iterator[str]:
     """Journals that tell of anything but whole attempts, one after the other, each with the right numbers."""
-    deaths: dict[int, list[float]] = defaultdict(list)
+    deaths: dict[int, list[Kill]] = defaultdict(list)
     for kill in kills:
-        deaths[kill.pid].append(kill.at)
+        deaths[kill.pid].append(kill)
     for run_id in results.run_ids():
         events = read_journal(results.run(run_id).journal).events
         right = _measured(read_journal(reference.run(run_id).journal).events)
@@ -143,7 +144,7 @@ def _wrong_numbers(events: list[dict[str, Any]], right: Mapping[tuple[str, int],
         yield f"nothing is told of {sorted(missing)}"
 
 
-def _wrong_attempts(events: list[dict[str, Any]], deaths: Mapping[int, list[float]]) -> Iterator[str]:
+def _wrong_attempts(events: list[dict[str, Any]], deaths: Mapping[int, list[Kill]]) -> Iterator[str]:
     """Attempts are numbered 1, 2, …; each ends in a known way, and the next goes on from what it saved."""
     begun = [event for event in events if event["event"] == "started"]
     if [event["attempt"] for event in begun] != list(range(1, len(begun) + 1)):
@@ -158,12 +159,18 @@ def _wrong_attempts(events: list[dict[str, Any]], deaths: Mapping[int, list[floa
         if start["step"] < saved:  # more is right: a checkpoint is there before the journal says so
             yield f"attempt {number} goes on from step {start['step']}, though {saved} were saved"
         saved = max([saved, *(event["step"] for event in own if event["event"] == "checkpoint")])
-        its_deaths = [at for at in deaths.get(start["pid"], []) if at >= began - _TOLERANCE]
+        its_deaths = [kill for kill in deaths.get(start["pid"], []) if kill.over >= began - _TOLERANCE]
         if not its_deaths and (last["event"] not in ("finished", "failed") or last.get("cause") in ("killed", "lost")):
-            yield f"attempt {number} of process {start['pid']} has no end of its own, and nobody killed it"
+            yield (
+                f"attempt {number} of process {start['pid']}, from {began:.3f} to {last['event']} {last.get('cause')} "
+                f"at {_time(last):.3f}, has no end of its own, and nobody killed it; {deaths.get(start['pid'], [])}"
+            )
         if last["event"] == "failed" and last["cause"] not in _INTERRUPTED:
             yield f"attempt {number} failed: {last['cause']}: {last['message']}"
-        ends = [*its_deaths, *([_time(last)] if last["event"] in ("finished", "failed") else [])]
+        ends = [
+            *(max(kill.at, began) for kill in its_deaths),
+            *([_time(last)] if last["event"] in ("finished", "failed") else []),
+        ]
         before_ended = min(ends, default=_time(last))
 
 

@@ -32,9 +32,10 @@ STRIKES = {
 
 @dataclass(frozen=True)
 class Kill:
-    """A SIGKILL that hit a live process: when (Unix time, just before it), whom, and the run it had in hand."""
+    """A SIGKILL that hit a live process: between which moments (Unix time) it died, who, and the run it had in hand."""
 
     at: float
+    over: float
     pid: int
     whom: str
     run: str | None = None
@@ -231,17 +232,24 @@ class Chaos:
 
     def _await_training(self) -> list[tuple[Process, str]]:
         """Most of the time somewhere in a run, which takes seconds to begin; else now, whatever starts or ends."""
-        if self.random.random() < 0.2:
+        mood = self.random.random()
+        if mood < 0.2:
             return []
-        wait_for(lambda: bool(self._observe()) or not self._is_working(), 5.0, _TICK)
-        self._watch_for(self.random.uniform(0.0, 0.2 if self._runs_are_ahead() else 0.9))
-        return self._observe()
+        saved = mood > 0.5  # only where a checkpoint is there to go on from
+        wait_for(lambda: bool(self._training(saved)) or not self._is_working(), 5.0, _TICK)
+        self._watch_for(self.random.uniform(0.0, 0.2 if self._runs_are_ahead() else 0.9 - 0.5 * saved))
+        return self._training(saved)
+
+    def _training(self, saved: bool) -> list[tuple[Process, str]]:
+        """Workers and the runs they have in hand; with `saved` those that saved something."""
+        at_work = self._observe()
+        return [one for one in at_work if not saved or any(self.results.run(one[1]).path.glob("checkpoint*"))]
 
     def _hit(self, process: Process, whom: str) -> None:
         at, run_id = time.time(), process.run_in_hand()
         if process.kill():
-            self.kills.append(Kill(at, process.pid, whom, run_id))
             wait_for(lambda: process.state is None, _PATIENCE)
+            self.kills.append(Kill(at, time.time(), process.pid, whom, run_id))
 
     def _kill_a_worker(self) -> None:
         victims = [worker for worker, _ in self._await_training()] or self.family.workers()
@@ -277,7 +285,7 @@ class Chaos:
             return
         command, at = self.random.choice(self.commands), time.time()
         if command.kill():
-            self.kills.append(Kill(at, command.process.pid, command.name))
+            self.kills.append(Kill(at, time.time(), command.process.pid, command.name))
 
     def _kill_a_command_and_its_workers(self) -> None:
         self._await_training()
@@ -291,9 +299,11 @@ class Chaos:
         workers = self.family.workers_of(head.pid)
         runs, at = {worker: worker.run_in_hand() for worker in workers}, time.time()
         hit = kill_at_once([head, *workers])
-        if command.process.wait() == -9 and head in hit:
-            self.kills.append(Kill(at, head.pid, f"{command.name} with its workers"))
-        self.kills.extend(Kill(at, one.pid, "worker with its command", runs[one]) for one in hit if one in runs)
+        if head in hit and command.process.wait() == -9:
+            self.kills.append(Kill(at, time.time(), head.pid, f"{command.name} with its workers"))
+        wait_for(lambda: all(one.state is None for one in hit), _PATIENCE)
+        over = time.time()
+        self.kills.extend(Kill(at, over, one.pid, "worker with its command", runs[one]) for one in hit if one in runs)
 
     def _kill_another_command(self) -> None:
         if not self.results.run_ids():
@@ -309,7 +319,7 @@ class Chaos:
         at = time.time()
         if command.kill():
             self.kills.append(
-                Kill(at, command.process.pid, " ".join(command.arguments[: 1 + (command.name == "store")]))
+                Kill(at, time.time(), command.process.pid, " ".join(command.arguments[: 1 + (command.name == "store")]))
             )
         else:
             self._judge_answer(command)

@@ -83,7 +83,9 @@ class Process:
         """SIGSTOP; whether it stands still now, which proves that it lives."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP)
-        wait_for(lambda: self.state in (None, "T"), 5.0)
+        if not wait_for(lambda: self.state in (None, "T"), 5.0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGCONT)
         return self.state == "T"
 
 

@@ -21,7 +21,7 @@ from tests.helpers import itopctl, write_spec
 SEED = int(os.environ.get("ITOPCTL_CHAOS_SEED", "0"))
 BASE: dict[str, Any] = {
     "dataset": "digits", "model": "lenet-300-100", "update_interval": 7, "batch_size": 64,
-    "checkpoint_minutes": 0.0001,  # every few steps: much of the time a checkpoint is just being written
+    "checkpoint_minutes": 0.0002,  # every few steps: much of the time a checkpoint is just being written
 }  # fmt: skip
 
 
@@ -53,11 +53,13 @@ def survive(folder: Path, kills: int, sections: dict[str, Any]) -> None:
         one.path.parent.mkdir()
     with two_cores():
         began = time.monotonic()
-        peace = itopctl("sweep", spec, "--results", reference.path, "--workers", "2")
+        never = ("--set", "checkpoint_minutes=1000")  # what is saved, and when, may not matter either
+        peace = itopctl("sweep", spec, "--results", reference.path, "--workers", "2", *never)
         assert peace.returncode == 0, peace.stdout + peace.stderr
         middle = time.monotonic()
         chaos = Chaos(spec, "trial", results, tuple(reference.run_ids()), SEED, kills)
         chaos.carry_out()
+        (folder / "kills.txt").write_text("".join(f"{kill}\n" for kill in chaos.kills))
         print(f"{middle - began:.0f} s in peace, {time.monotonic() - middle:.0f} s under fire")
     again = itopctl("sweep", spec, "--results", results.path, "--workers", "2")
     checked = itopctl("store", "check", "--json", "--results", results.path)
@@ -78,7 +80,8 @@ def survive(folder: Path, kills: int, sections: dict[str, Any]) -> None:
     told = "\n".join([f"seed {SEED} (ITOPCTL_CHAOS_SEED), {len(wrong)} things are wrong:", *wrong[:60]])
     assert not wrong, told
     assert len(chaos.kills) >= kills, f"only {len(chaos.kills)} kills hit"
-    assert min(resumed, interrupted) >= kills / 10, "most kills hit nothing that mattered: the test says nothing"
+    assert interrupted >= kills / 10, "most kills hit nothing that mattered: the test says nothing"
+    assert resumed >= kills // 40 - 1, "nothing went on from a checkpoint: the test says nothing"
 
 
 def test_a_sweep_that_is_killed_twenty_times_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
@@ -88,4 +91,4 @@ def test_a_sweep_that_is_killed_twenty_times_ends_as_if_nothing_had_been(tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_sweep_that_is_killed_two_hundred_times_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    survive(tmp_path, 200, many(epochs=30))
+    survive(tmp_path, 200, many(epochs=24))

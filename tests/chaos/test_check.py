@@ -206,5 +206,7 @@ def test_an_attempt_without_an_end_is_right_if_its_process_was_killed(pair: tupl
     rewrite(copy, no_end)
     started = [read_journal(copy.run(run_id).journal).events for run_id in copy.run_ids()]
     pid = next(events[0]["pid"] for events in started if events[-1]["event"] != "finished")
-    assert not list(wrong_journals(copy, reference, [Kill(4e9, pid, "worker")]))
-    assert list(wrong_journals(copy, reference, [Kill(0.0, pid, "worker")]))  # long before: another of the same pid
+    assert not list(wrong_journals(copy, reference, [Kill(4e9, 4e9, pid, "worker")]))
+    assert list(
+        wrong_journals(copy, reference, [Kill(0.0, 0.0, pid, "worker")])
+    )  # long before: another of the same pid
