@@ -121,7 +121,7 @@ def test_what_was_never_recorded_whole_is_not_spoken_of_for_ever(
         assert zygote.call(SUBMIT, results=str(results.path), environment=fake.env, kill_at=number).killed
         reconcile(results, Slurm(), lambda: 0.0)
         assert reconcile(results, Slurm(), lambda: GRACE_SECONDS + 1).notes == []
-        if number != renames[0]:  # before the second, nothing says whose it is; it is removed a day later
+        if number == renames[2]:  # before that, nothing says whose it is; it is removed a day later
             assert list(results.submissions.iterdir()) == []
 
 
