@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from itopctl.store.rundir import Results  # noqa: E402
 from tests.dispatch.fake_slurm import FakeSlurm  # noqa: E402
 from tests.dispatch.told import on_local_disk  # noqa: E402
 from tests.faults import trials  # noqa: E402
+from tests.faults.mounts import SmallDisk, small_disk  # noqa: E402
 from tests.faults.saved_run import SavedRun, killed_after_the_fourth_step  # noqa: E402
 from tests.faults.submitting import Site  # noqa: E402
 from tests.faults.zygote import Zygote  # noqa: E402
@@ -40,6 +42,21 @@ def undisturbed(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> tri
 def saved_run(zygote: Zygote, undisturbed: trials.Undisturbed, tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
     """The run, killed, with checkpoints to damage in copies."""
     return killed_after_the_fourth_step(zygote, undisturbed, tmp_path_factory.mktemp("saved"))
+
+
+@pytest.fixture(scope="session")
+def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path_factory.mktemp("small disk"), megabytes=3) as disk:
+        yield disk
+
+
+@pytest.fixture
+def disk(mounted: SmallDisk) -> Iterator[SmallDisk]:
+    """A file system of three megabytes, empty."""
+    yield mounted
+    mounted.read_only(False)
+    for path in mounted.path.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture

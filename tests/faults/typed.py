@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import os
+import pkgutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
+import itopctl
 from itopctl.cli import app
 
 
@@ -41,3 +46,21 @@ def look_with_every_command(results: Path, run: str) -> dict[str, Typed]:
     logs = typed("logs", run, "--results", results)
     assert logs.code == 0 or (logs.code == 3 and "there is no log" in logs.err)
     return said
+
+
+def type_as(user: int, line: list[str], before: list[list[str]]) -> dict[str, Any]:
+    """Type a command as another user, for `Zygote.call`; 0 is root.
+
+    All code is imported before, as root, who types the commands `before`: others may not be able to read it.
+    """
+    for module in pkgutil.walk_packages(itopctl.__path__, "itopctl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    os.chdir("/")
+    for one in before:
+        typed(*one)
+    if user:
+        os.setgroups([])
+        os.setgid(user)
+        os.setuid(user)
+    return asdict(typed(*line))
