@@ -74,7 +74,7 @@ def test_a_killed_worker_is_replaced_and_a_killed_job_waits_to_be_tried_again(li
     assert "SIGKILL" in first["message"]
     assert second["resumed_from_step"] >= 22
     assert place.causes(other) == ["killed"]
-    place.itopctl("retry", "--cause", "killed", "--wait")
+    place.itopctl("retry", "--trust", "--cause", "killed", "--wait")
     first, second = place.attempts(other)
     assert (second["cause"], second["resumed_from_step"] >= 22) == ("finished", True)
     assert first["job_id"] != second["job_id"]
@@ -102,8 +102,8 @@ def test_a_run_that_may_not_go_on_after_its_time_is_tried_again_on_demand(limite
     limited.wait(lambda: bool(limited.events(run_id, "failed")), seconds=120)
     limited.fast()
     limited.wait(lambda: limited.states("ends") == [("failed", "timeout")])
-    assert "0 runs to try again" in limited.itopctl("retry", "ends", "--cause", "node-failure,killed")
-    limited.itopctl("retry", "ends", "--cause", "timeout,node-failure", "--slurm", "timeout_min=4", "--wait")
+    assert "0 runs to try again" in limited.itopctl("retry", "--trust", "ends", "--cause", "node-failure,killed")
+    limited.itopctl("retry", "--trust", "ends", "--cause", "timeout,node-failure", "--slurm", "timeout_min=4", "--wait")
     first, second = limited.attempts(run_id)
     assert (first["cause"], second["cause"]) == ("timeout", "finished")
     assert first["job_id"] != second["job_id"]

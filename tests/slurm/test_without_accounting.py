@@ -50,7 +50,7 @@ def test_a_run_that_took_too_much_memory_is_tried_again_with_more(place: Place) 
     place.submit(place.spec(epochs=20), "--wait", code=1)
     assert place.states() == [("failed", "out-of-memory")]
     place.fast()
-    place.itopctl("retry", "--cause", "out-of-memory", "--slurm", "mem=3G", "--wait")
+    place.itopctl("retry", "--trust", "--cause", "out-of-memory", "--slurm", "mem=3G", "--wait")
     assert place.causes(place.submitted_runs[0]) == ["out-of-memory", "finished"]
 
 
