@@ -91,7 +91,7 @@ def test_runs_whose_time_is_up_go_on_to_the_result_of_uninterrupted_ones(limited
         assert run["state"] == "done"
         *early, last = limited.attempts(run["run_id"])
         assert {attempt["cause"] for attempt in early} == {"timeout"}
-        assert (last["cause"], last["resumed_from_step"] >= 100) == ("finished", True)
+        assert (last["cause"], last["resumed_from_step"] >= 22) == ("finished", True)
         assert {attempt["job_id"] for attempt in early} == {last["job_id"]}
     limited.assert_same_results(limited.here(limited.folder / "goes-on" / "spec.yaml"), run_ids)
 
@@ -107,5 +107,5 @@ def test_a_run_that_may_not_go_on_after_its_time_is_tried_again_on_demand(limite
     first, second = limited.attempts(run_id)
     assert (first["cause"], second["cause"]) == ("timeout", "finished")
     assert first["job_id"] != second["job_id"]
-    assert second["resumed_from_step"] >= 100
+    assert second["resumed_from_step"] >= 22  # an epoch; how far it came in a minute is up to the machine
     assert limited.submissions[-1].request.options["timeout_min"] == 4
