@@ -114,14 +114,46 @@ def test_a_run_is_shown_alike_from_both(here: Any, results: Path, url: str) -> N
     assert shown[0]["evaluations"] and shown[0]["layers"]
 
 
+def test_a_teams_store_is_checked_made_anew_and_filled_with_what_others_send(
+    here: Any, results: Path, url: str, tmp_path: Path
+) -> None:
+    def at(folder: Path) -> tuple[str | Path, ...]:
+        return "--results", folder, "--store", url
+
+    checked = here("store", "check", *at(results))
+    assert (checked.code, checked.out) == (0, "14 run directories: no problem.\n")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE runs SET test_accuracy = 2")
+    assert here("store", "check", *at(results)).code == 1
+    rebuilt = here("store", "rebuild", *at(results))
+    assert rebuilt.code == 0 and "14 runs, 14 done" in rebuilt.out
+    assert here("store", "check", *at(results)).code == 0
+
+    archive, other = tmp_path / "runs.tar.gz", tmp_path / "other results"
+    exported = here("store", "export", archive, "trial", *at(results))
+    assert exported.code == 0, exported.err
+    with engine.begin() as connection:
+        for table in ("runs", "attempts", "evaluations", "layers", "sweeps", "sweep_runs"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+        engine.dispose()
+    imported = here("store", "import", archive, *at(other))
+    assert imported.code == 0, imported.err
+    assert here("store", "check", *at(other)).code == 0
+    assert here("report", "-f", "csv", *at(other)).out == here("report", "-f", "csv", "--results", results).out
+    assert not Results(other).database.exists()
+    says_no_password(*(text for done in (checked, rebuilt, exported, imported) for text in (done.out, done.err)))
+
+
 COMMANDS = [
     ("sweep", "SPEC"), ("sweep", "SPEC", "--dry-run"), ("status",), ("report",), ("show", "RUN"), ("logs", "RUN"),
-    ("retry", "trial"), ("cancel", "trial", "--yes"), ("list", "sweeps"), ("--debug", "status"),
+    ("retry", "trial"), ("cancel", "trial", "--yes"), ("list", "sweeps"), ("store", "check"), ("store", "rebuild"),
+    ("store", "export", "runs.tar"), ("store", "import", "RESULTS"), ("--debug", "status"),
 ]  # fmt: skip
 
 
 def filled_in(command: tuple[str, ...], results: Path, spec: Path) -> list[str | Path]:
-    words: dict[str, str | Path] = {"SPEC": spec, "RUN": Results(results).run_ids()[0]}
+    words: dict[str, str | Path] = {"SPEC": spec, "RUN": Results(results).run_ids()[0], "RESULTS": results}
     return [words.get(word, word) for word in command]
 
 
