@@ -73,6 +73,10 @@ _MORE = (
 
 def put(path: Path, what: str, canary: Path) -> None:
     """Put something odd at a path, in place of what is there."""
+    if what == "hard link" and path.name.startswith("itop.db-"):
+        return  # SQLite writes to these itself, and a file does not say what other names it has
+    if what == "pipe" and path.name == "itop.db-journal":
+        return  # by itself, in test_found.py: SQLite waits there where no signal is heard
     if path.is_symlink() or path.is_file() or (path.exists() and not path.is_dir()):
         path.unlink()
     elif path.is_dir():
