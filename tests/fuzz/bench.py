@@ -32,7 +32,7 @@ from itopctl.store.journal import JournalWriter
 from tests.store import builders
 from tests.store.builders import Lab
 
-CPU_SECONDS, SECONDS = 5, 60  # after which a command hangs: by the processor's clock; by the wall's, on a slow machine
+CPU_SECONDS, SECONDS = 5, 30  # after which a command hangs: by the processor's clock; by the wall's, on a slow machine
 MOST_BYTES = 3 << 30  # of memory, beyond what was taken before
 EXIT_CODES = (0, 1, 2, 3)
 SECRET = "what stands outside of the results folder"

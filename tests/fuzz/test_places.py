@@ -50,10 +50,22 @@ def test_odd_things_at_the_places_that_are_written_to(bench: Bench) -> None:
     assert asked_at(bench, ("runs", "itop.db", f"runs/{BEGUN}"), itertools.cycle(writers), 2) == []
 
 
+@pytest.mark.parametrize("name", ["config.json", "journal.jsonl", "result.json", "lock", "log.txt"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(bench: Bench, name: str) -> None:
+    problems = []
+    with patience() as begin:
+        for command in (("status",), ("store", "check"), ("logs", BEGUN)):
+            begin()
+            folder = bench.fresh()
+            put(folder / "runs" / BEGUN / name, "pipe", bench.canary)
+            problems += bench.call([*command, "--results", str(folder)])
+    assert problems == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_odd_things_at_a_place_do_no_harm(bench: Bench, place: str) -> None:
-    assert asked_at(bench, (place,), itertools.cycle(COMMANDS), len(COMMANDS) if place in PLACES[:5] else 4) == []
+    assert asked_at(bench, (place,), itertools.cycle(COMMANDS), len(COMMANDS) if place in PLACES[:5] else 3) == []
 
 
 def linked(bench: Bench, name: str) -> Path:
