@@ -108,8 +108,8 @@ def output_to(log: Path) -> Iterator[None]:
     """Send what the process prints, C code included, to the end of a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    saved = os.dup(1), os.dup(2)
     try:
         os.dup2(handle, 1)
         os.dup2(handle, 2)

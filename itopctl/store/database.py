@@ -21,15 +21,18 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 
 from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError, UserError
 from itopctl.store import tables
+from itopctl.store.files import aside, explained
 from itopctl.store.filesystem import is_local
 from itopctl.store.migration import back_up, make_tables, migrate, version_of
-from itopctl.store.soundness import DamagedStoreError, check_rows, check_schema
+from itopctl.store.soundness import DamagedStoreError, check_files, check_rows, check_schema
 
 _BUSY_SECONDS = 10  # that SQLite waits for another writer by itself
 _PATIENCE_SECONDS = 60  # in all, asked again and again
 _ROWS_AT_ONCE = 500
+_PAGES = 1 << 15  # bytes of the smallest file that SQLite keeps beside a database in WAL mode
 _ADVISORY_LOCK = 1_769_238_896  # any number that others do not take: "itop" in ASCII
 _SECRETS = ("password", "passwd", "secret", "token")
+_UNWRITABLE = ("readonly", "unable to open", "disk I/O error")
 _DAMAGE = ("no such", "decode", "malformed", "not a database", "has no column")
 
 
@@ -80,7 +83,7 @@ class Store:
         if self._transaction is not None:
             yield self._transaction
             return
-        with _explained(self.name), self.engine.connect() as connection:
+        with _explained(self.name, self.file), self.engine.connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -92,7 +95,7 @@ class Store:
         if self._transaction is not None:
             yield self._transaction
             return
-        with _explained(self.name), self.engine.connect() as connection:
+        with _explained(self.name, self.file), self.engine.connect() as connection:
             connection = connection.execution_options(itopctl_begin="BEGIN IMMEDIATE")
             with _begin(connection):
                 if connection.dialect.name == "postgresql":
@@ -108,6 +111,8 @@ class Store:
         self.engine.dispose()
 
     def _prepare(self, checked: bool) -> None:
+        if self.file is not None:
+            check_files(self.file.resolve(), self.name)
         with self.read() as connection:
             filled = self.file is not None and sa.inspect(connection).has_table(tables.runs.name)
             if checked and self.file is not None:
@@ -142,7 +147,7 @@ class Store:
             EnvironmentUnfitError: it writes ahead, must not here, and cannot be told to stop.
         """
         wanted = "wal" if is_local(file) else "delete"
-        with _explained(self.name), self.engine.connect() as connection:
+        with _explained(self.name, self.file), self.engine.connect() as connection:
             connection = connection.execution_options(itopctl_begin=None)
 
             def ask(question: str) -> str:
@@ -235,6 +240,12 @@ def _patiently(call: Any) -> Any:
             time.sleep(random.uniform(0.02, 0.2))
 
 
+def _try_to_write(file: Path) -> None:
+    """Write beside a database, as SQLite must; raises the error that says why that cannot be done, if it cannot."""
+    with explained(file), aside(file, bytes(_PAGES)):
+        pass
+
+
 def _parsed(url: str | sa.URL) -> sa.URL:
     try:
         parsed = sa.make_url(url)
@@ -257,7 +268,13 @@ def _shown(url: sa.URL) -> str:
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str, file: Path | None = None) -> Iterator[None]:
+    """Turn a driver's errors into those that a person understands.
+
+    Args:
+        name: of the store.
+        file: of an SQLite database: where it cannot be used, what the file system says is told.
+    """
     try:
         yield
     except UnicodeDecodeError as error:
@@ -269,8 +286,11 @@ def _explained(name: str) -> Iterator[None]:
             reason = f"another process has held it locked for {_PATIENCE_SECONDS} s; try again"
         elif "is full" in reason:
             raise DiskFullError(f"{what}: the disk is full.") from error
-        elif "readonly" in reason or "unable to open" in reason:
-            raise NotWritableError(f"{what}: {reason}.") from error
+        elif any(word in reason for word in _UNWRITABLE):
+            if file is not None:
+                _try_to_write(file)
+            if "I/O" not in reason:
+                raise NotWritableError(f"{what}: {reason}.") from error
         reason = " ".join(reason.split()).rstrip(".?")
         if any(word in reason for word in _DAMAGE):
             raise DamagedStoreError(name, reason) from error

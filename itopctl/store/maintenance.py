@@ -21,7 +21,7 @@ from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held
 from itopctl.store.migration import make_tables
 from itopctl.store.rundir import Results, RunDirectory
-from itopctl.store.soundness import DamagedStoreError, check_rows
+from itopctl.store.soundness import COMPANIONS, DamagedStoreError, check_rows
 
 _LOOKS = 3
 
@@ -198,7 +198,7 @@ def rebuild(results: Results, url: str | None = None) -> tuple[Store, Path | Non
     try:
         store = open_store(results.database, url)
     except DamagedStoreError:
-        if url is not None or not results.database.is_file():
+        if url is not None:
             raise
         aside = _set_aside(results.database)
         store = open_store(results.database)
@@ -217,11 +217,10 @@ def _set_aside(database: Path) -> Path:
     """Rename a file that is no database of ours, and what SQLite keeps beside it."""
     target = database.with_name(f"{database.name}.damaged-{secrets.token_hex(4)}")
     try:
-        for suffix in ("-wal", "-shm", "-journal"):
+        for suffix in (*COMPANIONS, ""):
             beside = database.with_name(database.name + suffix)
-            if beside.exists():
+            with contextlib.suppress(FileNotFoundError):
                 rename(beside, target.with_name(target.name + suffix))
-        rename(database, target)
         flush_folder(database.parent)
     except OSError as error:
         raise cannot_write(database, error) from error

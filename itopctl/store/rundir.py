@@ -117,7 +117,11 @@ class Results:
 
     def manifests(self) -> list[Path]:
         """Manifests of all recorded sweeps, by name; their stems are the sweeps' names."""
-        return sorted(path for path in self.sweeps.glob("*.json") if is_sweep_name(path.stem))
+        try:
+            paths = sorted(self.sweeps.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [path for path in paths if path.suffix == ".json" and is_sweep_name(path.stem)]
 
 
 def is_sweep_name(name: str) -> bool:

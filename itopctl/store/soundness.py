@@ -6,7 +6,10 @@ Rows that are read everywhere are looked at whenever a store is opened, by SQLit
 
 from __future__ import annotations
 
+import contextlib
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -24,6 +27,19 @@ class DamagedStoreError(EnvironmentUnfitError):
     def __init__(self, name: str, what: str) -> None:
         hint = " If it is the itop.db of a results folder: `itopctl store rebuild` makes it anew from the folders."
         super().__init__(f"the store {name} cannot be used: {what}.{'' if '://' in name else hint}")
+
+
+COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite adds to a database's name for the files that it keeps beside it."""
+
+
+def check_files(database: Path, name: str) -> None:
+    """Raise DamagedStoreError where no regular file lies where SQLite has one: it would wait for a pipe for ever."""
+    for suffix in ("", *COMPANIONS):
+        path = database.with_name(database.name + suffix)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise DamagedStoreError(name, f"{path.name} is no regular file")
 
 
 def check_schema(connection: Connection, name: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool
 from itopctl.dispatch.slots import Slot, plan_slots, visible_gpus
+from itopctl.errors import NotWritableError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import checkpoints
@@ -405,3 +406,13 @@ def test_a_run_that_does_not_stop_when_it_is_asked_is_given_up_for_the_reason_th
     assert [(e["event"], e.get("cause")) for e in events][-1] == ("failed", "timeout")
     assert events[-1]["message"] == "its time is nearly up; it did not save itself in time"
     assert not results.run(run_id(config)).lock.exists()
+
+
+def test_a_config_is_not_written_through_a_link(tmp_path: Path) -> None:
+    results, config = Results(tmp_path / "results"), run_config()
+    (tmp_path / "elsewhere").mkdir()
+    results.runs.mkdir(parents=True)
+    results.run(run_id(config)).path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(NotWritableError, match="it is a symbolic link"):
+        record_config(results, run_id(config), config)
+    assert not list((tmp_path / "elsewhere").iterdir())

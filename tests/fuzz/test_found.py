@@ -6,7 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,13 @@ FOLDERS: dict[str, Callable[[Path, Path], None]] = {
 """What is wrong with a results folder → does it, with a folder outside."""
 
 
-@pytest.mark.parametrize("what", FOLDERS)
+def slow_where(names: Iterable[str], words: str) -> list[Any]:
+    """Parameters; those with one of these words in their names are slow."""
+    heavy = set(words.split())
+    return [pytest.param(name, marks=[pytest.mark.slow] if heavy & set(name.split()) else []) for name in names]
+
+
+@pytest.mark.parametrize("what", slow_where(FOLDERS, "endless"))
 def test_a_folder_that_was_once_too_much_is_looked_at_with_every_command(bench: Bench, what: str) -> None:
     problems = []
     with patience() as begin:
@@ -158,7 +164,7 @@ def archive(bench: Bench) -> Iterator[Path]:
     yield bench.results.parent / "in.tar"
 
 
-@pytest.mark.parametrize("what", ARCHIVES)
+@pytest.mark.parametrize("what", slow_where(ARCHIVES, "bomb"))
 def test_nothing_comes_out_of_a_bad_archive(bench: Bench, archive: Path, what: str) -> None:
     folder = bench.fresh()
     before = sorted(folder.rglob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import sqlalchemy as sa
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store import database, tables
 from itopctl.store.database import Store, open_store
+from itopctl.store.maintenance import rebuild
+from itopctl.store.queries import select_runs
+from itopctl.store.soundness import DamagedStoreError
+from tests.store.builders import Lab, run_id
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def test_a_file_that_is_no_database_is_refused_by_name_and_left_alone(path: Path
 
 
 def test_a_folder_that_does_not_exist_is_said_to_be_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentUnfitError, match="unable to open database file"):
+    with pytest.raises(EnvironmentUnfitError, match="No such file or directory"):
         open_store(tmp_path / "nowhere" / "itop.db")
 
 
@@ -67,3 +72,22 @@ def test_a_writer_that_waits_in_vain_is_told_that_another_holds_the_file(
     store, other = open_store(path), open_store(path)
     with store.write(), pytest.raises(EnvironmentUnfitError, match="another process has held it locked"), other.write():
         pass
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_pipe_in_place_of_one_of_the_stores_files_is_not_waited_for(lab: Lab, suffix: str) -> None:
+    """SQLite opens what lies beside a database, and at a pipe waits for ever for somebody who writes."""
+    database = lab.results.database
+    lab.done(run_id(0))
+    lab.ingest()
+    lab.store.close()
+    path = database.with_name(database.name + suffix)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(DamagedStoreError, match=f"{path.name} is no regular file"):
+        open_store(database)
+    store, aside = rebuild(lab.results)
+    assert aside is not None and not path.is_fifo()
+    assert select_runs(store, columns=("run_id",)) == [{"run_id": run_id(0)}]
+    store.close()
