@@ -1,5 +1,6 @@
 # `make demo`: install, run a sweep on real data, print its table.   `make test`: lint, types, tests.
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -44,10 +45,12 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 test: lint types
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m 'not alone'
+	$(BIN)/pytest -m alone
 
 test-fast: lint types
-	$(BIN)/pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m 'not slow and not alone'
+	$(BIN)/pytest -m 'not slow and alone'
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks

@@ -53,6 +53,14 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """There is one cluster, and its tests share it."""
+    for item in items:
+        if item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.alone)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line what was left out, and why."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_POSTGRES in str(report.longrepr)]

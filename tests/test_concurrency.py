@@ -126,6 +126,7 @@ def attempts_of(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 class TestCrowd:
     """In this order: the last ones bring the sweep to its end."""

@@ -18,6 +18,7 @@ from tests.chaos.harness import Chaos
 from tests.chaos.processes import need_proc, two_cores
 from tests.helpers import itopctl, write_spec
 
+pytestmark = pytest.mark.alone
 SEED = int(os.environ.get("ITOPCTL_CHAOS_SEED", "0"))
 BASE: dict[str, Any] = {
     "dataset": "digits", "model": "lenet-300-100", "update_interval": 7, "batch_size": 64,
