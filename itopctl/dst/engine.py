@@ -133,7 +133,7 @@ class SparseTraining:
             size = weight.numel()
             layer = masked.get(name)
             active, explored = (layer.active_count, layer.explored.count) if layer else (size, size)
-            yield LayerReport(name, tuple(weight.shape), size, active, explored)
+            yield LayerReport(name, tuple(weight.shape), size, active, explored, layer.dropped if layer else 0)
 
     def mask(self, name: str) -> Tensor:
         """Bool tensor of the weight's shape, True where active."""
@@ -305,6 +305,8 @@ class SparseTraining:
         self._gradients.forget()
         moved, new = self._take_masks([mask.keep for mask in chosen])
         self._apply_masks()
+        for layer, mask in zip(self._layers, chosen, strict=True):
+            layer.dropped += mask.replaced
         replaced = sum(mask.replaced for mask in chosen)
         return TopologyUpdate(self.steps_done, zeta, replaced, moved, new, self.exploration_rate)
 

@@ -16,6 +16,7 @@ class MaskedLayer:
     """A weight with its mask; the initial one is drawn here.
 
     Attributes:
+        dropped: weights dropped by all topology updates so far; one that is dropped again counts again.
         keep: int8 tensor of the weight's shape and layout, -1 where active and 0 where the weight must be zero.
         active_count: number of weights that are active, always.
         explored: the weights that were ever active.
@@ -38,6 +39,7 @@ class MaskedLayer:
         self.name = name
         self.weight = weight
         self.active_count = active_count
+        self.dropped = 0
         # Drawn on the CPU, so that a training starts from the same network on every device.
         order = torch.randperm(weight.numel(), generator=keyed_generator(seed, index, 0), device="cpu")
         flat = torch.zeros(weight.numel(), dtype=torch.int8, device="cpu")
@@ -88,6 +90,7 @@ class MaskedLayer:
             "shape": list(self.weight.shape),
             "mask": pack_bits(self.active).cpu(),
             "explored": self.explored.bits.clone().cpu(),
+            "dropped": self.dropped,
         }
         if self.times_active is not None:
             entry["times_active"] = self.times_active.clone().cpu()
@@ -102,6 +105,9 @@ class MaskedLayer:
             raise ValueError(f"{self.name}: saved shape {entry['shape']}, model's {list(self.weight.shape)}")
         if not entry["mask"].numel() == entry["explored"].numel() == self.explored.bits.numel():
             raise ValueError(f"{self.name}: the saved mask or explored set is not of {self.size} weights")
+        dropped = entry.get("dropped", 0)
+        if not isinstance(dropped, int) or dropped < 0:
+            raise ValueError(f"{self.name}: {dropped!r} is no number of dropped weights")
         counts = entry.get("times_active")
         if (counts is None) != (self.times_active is None) or (counts is not None and counts.numel() != self.size):
             raise ValueError(f"{self.name}: how often weights were active is not saved as this method needs it")
@@ -120,5 +126,6 @@ class MaskedLayer:
         self.keep.copy_(active.to(torch.int8).neg_().view(self.weight.shape))
         self.active_count = int(active.sum())
         self.explored.take_over(entry["explored"].to(device, copy=True))
+        self.dropped = entry.get("dropped", 0)  # states of old have none
         if self.times_active is not None:
             self.times_active.copy_(entry["times_active"])

@@ -30,13 +30,17 @@ class TopologyUpdate:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active."""
+    """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active.
+
+    `dropped` is the number of drops in all topology updates; a weight that is dropped again counts again.
+    """
 
     name: str
     shape: tuple[int, ...]
     size: int
     active: int
     explored: int
+    dropped: int = 0
 
     @property
     def density(self) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number, percent, rate, size
+from itopctl.report.words import NOTHING, duration, number, percent, quantity, rate, size
 
 _EVALUATIONS_SHOWN = 12
 
@@ -75,10 +75,15 @@ def _metrics(run: Record) -> Table:
         ("topology updates", number(run["topology_updates"])),
         ("training FLOPs relative to dense", number(run["train_flops_ratio"])),
         ("inference FLOPs relative to dense", number(run["inference_flops_ratio"])),
+        ("training FLOPs", quantity(run["train_flops"])),
+        ("inference FLOPs of a sample", quantity(run["inference_flops"])),
         ("steps", number(run["steps"])),
         ("steps per second", number(run["steps_per_second"])),
         ("time", duration(run["wall_seconds"])),
         ("peak memory", size(run["peak_memory_bytes"])),
+        ("energy of the device", quantity(run["energy_joules"], "J")),
+        ("device", run["device_name"] or NOTHING),
+        ("threads", number(run["threads"])),
     ]
     rows = [[Cell(name), Cell(text)] for name, text in pairs if text != NOTHING]
     return Table("Metrics", [Column("metric"), Column("value", "right")], rows, [])
@@ -106,12 +111,13 @@ def _history(run: Record) -> Table:
 def _layers(run: Record) -> Table:
     columns = [
         Column("layer"), Column("shape"), Column("weights", "right"), Column("active", "right"),
-        Column("density", "right"), Column("R_s", "right"),
+        Column("density", "right"), Column("R_s", "right"), Column("dropped", "right"),
     ]  # fmt: skip
     rows = [
         [
             Cell(layer["name"]), Cell("×".join(map(str, layer["shape"]))), Cell(f"{layer['size']:,}"),
             Cell(f"{layer['active']:,}"), Cell(number(layer["density"], 4)), Cell(rate(layer["exploration_rate"])),
+            Cell(number(layer["dropped"])),
         ]
         for layer in run["layers"]
     ]  # fmt: skip

@@ -47,6 +47,17 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
+def quantity(value: float | None, unit: str = "", digits: int = 3) -> str:
+    """A large number with a prefix: 1.53e9 as `1.53 G`, with its unit behind."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
+    place = 0
+    while abs(value) >= 999.5 and place < len(prefixes) - 1:
+        value, place = value / 1000, place + 1
+    return f"{number(value, digits)} {prefixes[place]}{unit}".rstrip()
+
+
 def size(count: int | None) -> str:
     """Bytes as `812 MB`."""
     if count is None:

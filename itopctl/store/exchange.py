@@ -41,7 +41,9 @@ FILES = ("config.json", "environment.json", "log.txt", "journal.jsonl", "result.
 _MEMBER = re.compile(r"(?:runs/(?P<run>[0-9a-f]{12})/(?P<file>[a-z]+\.[a-z]+)|sweeps/(?P<sweep>[^/]+)\.json)")
 _MOST_BYTES = 256 << 20  # of a file
 _MOST_RATIO, _FREE_BYTES = 200, 256 << 20  # of what comes out of an archive to what goes in: more is a trap
-_TIMES = frozenset({"attempt", "finished_at", "wall_seconds", "steps_per_second", "peak_memory_bytes"})
+_TIMES = frozenset(
+    {"attempt", "finished_at", "wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "device_name"}
+)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -83,6 +83,11 @@ runs = Table(
     Column("steps_per_second", Float),
     Column("wall_seconds", Float),
     Column("peak_memory_bytes", Large),
+    Column("train_flops", Float),  # of the whole training
+    Column("inference_flops", Float),  # of one sample
+    Column("energy_joules", Float),
+    Column("device_name", String),
+    Column("threads", Integer),
     # Of the newest job that a scheduler was given for it.
     Column("job_name", String),
     Column("job_id", String),
@@ -160,6 +165,7 @@ layers = Table(
     Column("active", Large, nullable=False),
     Column("density", Float, nullable=False),
     Column("exploration_rate", Float, nullable=False),
+    Column("dropped", Large),
 )
 
 Index("sweep_runs_by_position", sweep_runs.c.sweep, sweep_runs.c.position)
@@ -173,6 +179,7 @@ RESULT_COLUMNS = (
     "test_accuracy", "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy",
     "best_epoch", "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
     "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
+    "train_flops", "inference_flops", "energy_joules", "device_name", "threads",
 )  # fmt: skip
 EVALUATION_COLUMNS = tuple(
     column.name for column in evaluations.columns if column.name not in ("run_id", "kind", "attempt")
@@ -184,6 +191,10 @@ ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
         (attempts, ("git_commit", "git_dirty", "code", "submitted_code")),
     ),
     3: ((runs, ("journal_mark",)), (attempts, ("log",))),
+    4: (
+        (runs, ("train_flops", "inference_flops", "energy_joules", "device_name", "threads")),
+        (layers, ("dropped",)),
+    ),
 }
 """Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""
 

@@ -35,10 +35,11 @@ from itopctl.train.checkpoint import (
 )
 from itopctl.train.data.tensors import load_images, share_of
 from itopctl.train.evaluation import Evaluation, evaluate, evaluation_stride
-from itopctl.train.measure import peak_memory_bytes, reset_peak_memory
+from itopctl.train.measure import EnergyMeter, reset_peak_memory
 from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
 from itopctl.train.ranks import ALONE, Rank
+from itopctl.train.result import result_of
 from itopctl.train.setup import choose_device, rules_of, seed_everything, seed_measurement, seed_step
 
 Emit = Callable[[str, dict[str, Any]], None]
@@ -86,6 +87,7 @@ class Progress:
         best: the best epoch on validation, and what was measured there.
         training_seconds: time spent on steps, without evaluation.
         wall_seconds: time before this attempt, in attempts that it resumes.
+        energy_joules: energy of the device in those; None where it does not tell.
     """
 
     last_zeta: float | None
@@ -97,6 +99,7 @@ class Progress:
     best: dict[str, Any] | None = None
     training_seconds: float = 0.0
     wall_seconds: float = 0.0
+    energy_joules: float | None = None
 
 
 class Training:
@@ -133,6 +136,7 @@ class Training:
         self.started = time.perf_counter()
         self.device = choose_device(config.device, rank)
         reset_peak_memory(self.device)
+        self.energy = EnergyMeter(self.device)
         self.data = load_images(config.dataset, config.validation, data_dir.resolve(), self.device)
         seed_everything(config.seed)
         self.network = Network(config, self.data.shape, self.data.classes, self.device, rank)
@@ -171,7 +175,7 @@ class Training:
             self._end_epoch()
         if config.keep_checkpoints:
             self._save()
-        return self._result()
+        return result_of(self)
 
     def _train_epoch(self, epoch: int) -> None:
         config, rank = self.config, self.rank
@@ -235,7 +239,7 @@ class Training:
     def _end_epoch(self) -> None:
         progress = self.progress
         progress.epochs_ended += 1
-        evaluation = self._evaluate()
+        evaluation = self.measured()
         fields = {
             **self._position(), "train_loss": progress.epoch_loss_sum / max(1, progress.epoch_loss_steps),
             **self._state_of_network(), "validation_accuracy": evaluation.validation_accuracy,
@@ -256,7 +260,7 @@ class Training:
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
         stride = self.evaluation_stride
         measured = stride is not None and update.step % stride == 0
-        evaluation = self._evaluate() if measured else None
+        evaluation = self.measured() if measured else None
         self.emit("topology", {
             **self._position(), "train_loss": self.progress.last_loss, **self._state_of_network(),
             "validation_accuracy": evaluation.validation_accuracy if evaluation else None,
@@ -264,37 +268,6 @@ class Training:
             "replaced": update.replaced, "moved": update.moved, "new": update.new, "skipped": update.skipped,
             "wall_seconds": self.wall_seconds,
         })  # fmt: skip
-
-    def _result(self) -> dict[str, Any]:
-        evaluation = self._evaluate()
-        best = self.progress.best or {}
-        dense_steps = self.config.epochs * self.config.steps_per_epoch
-        return {
-            "test_accuracy": evaluation.test_accuracy,
-            "validation_accuracy": evaluation.validation_accuracy,
-            "exploration_rate": self.sparse.exploration_rate,
-            "best_epoch": best.get("epoch"),
-            "best_validation_accuracy": best.get("validation_accuracy"),
-            "test_accuracy_at_best_validation": best.get("test_accuracy"),
-            "exploration_rate_at_best_validation": best.get("exploration_rate"),
-            "density": self.sparse.density,
-            "maskable": self.sparse.maskable,
-            "active": self.sparse.active,
-            "train_loss": self.progress.last_loss,
-            "train_flops_ratio": self.meter.training_ratio(dense_steps),
-            "inference_flops_ratio": self.inference_ratio,
-            "topology_updates": self.sparse.updates_done,
-            "epochs": self.config.total_epochs,
-            "steps": self.progress.step,
-            "steps_per_second": self.progress.step / max(self.progress.training_seconds, 1e-9),
-            "wall_seconds": self.wall_seconds,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
-            "layers": [
-                {"name": layer.name, "shape": list(layer.shape), "size": layer.size, "active": layer.active,
-                 "density": layer.density, "exploration_rate": layer.exploration_rate}
-                for layer in self.sparse.layers()
-            ],
-        }  # fmt: skip
 
     # State ------------------------------------------------------------------------------------------------
 
@@ -311,7 +284,8 @@ class Training:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": random_states(self.device),
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
-            "progress": asdict(self.progress) | {"wall_seconds": self.wall_seconds},
+            "progress": asdict(self.progress)
+            | {"wall_seconds": self.wall_seconds, "energy_joules": self.energy_joules},
         }
         return pack(state, self.model, self.optimizer, self.sparse)
 
@@ -346,6 +320,12 @@ class Training:
         """Seconds since the start, those of earlier attempts that this one resumes included."""
         return self.progress.wall_seconds + time.perf_counter() - self.started
 
+    @property
+    def energy_joules(self) -> float | None:
+        """Energy of the device since the start, in attempts that this one resumes too; None where it does not tell."""
+        mine, before = self.energy.joules, self.progress.energy_joules
+        return None if mine is None else mine + (before or 0.0)
+
     def _save(self) -> None:
         """Save a checkpoint, then say so."""
         if self.rank.leads:
@@ -372,7 +352,7 @@ class Training:
             progress.epoch_loss_steps += 1
         self.loss_count = 0
 
-    def _evaluate(self) -> Evaluation:
+    def measured(self) -> Evaluation:
         """Accuracies now; computed once a step, however often it is asked."""
         if self.last_evaluation is None or self.last_evaluation.step != self.progress.step:
             began = time.perf_counter()
@@ -415,6 +395,7 @@ class Training:
         now = time.perf_counter()
         if now - self.last_told >= _PROGRESS_SECONDS:
             self.last_told = now
+            self.energy.read()
             self.emit("progress", {
                 **self._position(), "train_loss": self.progress.last_loss,
                 "exploration_rate": self.sparse.exploration_rate, "wall_seconds": self.wall_seconds,

@@ -22,7 +22,7 @@ from tests.chaos.harness import Kill
 FILES = {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt"}
 """All that a finished run has in its directory."""
 
-_CLOCK = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "at", "finished_at"}
+_CLOCK = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "at", "finished_at"}
 _HISTORY = {"attempt", "attempts", "seq", "journal_offset", "damaged_lines"}
 _SETTINGS = {"config"}  # a run's id is the hash of all in it that makes a difference
 _IGNORED = _CLOCK | _HISTORY | _SETTINGS

@@ -64,7 +64,7 @@ def measured(results: Results, config: RunConfig) -> dict[str, Any]:
     """A run's result without what a clock decides."""
     result = read_json(results.run(run_id(config)).result)
     assert result is not None
-    times = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "finished_at", "attempt")
+    times = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "finished_at", "attempt")
     return {name: value for name, value in result.items() if name not in times}
 
 

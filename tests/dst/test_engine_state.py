@@ -103,6 +103,22 @@ def test_state_survives_a_file_for_layers_of_any_size(widths, sparsity, method, 
     assert other.exploration_rate == sparse.exploration_rate
 
 
+def test_a_state_of_before_drops_were_counted_is_taken_over():
+    model, _, sparse = fresh("set-itop")
+    list(train(model, sparse, (2, 6, 6), range(20)))
+    assert all(layer.dropped > 0 for layer in sparse.layers() if layer.active < layer.size)
+    state = sparse.state_dict()
+    for entry in state["layers"].values():
+        del entry["dropped"]
+    other = fresh("set-itop")[2]
+    other.load_state_dict(state)
+    assert not any(layer.dropped for layer in other.layers())
+    for wrong in (-1, "7", None):
+        state["layers"]["0.weight"]["dropped"] = wrong
+        with pytest.raises(ValueError, match="no number of dropped weights"):
+            other.load_state_dict(state)
+
+
 def test_loading_masks_weights_and_optimizer_slots():
     _, _, saved = fresh("static")
     model, optimizer, sparse = fresh("static")
@@ -123,6 +139,7 @@ def test_the_state_is_bits_and_plain_values():
     assert layer["shape"] == [4, 2, 3, 3]
     assert layer["mask"].dtype == layer["explored"].dtype == torch.uint8
     assert layer["mask"].numel() == layer["explored"].numel() == 9
+    assert layer["dropped"] == 0
     assert state["seed"] == 3
     assert state["total_steps"] == TOTAL
 

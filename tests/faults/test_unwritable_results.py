@@ -116,7 +116,7 @@ def test_a_sweep_whose_disk_becomes_full_says_so_and_goes_on_once_there_is_room(
 def numbers(results: Path) -> list[dict[str, Any]]:
     """What `report` says of each run, times and attempts excepted."""
     runs = json.loads(itopctl("report", "-t", "runs", "--json", "--results", results).stdout)
-    left_out = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "attempts")
+    left_out = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "attempts")
     return [{name: value for name, value in run.items() if name not in left_out} for run in runs]
 
 

@@ -47,7 +47,15 @@ DATA = Path("data")
 ATTEMPT = f"{__name__}:attempt"
 """For `Zygote.call`."""
 
-_TIMES = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "training_seconds", "finished_at", "attempt"}
+_TIMES = {
+    "wall_seconds",
+    "steps_per_second",
+    "peak_memory_bytes",
+    "energy_joules",
+    "training_seconds",
+    "finished_at",
+    "attempt",
+}
 
 
 # Attempts, each in a process of its own -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itopctl.report.words import duration, number, percent, rate, size, sparsity
+from itopctl.report.words import duration, number, percent, quantity, rate, size, sparsity
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,14 @@ def test_a_size_is_told_in_the_unit_that_fits(count: int | None, text: str) -> N
 @pytest.mark.parametrize("count", [999_600, 999_900_000, 999_999_999_999])
 def test_a_size_just_below_a_unit_is_written_out(count: int) -> None:
     assert "e" not in size(count)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "", "–"), (float("inf"), "", "–"), (0, "J", "0 J"), (84_000.0, "", "84 k"), (1.532e9, "", "1.53 G"),
+        (999.4, "J", "999 J"), (999.6, "J", "1 kJ"), (3.2e18, "", "3.2 E"), (4.5e25, "", "45,000 Z"),
+    ],
+)  # fmt: skip
+def test_large_quantities_have_a_prefix_and_a_unit(value: float | None, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text

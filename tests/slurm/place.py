@@ -63,7 +63,7 @@ def make(input_shape, classes):
     return Network(torch.nn.Flatten(), *layers)
 '''
 
-_TIMES = ("finished_at", "attempt", "steps_per_second", "wall_seconds", "peak_memory_bytes")
+_TIMES = ("finished_at", "attempt", "steps_per_second", "wall_seconds", "peak_memory_bytes", "energy_joules")
 _TIMES_OF_EVENTS = ("seq", "at", "attempt", "wall_seconds", "steps_per_second")
 
 

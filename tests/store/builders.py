@@ -39,14 +39,24 @@ def result(**changed: Any) -> dict[str, Any]:
         "test_accuracy_at_best_validation": 0.945, "exploration_rate_at_best_validation": 0.29, "density": 0.1,
         "train_loss": 0.02, "train_flops_ratio": 0.12, "inference_flops_ratio": 0.1, "topology_updates": 1,
         "epochs": 4, "steps": 80, "steps_per_second": 10.0, "wall_seconds": 8.0, "peak_memory_bytes": 1000,
+        "train_flops": 1.5e9, "inference_flops": 8.4e4, "energy_joules": 120.5, "device_name": "a CPU", "threads": 1,
         "layers": [
             {"name": "conv.weight", "shape": [6, 1, 5, 5], "size": 150, "active": 60, "density": 0.4,
-             "exploration_rate": 0.7},
+             "exploration_rate": 0.7, "dropped": 30},
             {"name": "fc.weight", "shape": [10, 84], "size": 840, "active": 39, "density": 0.046428571428571430,
-             "exploration_rate": 0.24},
+             "exploration_rate": 0.24, "dropped": 19},
         ],
         **changed,
     }  # fmt: skip
+
+
+def result_of_old() -> dict[str, Any]:
+    """What differs in a result as the first versions wrote it: what they did not measure is not there."""
+    layers = [{name: value for name, value in layer.items() if name != "dropped"} for layer in result()["layers"]]
+    added = (
+        name for version in tables.ADDED.values() for table, names in version if table is tables.runs for name in names
+    )
+    return {"layers": layers, **{name: None for name in added if name in result()}}
 
 
 STARTED = {

@@ -22,7 +22,7 @@ from itopctl.train.setup import be_deterministic, choose_device
 from tests.helpers import run_config
 
 DATA = Path("data")
-TIMES = ("wall_seconds", "steps_per_second", "peak_memory_bytes")
+TIMES = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules")
 TRAINED_ON = 1293  # images of digits, without those held out
 
 OWN_MODELS = """

@@ -18,7 +18,7 @@ from itopctl.train.setup import be_deterministic
 from tests.helpers import need_fashion_mnist, run_config
 
 DATA = Path("data")
-TIMES = ("wall_seconds", "steps_per_second", "peak_memory_bytes")
+TIMES = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules")
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +147,25 @@ def test_the_density_is_exact_and_the_layers_add_up() -> None:
     assert result["density"] == result["active"] / result["maskable"]
     explored = sum(layer["exploration_rate"] * layer["size"] for layer in result["layers"])
     assert explored / result["maskable"] == pytest.approx(result["exploration_rate"])
+
+
+def test_the_drops_of_the_layers_add_up_to_those_of_the_updates() -> None:
+    _, result, events = train(run_config(method="set-itop"))
+    replaced = [fields["replaced"] for event, fields in events if event == "topology"]
+    assert len(replaced) > 1 and all(replaced)
+    assert sum(layer["dropped"] for layer in result["layers"]) == sum(replaced)
+    _, static, _ = train(run_config(method="static"))
+    assert [layer["dropped"] for layer in static["layers"]] == [0, 0, 0]
+
+
+def test_absolute_costs_are_those_of_the_layers() -> None:
+    """LeNet-300-100 on 8×8 digits: 64·300 + 300·100 + 100·10 = 50,200 multiplications and as many additions."""
+    training, result, _ = train(run_config(method="dense"))
+    assert result["inference_flops"] == 2 * 50_200
+    epochs = training.config.epochs
+    assert result["train_flops"] == pytest.approx(3 * 2 * 50_200 * len(training.data.train) * epochs)
+    _, sparse, _ = train(run_config(method="static"))
+    assert sparse["train_flops"] == pytest.approx(result["train_flops"] * sparse["train_flops_ratio"])
 
 
 def test_flops_are_counted_from_the_real_masks() -> None:
