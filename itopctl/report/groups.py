@@ -6,7 +6,7 @@ a learning rate) tells its groups apart and becomes part of their names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ class Kind:
         """The settings in words, such as `ΔT 1500, lr 0.1`; empty where there are none."""
         said = [(name, value) for name, value in self.settings if value is not None]
         return ", ".join(f"{short_name(name)} {in_words(value)}" for name, value in said)
+
+    def without(self, names: Collection[str]) -> Kind:
+        """The same kind, these settings not named."""
+        return Kind(self.method, tuple((name, value) for name, value in self.settings if name not in names))
 
     @property
     def label(self) -> str:

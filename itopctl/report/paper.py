@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itopctl.report.groups import Group, Kind, Study, measured_fields, studies
 from itopctl.report.published import Published, Source, compare, differences_in_words, published_for, sources_for
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, percent, rate, sparsity
+from itopctl.report.words import NOTHING, mean_and_spread, rate, sparsity
 
 UNFINISHED = "*"
 _FLOPS_RANK = 2  # where a terminal is too narrow, these columns are left out, from the last on
@@ -80,7 +80,7 @@ class _Paper:
         if accuracy is None or explored is None:
             return Cell(NOTHING + mark)
         second = f"R_s {rate(explored.mean)}, n {accuracy.n}{mark}"
-        return Cell(_mean_and_spread(accuracy.mean, accuracy.std), second, best)
+        return Cell(mean_and_spread(accuracy.mean, accuracy.std), second, best)
 
     def _record(self, group: Group, best: bool) -> Record:
         record: Record = {
@@ -145,7 +145,7 @@ class _Paper:
             "within_noise": comparison.within_noise if comparison else None,
             "recipe_differences": {name: list(pair) for name, pair in differing.items()},
         })  # fmt: skip
-        cell = Cell(_mean_and_spread(result.accuracy, result.std), "; ".join(parts), style="italic")
+        cell = Cell(mean_and_spread(result.accuracy, result.std), "; ".join(parts), style="italic")
         ratios = result.train_flops_ratio, result.inference_flops_ratio
         return [cell, _ratios(*ratios)] if value else [cell]
 
@@ -192,10 +192,6 @@ def _best_kinds(study: Study, value: float, accuracy: str) -> list[Kind]:
                 means[group.kind] = summary.mean
     highest = max(means.values(), default=0.0)
     return [kind for kind, mean in means.items() if mean == highest] if len(means) > 1 else []
-
-
-def _mean_and_spread(mean: float, std: float | None) -> str:
-    return percent(mean) + (f" ± {percent(std)}" if std is not None else "")
 
 
 def _flops(group: Group) -> Cell:

@@ -12,6 +12,11 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
+def mean_and_spread(mean: float | None, std: float | None, digits: int = 2) -> str:
+    """Two fractions as `95.00 ± 2.00`, in percent; without a deviation, the mean alone."""
+    return percent(mean, digits) + (f" ± {percent(std, digits)}" if std is not None else "")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with so many significant digits, without a tail of zeros; written out, never with an exponent up."""
     if value is None:

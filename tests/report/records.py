@@ -19,8 +19,13 @@ def run(method: str = "set-itop", sparsity: float = 0.9, seed: int = 0, **change
     return {
         "dataset": "digits", "model": "lenet-5", "method": method, "sparsity": sparsity, "seed": seed,
         "state": "done", "test_accuracy": accuracy, "test_accuracy_at_best_validation": accuracy,
-        "exploration_rate": 1 - sparsity, "train_flops_ratio": 1 - sparsity, "inference_flops_ratio": 1 - sparsity,
-        "settings": settings, **changed,
+        "exploration_rate": 1 - sparsity, "exploration_rate_at_best_validation": 1 - sparsity,
+        "train_flops_ratio": 1 - sparsity, "inference_flops_ratio": 1 - sparsity,
+        "growth": {"set-itop": "random", "rigl-itop": "gradient"}.get(method), "topology_updates": 4,
+        "update_interval": settings["update_interval"], "run_id": f"{method}-{sparsity}-{seed}",
+        "wall_seconds": 10.0, "steps_per_second": 100.0, "train_flops": 2e12 * (1 - sparsity),
+        "inference_flops": 1e6 * (1 - sparsity), "peak_memory_bytes": 10**8, "energy_joules": None,
+        "device_name": "a CPU", "threads": 1, "settings": settings, **changed,
     }  # fmt: skip
 
 

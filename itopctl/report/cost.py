@@ -1,0 +1,81 @@
+"""What results cost: time, FLOPs, memory and, where the device tells, energy; and the accuracy that is had for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from itopctl.report.groups import Group, Study, measured_fields, studies
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
+
+_MEASURED = (
+    "wall_seconds", "steps_per_second", "train_flops", "train_flops_ratio", "inference_flops",
+    "inference_flops_ratio", "peak_memory_bytes", "energy_joules",
+)  # fmt: skip
+
+
+def cost_tables(runs: Sequence[Record], method_order: Sequence[str] = (), best_by: str = "final") -> list[Table]:
+    """One table for each data set and model, one row for each group with finished runs.
+
+    Args:
+        runs: records as `itopctl.report.groups.studies` takes them, with what runs measure of their costs.
+        method_order: methods in the order their rows should have; `dense` always comes first.
+        best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
+    """
+    tables = [_table(study, best_by) for study in studies(runs, method_order)]
+    return [table for table in tables if table.rows]
+
+
+def _table(study: Study, best_by: str) -> Table:
+    accuracy = measured_fields(best_by)[0]
+    groups = [group for group in study.groups if group.finished]
+    records = [_record(study, group, accuracy) for group in groups]
+    energy = any(record["energy_joules"] is not None for record in records)
+    columns = [
+        Column("method"), Column("sparsity", "right"), Column("test %", "right"), Column("time", "right"),
+        Column("training FLOPs", "right"), Column("of dense", "right"), Column("inference FLOPs", "right", rank=3),
+        Column("memory", "right", rank=1), *([Column("energy", "right")] if energy else []),
+        Column("points per TFLOP", "right", rank=2), Column("device", rank=4),
+    ]  # fmt: skip
+    rows = [
+        [
+            Cell(group.kind.method, group.kind.details), Cell(sparsity(group.sparsity) if group.sparsity else NOTHING),
+            Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"])),
+            Cell(duration(record["wall_seconds"])), Cell(quantity(record["train_flops"])),
+            Cell(_ratio(record["train_flops_ratio"])), Cell(quantity(record["inference_flops"])),
+            Cell(size(record["peak_memory_bytes"])),
+            *([Cell(quantity(record["energy_joules"], "J"))] if energy else []),
+            Cell(number(record["accuracy_points_per_teraflop"])), Cell(record["device_name"] or NOTHING),
+        ]
+        for group, record in zip(groups, records, strict=True)
+    ]  # fmt: skip
+    notes = [
+        "Means over the finished seeds of a row. Training FLOPs: a multiplication and an addition are two; forward and"
+        " backward, from the real masks; not what masked arithmetic multiplies by zero.",
+        "Time and memory depend on the device and on what else it did; memory: the process at its peak.",
+        "Points per TFLOP: test accuracy in % by 10¹² FLOPs of training.",
+    ]
+    if energy:
+        notes.append("Energy: of the whole device while the run was on it, whoever else used it.")
+    return Table(study.title, columns, rows, records, notes)
+
+
+def _record(study: Study, group: Group, accuracy: str) -> Record:
+    reached = group.summary(accuracy)
+    record: Record = {
+        "dataset": study.dataset, "model": study.model, "method": group.kind.method,
+        "settings": dict(group.kind.settings), "sparsity": group.sparsity, "seeds_finished": len(group.finished),
+        "test_accuracy_mean": reached.mean if reached else None, "test_accuracy_std": reached.std if reached else None,
+    }  # fmt: skip
+    for name in _MEASURED:
+        summary = group.summary(name)
+        record[name] = summary.mean if summary else None
+    devices = sorted({run["device_name"] for run in group.finished if run["device_name"]})
+    record["device_name"] = ", ".join(devices) or None
+    flops, points = record["train_flops"], record["test_accuracy_mean"]
+    record["accuracy_points_per_teraflop"] = 100 * points / (flops / 1e12) if flops and points is not None else None
+    return record
+
+
+def _ratio(value: float | None) -> str:
+    return NOTHING if value is None else f"{rate(value)}×"

@@ -1,0 +1,70 @@
+"""Per layer: shape, weights, density, exploration rate and drops, averaged over the seeds of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from itopctl.report.groups import Group, Study, studies
+from itopctl.report.statistics import summarise
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, number, rate, sparsity
+
+Layers = Mapping[str, Sequence[Record]]
+"""Run id → its layers in order, each with `name, shape, size, active, density, exploration_rate, dropped`."""
+
+
+def layer_tables(runs: Sequence[Record], layers: Layers, method_order: Sequence[str] = ()) -> list[Table]:
+    """One table for each group of finished runs, in the order of data sets, models, methods and sparsities.
+
+    Args:
+        runs: records as `itopctl.report.groups.studies` takes them, with `run_id`.
+        layers: of the finished runs.
+        method_order: methods in the order their tables should have.
+    """
+    return [
+        table
+        for study in studies(runs, method_order)
+        for group in study.groups
+        if (table := _table(study, group, layers)) is not None
+    ]
+
+
+def _table(study: Study, group: Group, layers: Layers) -> Table | None:
+    measured = [layers[run["run_id"]] for run in group.finished if layers.get(run["run_id"])]
+    if not measured:
+        return None
+    columns = [
+        Column("layer"), Column("shape", "right"), Column("weights", "right"), Column("active", "right", rank=1),
+        Column("density", "right"), Column("R_s", "right"), Column("dropped", "right"),
+        Column("drops an active weight", "right", rank=2),
+    ]  # fmt: skip
+    rows, records = [], []
+    for position, first in enumerate(measured[0]):
+        same = [of_run[position] for of_run in measured if position < len(of_run)]
+        record: Record = {
+            "dataset": study.dataset, "model": study.model, "method": group.kind.method,
+            "settings": dict(group.kind.settings), "sparsity": group.sparsity, "seeds_finished": len(measured),
+            "position": position, "layer": first["name"], "shape": list(first["shape"]), "size": first["size"],
+            **{name: _mean(same, name) for name in ("active", "density", "exploration_rate", "dropped")},
+        }  # fmt: skip
+        records.append(record)
+        dropped, active = record["dropped"], record["active"]
+        rows.append([
+            Cell(first["name"]), Cell("×".join(map(str, first["shape"]))), Cell(number(first["size"])),
+            Cell(_count(active)), Cell(number(record["density"], 4)), Cell(rate(record["exploration_rate"])),
+            Cell(_count(dropped)), Cell(NOTHING if dropped is None or not active else number(dropped / active)),
+        ])  # fmt: skip
+    at = f" at sparsity {sparsity(group.sparsity)}" if group.sparsity else ""
+    notes = [
+        f"Means over n {len(measured)} seeds; dropped: by all topology updates, a weight dropped again counts again."
+    ]
+    return Table(f"{study.title}: {group.kind.label}{at}", columns, rows, records, notes)
+
+
+def _mean(same: Sequence[Record], name: str) -> float | None:
+    summary = summarise([layer[name] for layer in same if layer[name] is not None])
+    return summary.mean if summary else None
+
+
+def _count(value: float | None) -> str:
+    return NOTHING if value is None else f"{round(value):,}"
