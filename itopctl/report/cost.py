@@ -63,8 +63,7 @@ def _table(study: Study, best_by: str) -> Table:
 def _record(study: Study, group: Group, accuracy: str) -> Record:
     reached = group.summary(accuracy)
     record: Record = {
-        "dataset": study.dataset, "model": study.model, "method": group.kind.method,
-        "settings": dict(group.kind.settings), "sparsity": group.sparsity, "seeds_finished": len(group.finished),
+        **study.about(group),
         "test_accuracy_mean": reached.mean if reached else None, "test_accuracy_std": reached.std if reached else None,
     }  # fmt: skip
     for name in _MEASURED:

@@ -60,11 +60,7 @@ def _order(group: Group) -> tuple[object, ...]:
 
 def _record(study: Study, group: Group, accuracy: str, explored: str) -> Record:
     run = group.runs[0]
-    record: Record = {
-        "dataset": study.dataset, "model": study.model, "method": group.kind.method,
-        "settings": dict(group.kind.settings), "sparsity": group.sparsity, "growth": run["growth"],
-        "update_interval": run["update_interval"], "seeds": len(group.runs), "seeds_finished": len(group.finished),
-    }  # fmt: skip
+    record = {**study.about(group), "growth": run["growth"], "update_interval": run["update_interval"]}
     updates = group.summary("topology_updates")
     record["topology_updates"] = round(updates.mean) if updates else None
     for name, field in (("test_accuracy", accuracy), ("exploration_rate", explored)):

@@ -128,6 +128,15 @@ class Study:
         """The group of a kind at a sparsity, if there are runs of it."""
         return next((g for g in self.groups if g.sparsity == sparsity and g.kind == kind), None)
 
+    def about(self, group: Group) -> Record:
+        """What a record of one of its groups begins with."""
+        return {
+            "dataset": self.dataset, "model": self.model, "method": group.kind.method,
+            "settings": dict(group.kind.settings), "sparsity": group.sparsity,
+            "density": round(1.0 - group.sparsity, 12), "seeds": len(group.runs),
+            "seeds_finished": len(group.finished),
+        }  # fmt: skip
+
     @property
     def dense(self) -> Group | None:
         """The dense runs, where they are all of one kind."""

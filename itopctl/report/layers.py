@@ -41,10 +41,8 @@ def _table(study: Study, group: Group, layers: Layers) -> Table | None:
     rows, records = [], []
     for position, first in enumerate(measured[0]):
         same = [of_run[position] for of_run in measured if position < len(of_run)]
-        record: Record = {
-            "dataset": study.dataset, "model": study.model, "method": group.kind.method,
-            "settings": dict(group.kind.settings), "sparsity": group.sparsity, "seeds_finished": len(measured),
-            "position": position, "layer": first["name"], "shape": list(first["shape"]), "size": first["size"],
+        record = {
+            **study.about(group), "position": position, "layer": first["name"], "shape": list(first["shape"]), "size": first["size"],
             **{name: _mean(same, name) for name in ("active", "density", "exploration_rate", "dropped")},
         }  # fmt: skip
         records.append(record)

@@ -83,12 +83,7 @@ class _Paper:
         return Cell(mean_and_spread(accuracy.mean, accuracy.std), second, best)
 
     def _record(self, group: Group, best: bool) -> Record:
-        record: Record = {
-            "dataset": self.study.dataset, "model": self.study.model, "method": group.kind.method,
-            "settings": dict(group.kind.settings), "sparsity": group.sparsity,
-            "density": round(1.0 - group.sparsity, 12), "seeds": len(group.runs),
-            "seeds_finished": len(group.finished), "best": best,
-        }  # fmt: skip
+        record = {**self.study.about(group), "best": best}
         for name in ("test_accuracy", "test_accuracy_at_best_validation", "exploration_rate"):
             summary = group.summary(name)
             record[f"{name}_mean"] = summary.mean if summary else None
