@@ -42,7 +42,8 @@ def _table(study: Study, group: Group, layers: Layers) -> Table | None:
     for position, first in enumerate(measured[0]):
         same = [of_run[position] for of_run in measured if position < len(of_run)]
         record = {
-            **study.about(group), "position": position, "layer": first["name"], "shape": list(first["shape"]), "size": first["size"],
+            **study.about(group), "position": position, "layer": first["name"], "shape": list(first["shape"]),
+            "size": first["size"],
             **{name: _mean(same, name) for name in ("active", "density", "exploration_rate", "dropped")},
         }  # fmt: skip
         records.append(record)
