@@ -21,7 +21,7 @@ from itopctl.dispatch.run_files import RunFiles, load_config
 from itopctl.errors import ItopctlError
 from itopctl.spec.config import RunConfig
 from itopctl.store.checkpoints import Checkpoint
-from itopctl.store.files import read_json, write_json
+from itopctl.store.files import read_json_surely, write_json
 from itopctl.store.journal import JournalWriter, utc_now
 from itopctl.store.locks import RunLockedError, locked, remove_leftovers
 from itopctl.store.rundir import RunDirectory
@@ -65,7 +65,7 @@ def execute(
         with locked(run, job.lock_id, job.start) as still_locked:
             remove_leftovers(run)
             files = RunFiles(run, still_locked)
-            if read_json(run.result) is not None:
+            if read_json_surely(run.result) is not None:
                 files.clear()
                 return Ended("done", "finished")
             if run.cancel.exists():

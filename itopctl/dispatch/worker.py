@@ -48,6 +48,7 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
         run = RunDirectory(Path(command["run"]))
         job = Job(**command["job"])
         make = execute if job.rank is None else execute_together
+        torch.set_num_threads(threads)  # a run that goes on from a checkpoint may have had others
         ended = make(run, Path(command["data_dir"]), job, stop.why, lambda event: _report(report_fd, event))
         _report(report_fd, {"ended": run.run_id, **ended.__dict__})
         if torch.cuda.is_available():

@@ -152,6 +152,7 @@ def _parcels(source: Path, done: Imported) -> Iterator[tuple[str, dict[str, byte
     try:
         with tarfile.open(source, "r:*") as archive:
             yield from _grouped(_members(archive, source.stat().st_size, done))
+            _check_end(archive)
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{source} is no archive that itopctl can read: {' '.join(reason.split())}.") from error
@@ -198,6 +199,14 @@ def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[
         file = archive.extractfile(member)
         assert file is not None
         yield name, match["file"] or "manifest" if match else "", file.read()
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raise ValueError where an archive that was read has no end: the library takes one cut between files for whole."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ValueError("it ends before its end; what came before was taken in")
 
 
 def _grouped(members: Iterable[tuple[str, str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:

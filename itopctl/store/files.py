@@ -22,8 +22,10 @@ from typing import Any, TypeVar
 
 from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError
 
-MOST_BYTES = 256 << 20
-"""What is larger is no JSON file of ours."""
+MOST_BYTES = 64 << 20
+"""What is larger is no JSON file of ours: a manifest of some 50,000 runs."""
+
+_MOST_BY_NAME = {"lock": 1 << 16, "config.json": 1 << 20, "environment.json": 1 << 20, "result.json": 16 << 20}
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -79,8 +81,9 @@ def open_regular(path: Path) -> int:
     return handle
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a file. Raises OSError as `open_regular` does, and where it is larger than `most`."""
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The content of a file. Raises OSError as `open_regular` does, and where it is larger than one of its name is."""
+    most = most or _MOST_BY_NAME.get(path.name, MOST_BYTES)
     handle = open_regular(path)
     with os.fdopen(handle, "rb") as file:
         if os.fstat(handle).st_size > most:
@@ -128,10 +131,29 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
+_NOT_OURS = (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO)  # a link, a pipe, a device: no file of ours
+
+
+def read_json_surely(path: Path) -> dict[str, Any] | None:
+    """The same, where much hangs on it that a file is not taken for missing because it cannot be read just now.
+
+    Raises:
+        OSError: there may be a file, and it cannot be read (no permission, an I/O error, a network file system).
+    """
+    try:
+        return parse_object(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, MemoryError):
+        return None
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            return None
+        raise
+
+
 def parse_object(text: bytes) -> dict[str, Any] | None:
     """A JSON object; None for anything else. NaN and infinity are not JSON."""
     try:
-        data = json.loads(text, parse_constant=_no_number)
+        data = _DECODER.decode(text.decode())
     except (ValueError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
@@ -139,6 +161,9 @@ def parse_object(text: bytes) -> dict[str, Any] | None:
 
 def _no_number(word: str) -> float:
     raise ValueError(f"{word} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
 # Changing ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ LOG_LINES = 50
 """Lines of a run's log that go into the last word of an attempt that failed."""
 
 _LONGEST_LINE = 1 << 20
-_MOST_BYTES = 1 << 30  # of a journal; what lies beyond is not looked at
+_MOST_BYTES = 128 << 20  # of a journal; what lies beyond is not looked at
 _MARKED_BYTES = 512  # the last event or two, with their times and numbers
 _RESERVED_BYTES = 64 << 10  # more than the longest last word
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.errors import EnvironmentUnfitError, NotWritableError
-from itopctl.store.files import aside, explained, place, read_json, remove
+from itopctl.store.files import aside, explained, place, read_json_surely, remove
 from itopctl.store.rundir import RunDirectory
 
 
@@ -55,6 +55,10 @@ def locked(run: RunDirectory, job_id: str | None = None, job_start: int = 0) -> 
             place(written, run.lock)
         except FileExistsError:
             holder = lock_holder(run) or {}
+            if "unreadable" in holder:
+                raise RunLockedError(
+                    f"run {run.run_id} may be being run: its lock cannot be read ({holder['unreadable']})."
+                ) from None
             raise RunLockedError(
                 f"run {run.run_id} is being run by process {holder.get('pid')} on {holder.get('host')}."
             ) from None
@@ -108,8 +112,14 @@ def drop_lock_of_the_dead(run: RunDirectory, ended_job: str | None = None) -> No
 
 
 def lock_holder(run: RunDirectory) -> dict[str, Any] | None:
-    """Who holds a run's lock: host, pid, start; None where nobody does."""
-    return read_json(run.lock)
+    """Who holds a run's lock: host, pid, start; None where nobody does.
+
+    Where there is a lock that cannot be read, somebody unknown holds it: why it cannot is said as `unreadable`.
+    """
+    try:
+        return read_json_surely(run.lock)
+    except OSError as error:
+        return {"unreadable": error.strerror or str(error)}
 
 
 def is_held(run: RunDirectory) -> bool:

@@ -126,6 +126,9 @@ def check_positions(state: Mapping[str, Any]) -> None:
     whole = [sparse.get(name) for name in ("steps_done", "updates_done", "total_steps")] + [meter.get("steps")]
     if not all(isinstance(number, int) for number in whole) or not isinstance(meter.get("training_cost"), float):
         raise ValueError("its positions or costs are no numbers")
+    threads = state.get("threads", 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 4096:
+        raise ValueError("its number of threads is none")
 
 
 def pack(

@@ -283,6 +283,7 @@ class Training:
             "sparse": self.sparse.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": random_states(self.device),
+            "threads": torch.get_num_threads(),
             "meter": {"training_cost": self.meter.training_cost, "steps": self.meter.steps},
             "progress": asdict(self.progress)
             | {"wall_seconds": self.wall_seconds, "energy_joules": self.energy_joules},
@@ -292,11 +293,13 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that `state_dict` gave for the same config, with any number of processes.
 
-        All of them load the same state.
+        All of them load the same state. The training goes on with as many threads as it had: with others, sums are
+        made in another order, and the last bits differ.
 
         Raises:
             ValueError, KeyError, RuntimeError, …: it is no such state. This training cannot be used any more then.
         """
+        threads = state.get("threads", torch.get_num_threads())  # not in checkpoints of old
         check_numbers(state["progress"], self.progress)
         check_positions(state)
         state = unpack(state, self.sparse)
@@ -308,6 +311,7 @@ class Training:
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])
         set_random_states(state["random"], self.device)
+        torch.set_num_threads(threads)
         for name, value in state["meter"].items():
             setattr(self.meter, name, value)
         self.progress = Progress(**state["progress"])

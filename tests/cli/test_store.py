@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import sqlite3
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,20 @@ def test_a_result_that_is_not_its_configs_is_not_taken(results: Path, tmp_path: 
     done = itopctl("store", "import", theirs, "--results", tmp_path / "new")
     assert done.returncode == 1 and "0123456789ab was not taken: its config.json describes run" in done.stdout
     assert not (tmp_path / "new" / "runs" / "0123456789ab").exists()
+
+
+@pytest.mark.parametrize("name", ["runs.tar", "runs.tar.gz"])
+def test_an_archive_that_was_cut_off_between_two_files_is_not_taken_for_whole(
+    results: Path, tmp_path: Path, name: str
+) -> None:
+    assert itopctl("store", "export", tmp_path / name, "--results", results).returncode == 0
+    with tarfile.open(tmp_path / name) as archive:
+        members = [member for member in archive if member.name.endswith("config.json")]
+        cut = members[1].offset
+    opened = gzip.open if name.endswith("gz") else open
+    with opened(tmp_path / name, "rb") as file:
+        whole = file.read()
+    with opened(tmp_path / name, "wb") as file:
+        file.write(whole[:cut])
+    done = itopctl("store", "import", tmp_path / name, "--results", tmp_path / "theirs")
+    assert done.returncode == 2 and "ends before its end" in done.stderr, done

@@ -177,7 +177,6 @@ def test_nothing_comes_out_of_a_bad_archive(bench: Bench, archive: Path, what: s
     ]
 
 
-@pytest.mark.xfail(run=False, strict=True, reason="SQLite waits for ever for whoever would write to the pipe")
 def test_a_pipe_beside_the_store_is_not_waited_for(bench: Bench) -> None:
     """In a process of its own: no signal but a kill ends one that waits there."""
     for name in ("itop.db-journal", "itop.db-wal", "itop.db-shm", "itop.db"):

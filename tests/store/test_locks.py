@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,3 +159,75 @@ def test_of_processes_that_reach_for_a_lock_at_once_never_two_have_it(tmp_path: 
         for rival in rivals:
             rival.communicate()
     assert overlaps == 0
+
+
+def as_somebody_else(call: Callable[[], str]) -> str:
+    """What a call returns in a process of another user."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            os.write(writing, call().encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return told
+
+
+def taken(run: RunDirectory) -> str:
+    """Why a lock cannot be taken."""
+    try:
+        with locked(run):
+            return "it can"
+    except RunLockedError as error:
+        return str(error)
+
+
+def test_a_lock_that_somebody_else_may_not_read_is_respected(run: RunDirectory, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can be somebody else")
+    with tempfile.TemporaryDirectory() as shared:  # pytest's own folders are closed to others
+        theirs = RunDirectory(Path(shared) / run.run_id)
+        theirs.path.mkdir()
+        for folder in (theirs.path.parent, theirs.path):
+            folder.chmod(0o777)
+        with locked(theirs):
+            theirs.lock.chmod(0o600)
+            told = as_somebody_else(lambda: f"{taken(theirs)}; {is_held(theirs)}")
+            assert told == f"run {run.run_id} may be being run: its lock cannot be read (Permission denied).; True"
+            assert (lock_holder(theirs) or {})["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("error", [errno.ESTALE, errno.EIO, errno.EMFILE])
+def test_a_lock_that_cannot_be_read_for_a_moment_is_not_taken_for_none(
+    run: RunDirectory, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    opened, failed = os.open, []
+
+    def fail_once(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path) == str(run.lock) and not failed:
+            failed.append(path)
+            raise OSError(error, os.strerror(error))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail_once)
+    with pytest.raises(RunLockedError), locked(run):
+        raise AssertionError("two have it")
+    assert failed and (lock_holder(run) or {})["pid"] == holder.pid
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "large"])
+def test_what_cannot_be_a_lock_of_ours_is_none(run: RunDirectory, what: str) -> None:
+    if what == "link":
+        run.lock.symlink_to("/etc/hostname")
+    elif what == "pipe":
+        os.mkfifo(run.lock)
+    else:
+        run.lock.write_bytes(bytes(1 << 17))
+    assert lock_holder(run) is None
+    with locked(run):
+        assert (lock_holder(run) or {})["pid"] == os.getpid()

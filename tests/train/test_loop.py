@@ -89,6 +89,28 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(method: str, stop_at: in
         assert torch.equal(tensor, resumed.model.state_dict()[name])
 
 
+def test_a_run_goes_on_with_the_threads_that_it_had() -> None:
+    """With others, the last bits would differ."""
+    saved: list[dict[str, Any]] = []
+    be_deterministic(2)
+    stopped = Training(
+        run_config(), DATA, lambda *_: None, lambda: True, lambda state: saved.append(copy.deepcopy(state))
+    )
+    with pytest.raises(TrainingStoppedError):
+        stopped.run()
+    be_deterministic(1)
+    resumed = Training(run_config(), DATA, lambda *_: None)
+    resumed.load_state_dict(saved[0])
+    assert torch.get_num_threads() == 2 == resumed.run()["threads"]
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, "2", 10**9])
+def test_a_state_with_an_impossible_number_of_threads_is_refused(threads: Any) -> None:
+    training = Training(run_config(), DATA, lambda *_: None)
+    with pytest.raises(ValueError, match="number of threads"):
+        training.load_state_dict({**training.state_dict(), "threads": threads})
+
+
 def test_a_stop_in_the_middle_of_an_augmented_epoch_changes_nothing(tmp_path: Path) -> None:
     config = run_config(
         dataset="synthetic", model="lenet-5", augment="crop-flip", batch_size=500, epochs=1, update_interval=4
