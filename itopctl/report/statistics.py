@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+_DUST = 1e-12  # a standard error of accuracies below it is floating point's
+
 MOST_SEEDS = 1000
 """Where a search for the number of seeds ends."""
 
@@ -57,9 +59,9 @@ class Difference:
         """
         if self.error == 0:
             return 0.5**self.n if self.estimate > threshold else 1.0
-        from scipy import stats
+        from scipy import special
 
-        return float(stats.t.sf((self.estimate - threshold) / self.error, self.df))
+        return float(special.stdtr(self.df, (threshold - self.estimate) / self.error))
 
     def p_below(self, threshold: float) -> float:
         """One-sided p value against "the true difference is at least `threshold`"."""
@@ -73,9 +75,9 @@ class Difference:
         """Two-sided confidence interval; None where there was no spread, and too few seeds for the sign test."""
         if self.error == 0:
             return (self.estimate, self.estimate) if 2 * 0.5**self.n <= 1 - confidence else None
-        from scipy import stats
+        from scipy import special
 
-        reach = self.error * float(stats.t.ppf((1 + confidence) / 2, self.df))
+        reach = self.error * float(special.stdtrit(self.df, (1 + confidence) / 2))
         return self.estimate - reach, self.estimate + reach
 
     def needed(self, threshold: float, level: float, power: float = 0.8, most: int = MOST_SEEDS) -> int | None:
@@ -118,8 +120,10 @@ def welch_difference(first: Sequence[float], second: Sequence[float]) -> Differe
     if one is None or two is None or one.std is None or two.std is None:
         return None
     parts = [(one.std**2 / one.n, one.n - 1), (two.std**2 / two.n, two.n - 1)]
-    variance = sum(part for part, _ in parts)
-    df = variance**2 / sum(part**2 / free for part, free in parts) if variance else min(free for _, free in parts)
+    variance, free = sum(part for part, _ in parts), min(free for _, free in parts)
+    if variance < _DUST**2:
+        return Difference(round(one.mean - two.mean, 12), 0.0, free, min(one.n, two.n), "Welch t")
+    df = variance**2 / sum(part**2 / free for part, free in parts)
     return Difference(round(one.mean - two.mean, 12), math.sqrt(variance), df, min(one.n, two.n), "Welch t")
 
 
@@ -146,7 +150,7 @@ def average_difference(comparisons: Sequence[Mapping[int, float]]) -> Difference
     fewest = min(len(values) for values in usable)
     error = math.sqrt(variance)
     estimate = math.fsum(means) / len(means)
-    return Difference(round(estimate, 12), error if error > 1e-12 else 0.0, fewest - 1, fewest, "paired t of averages")
+    return Difference(round(estimate, 12), error if error > _DUST else 0.0, fewest - 1, fewest, "paired t of averages")
 
 
 def seeds_needed(effect: float, level: float, power: float = 0.8, most: int = MOST_SEEDS) -> int | None:
@@ -171,13 +175,13 @@ def seeds_needed(effect: float, level: float, power: float = 0.8, most: int = MO
 
 def _power_of_t(n: int, effect: float, level: float) -> float:
     """Of a two-sided one-sample t test with n values, on the side of the effect (Cohen 1988, chapter 2)."""
-    from scipy import stats
+    from scipy import special
 
     df, shift = n - 1, effect * math.sqrt(n)
-    critical = float(stats.t.isf(level / 2, df))
+    critical = -float(special.stdtrit(df, level / 2))
     if shift > 30:  # there the noncentral t fails numerically; the error of the mean hardly counts against the spread
-        return float(stats.chi2.cdf(df * (shift / critical) ** 2, df))
-    return float(stats.nct.sf(critical, df, shift))
+        return float(special.chdtr(df, df * (shift / critical) ** 2))
+    return 1 - float(special.nctdtr(df, shift, critical))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -13,10 +13,12 @@ Several strata (sparsities) are averaged; a group keeps its place in all of them
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -179,12 +181,17 @@ def _averaged(parts: Sequence[_Stratum], orders: npt.NDArray[np.intp]) -> _Array
 def _orders(groups: int, rows: int) -> Iterator[npt.NDArray[np.intp]]:
     """All orders of so many groups, or a sample of them, some rows at a time."""
     if groups <= _ALL_PERMUTATIONS_UP_TO:
-        yield np.array(list(itertools.permutations(range(groups))), dtype=np.intp)
+        yield _all_orders(groups)
         return
     random = np.random.default_rng(_SEED + 1)
     for start in range(0, _PERMUTATIONS, rows):
         count = min(rows, _PERMUTATIONS - start)
         yield np.argsort(random.random((count, groups)), axis=1)
+
+
+@functools.cache
+def _all_orders(groups: int) -> npt.NDArray[np.intp]:
+    return np.array(list(itertools.permutations(range(groups))), dtype=np.intp)
 
 
 def groups_needed(correlation: float, threshold: float, level: float, power: float = 0.8, most: int = 1000) -> int:
@@ -199,11 +206,9 @@ def groups_needed(correlation: float, threshold: float, level: float, power: flo
         power: chance of success.
         most: the highest answer.
     """
-    from scipy import stats
-
     fewest = next(n for n in itertools.count(3) if 2 / math.factorial(n) <= level)
     distance = abs(math.atanh(max(-0.999, min(0.999, correlation))) - math.atanh(threshold))
     if distance < 1e-6:
         return most
-    normal = float(stats.norm.isf(level / 2)) + float(stats.norm.ppf(power))
+    normal = NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(power)
     return min(most, max(fewest, math.ceil(3 + 1.06 * (normal / distance) ** 2)))
