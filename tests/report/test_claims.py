@@ -128,10 +128,10 @@ def test_seeds_that_are_not_shared_are_compared_by_welchs_test() -> None:
 
 def test_unfinished_runs_do_not_count() -> None:
     runs = [*group("static", [0.80, 0.90, 0.70]), *group("set-itop", [0.82, 0.93, 0.74])]
-    waiting = [unfinished("set-itop", 0.9, 7), unfinished("static", 0.9, 7, "failed"), unfinished("rigl-itop", 0.9, 0)]
-    before, after = compared(table_of(runs), 2), compared(table_of([*runs, *waiting]), 2)
-    assert after[0] == before[0]
-    assert (after[1]["kind"], after[1]["n"], after[1]["more_runs"]) == ("rigl-itop", 0, 3)
+    waiting = [unfinished("set-itop", 0.9, 7), unfinished("static", 0.9, 7, "failed")]
+    assert compared(table_of([*runs, *waiting]), 2) == compared(table_of(runs), 2)
+    (_, none) = compared(table_of([*runs, unfinished("rigl-itop", 0.9, 0)]), 2)
+    assert (none["kind"], none["estimate"], none["n"], none["more_runs"]) == ("rigl-itop", None, 0, 3)
 
 
 def test_more_comparisons_make_each_of_them_harder_to_show() -> None:
@@ -409,3 +409,10 @@ def test_a_lower_confidence_decides_more() -> None:
     decided = [sum(r["verdict"] != OPEN for r in table.records) for table in (strict, loose)]
     assert decided[0] < decided[1]
     assert "99 %" in strict.columns[2].header and any("20 %" in note for note in loose.notes)
+
+
+def test_comparisons_whose_runs_are_not_finished_count_already() -> None:
+    runs = [*group("static", [0.80, 0.90, 0.70]), *group("set-itop", [0.82, 0.93, 0.74])]
+    waiting = [unfinished("rigl-itop", 0.9, seed) for seed in range(3)]
+    (alone,), (among, _) = compared(table_of(runs), 2), compared(table_of([*runs, *waiting]), 2)
+    assert among["p_value_corrected"] == pytest.approx(2 * alone["p_value_corrected"])

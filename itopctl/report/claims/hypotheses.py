@@ -263,7 +263,12 @@ def _too_short(study: Study, options: Options) -> Claim:
 def _judge(compared: Sequence[Comparison], options: Options, above: float, below: float) -> list[Judged]:
     differences = [c.difference(options.accuracy) for c in compared]
     common = [len(c.paired(options.accuracy)) for c in compared]
-    return judge(differences, common, above, below, options.level)
+    waiting = sum(
+        not (c.first.complete and c.second.complete)
+        for c, d in zip(compared, differences, strict=True)
+        if d is None or d.n < FEWEST_SEEDS
+    )
+    return judge(differences, common, above, below, options.level, waiting)
 
 
 def _average(title: str, compared: Sequence[Comparison], options: Options) -> Finding:

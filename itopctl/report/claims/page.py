@@ -103,7 +103,8 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
         f"not enough runs: neither is shown. Shown means: by a two-sided test at {level}, after Holm's correction for"
         " all comparisons of the claim.",
         "missing: seeds on each side (claim 1: groups of other settings, which more seeds cannot replace) until the"
-        " test would decide with a chance of 80 %, were the true effect as observed. A guess from few seeds.",
+        " test would decide with a chance of 80 %, were the true effect as observed: a guess. Adding seeds until a claim"
+        " holds is no test of it: decide on a number, and stay with it.",
         f"Fewer than {FEWEST_SEEDS} seeds give no verdict; {FEWEST_SEEDS} pairs show, before correction, only effects"
         f" of at least {_least_shown(options):.1f} times the standard deviation of the pairs' differences.",
         "Claims as a whole: 1, 2 and 3 are the mean over their comparisons, in one test; 4 and 5 hold where they hold"

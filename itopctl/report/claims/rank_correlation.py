@@ -150,7 +150,7 @@ def _weighted_pearson(first: _Array, second: _Array, weights: _Array) -> _Array:
 
 def _bootstrap(parts: Sequence[_Stratum], groups: int, seeds: int) -> _Array:
     """The averaged correlation of each resample."""
-    random = np.random.default_rng(_SEED)
+    random = np.random.RandomState(_SEED)  # its numbers are the same in every version of numpy
     of_group = random.multinomial(groups, np.full(groups, 1 / groups), _RESAMPLES).astype(float)
     of_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), _RESAMPLES).astype(float)
     total = np.zeros(_RESAMPLES)
@@ -183,10 +183,10 @@ def _orders(groups: int, rows: int) -> Iterator[npt.NDArray[np.intp]]:
     if groups <= _ALL_PERMUTATIONS_UP_TO:
         yield _all_orders(groups)
         return
-    random = np.random.default_rng(_SEED + 1)
+    random = np.random.RandomState(_SEED + 1)
     for start in range(0, _PERMUTATIONS, rows):
         count = min(rows, _PERMUTATIONS - start)
-        yield np.argsort(random.random((count, groups)), axis=1)
+        yield np.argsort(random.random_sample((count, groups)), axis=1)
 
 
 @functools.cache

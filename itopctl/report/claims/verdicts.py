@@ -69,8 +69,9 @@ class Judged:
 
 
 def judge(
-    differences: Sequence[Difference | None], common: Sequence[int], above: float, below: float, level: float
-) -> list[Judged]:
+    differences: Sequence[Difference | None], common: Sequence[int], above: float, below: float, level: float,
+    waiting: int = 0,
+) -> list[Judged]:  # fmt: skip
     """Judge the comparisons of one claim together, which are one family for Holm's correction.
 
     It holds where the difference lies significantly above `above`, does not hold where it lies significantly below
@@ -83,17 +84,21 @@ def judge(
         above: the claim is true of differences above it.
         below: the least difference that would count; at least `above`.
         level: chance of any false verdict "holds" in the family (and of any false "does not hold").
+        waiting: comparisons of the family that will be tested once their runs are finished: they count already, so
+            that a verdict does not fade as they come.
     """
     tested = [d for d in differences if d is not None and d.n >= FEWEST_SEEDS]
     plain = [d.p_two_sided(above) for d in tested]
-    numbers = iter(zip(plain, holm(plain), holm([min(1.0, 2 * d.p_below(below)) for d in tested]), strict=True))
+    fails = [min(1.0, 2 * d.p_below(below)) for d in tested]
+    unknown = [1.0] * waiting
+    numbers = iter(zip(plain, holm(plain + unknown), holm(fails + unknown), strict=False))
     judged = []
     for difference, seeds in zip(differences, common, strict=True):
         if difference is None or difference.n < FEWEST_SEEDS:
             missing = More(FEWEST_SEEDS - (difference.n if difference else min(seeds, 1)), at_least=True)
             judged.append(Judged(difference, None, None, None, Verdict(OPEN, missing)))
         else:
-            judged.append(_judged(difference, *next(numbers), above, below, level, len(tested)))
+            judged.append(_judged(difference, *next(numbers), above, below, level, len(tested) + waiting))
     return judged
 
 
