@@ -358,7 +358,17 @@ def _up_to(
     compared: Sequence[Comparison], judged: Sequence[Judged],
 ) -> Finding:  # fmt: skip
     """Up to which sparsity it holds for the best of some kinds."""
-    best = max(kinds, key=lambda kind: reached[kind] or 0.0)
+
+    def rank(kind: Kind) -> tuple[float, float]:
+        """Further is better; where two go as far, the one that is more accurate there."""
+        there = [
+            j.difference.estimate
+            for c, j in zip(compared, judged, strict=True)
+            if c.first.kind == kind and c.sparsity == reached[kind] and j.difference is not None
+        ]
+        return reached[kind] or 0.0, max(there, default=-1.0)
+
+    best = max(kinds, key=rank)
     highest = reached[best]
     verdict = any_holds([judged[_lowest(kind, compared)] for kind in kinds])
     remark = "" if highest is None else best.label if scope == "claim" else best.details

@@ -16,6 +16,12 @@ _STYLES = {HOLDS: "green", FAILS: "red", OPEN: "yellow"}
 _ACCURACIES = {"final": "after the last step", "validation": "at the epoch with the best validation accuracy"}
 
 
+_NO_SPREAD = (
+    "No interval: all pairs differ by the same, which says nothing of the spread; only the number of pairs counts (sign"
+    " test)."
+)
+
+
 def claims_table(study: Study, claims: Sequence[Claim], options: Options) -> Table:
     """The table of a study."""
     columns = [
@@ -39,7 +45,7 @@ def _row(claim: Claim, finding: Finding) -> list[Cell]:
         Cell(_effect(claim, finding), style=style),
         Cell("" if finding.n is None else str(finding.n)),
         Cell(_p_values(finding)),
-        Cell(verdict.word, "" if whole else finding.remark, style=f"{style} {_STYLES[verdict.word]}".strip()),
+        Cell(verdict.word, finding.remark if finding.scope == "comparison" else "", style=f"{style} {_STYLES[verdict.word]}".strip()),
         Cell(verdict.more.text if verdict.more else ""),
     ]  # fmt: skip
 
@@ -70,7 +76,8 @@ def _effect(claim: Claim, finding: Finding) -> str:
 
 
 def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def _p_values(finding: Finding) -> str:
@@ -103,8 +110,8 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
         f"not enough runs: neither is shown. Shown means: by a two-sided test at {level}, after Holm's correction for"
         " all comparisons of the claim.",
         "missing: seeds on each side (claim 1: groups of other settings, which more seeds cannot replace) until the"
-        " test would decide with a chance of 80 %, were the true effect as observed: a guess. Adding seeds until a claim"
-        " holds is no test of it: decide on a number, and stay with it.",
+        " test would decide with a chance of 80 %, were the true effect as observed: a guess. Adding seeds until a"
+        " claim holds is no test of it: decide on a number, and stay with it.",
         f"Fewer than {FEWEST_SEEDS} seeds give no verdict; {FEWEST_SEEDS} pairs show, before correction, only effects"
         f" of at least {_least_shown(options):.1f} times the standard deviation of the pairs' differences.",
         "Claims as a whole: 1, 2 and 3 are the mean over their comparisons, in one test; 4 and 5 hold where they hold"
@@ -112,8 +119,13 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
         "Claim 1 takes runs of one group (those that differ in the seed alone) and runs of one seed as dependent:"
         " groups and seeds are drawn anew for its interval (bootstrap), whole groups exchange their R_s for its p"
         " (permutations). Methods differ in more than R_s, and it does not correct for that.",
+        *([_NO_SPREAD] if any(map(_lacks_interval, (f for claim in claims for f in claim.findings))) else []),
         *(claim.note for claim in claims if claim.note),
     ]
+
+
+def _lacks_interval(finding: Finding) -> bool:
+    return "test" in finding.details and finding.estimate is not None and finding.low is None
 
 
 def _least_shown(options: Options) -> float:
