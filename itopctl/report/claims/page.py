@@ -45,7 +45,10 @@ def _row(claim: Claim, finding: Finding) -> list[Cell]:
         Cell(_effect(claim, finding), style=style),
         Cell("" if finding.n is None else str(finding.n)),
         Cell(_p_values(finding)),
-        Cell(verdict.word, finding.remark if finding.scope == "comparison" else "", style=f"{style} {_STYLES[verdict.word]}".strip()),
+        Cell(
+            verdict.word, finding.remark if finding.scope == "comparison" else "",
+            style=f"{style} {_STYLES[verdict.word]}".strip(),
+        ),
         Cell(verdict.more.text if verdict.more else ""),
     ]  # fmt: skip
 
