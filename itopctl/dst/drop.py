@@ -9,6 +9,7 @@ rule declares beside its name and source:
 - `scope="network"`: the scores of all layers are ranked together.
 - `chooses=True`: it is called with the number to drop as well, and returns a bool for each active weight, True where
   it goes, instead of scores.
+- `any_number=True`: it does not keep to that number, so that how much is explored cannot be said before training.
 
 A rule that reads the gradient is asked before the optimizer's step, while the weights are those of the gradient; any
 other one after it. torch is not imported here, so that the catalogue stays light.
@@ -95,6 +96,7 @@ def _product(layer: LayerView) -> Tensor:
     source="Mostafa and Wang 2019 (arXiv 1902.05967), with a fixed threshold",
     settings={"drop_threshold": 1e-3},
     chooses=True,
+    any_number=True,
 )
 def threshold(layer: LayerView, count: int, drop_threshold: float) -> Tensor:
     """drop every weight with |w| ≤ τ, however many they are; τ is drop_threshold, and ζ is not looked at"""

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.allocation import allocate
 from itopctl.dst.gradient_masks import GradientMasks
 from itopctl.dst.gradients import DenseGradients, finite
-from itopctl.dst.layers import kinds_of, maskable_weights, matching
+from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
 from itopctl.dst.parallel import Ranks, unwrapped
@@ -249,16 +248,8 @@ class SparseTraining:
 
     def _draw_layers(self, model: nn.Module, sparsity: float) -> list[MaskedLayer]:
         rules = self.rules
-        assert rules.allocation is not None
         shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
-        kinds = kinds_of(model)
-        fixed: dict[str, float] = {}
-        wanted = [("layer_density", *entry) for entry in rules.layer_density]
-        for setting, pattern, density in [*wanted, *(("keep_dense", pattern, 1.0) for pattern in rules.keep_dense)]:
-            for name in matching(shapes, pattern, kinds, setting):
-                if fixed.setdefault(name, density) != density:
-                    raise UserError(f"{setting} {pattern!r}: {name} has two densities, {fixed[name]} and {density}.")
-        counts = allocate(shapes, sparsity, rules.allocation, rules.allocation_power, fixed, rules.dense_in_budget)
+        counts = active_counts(shapes, kinds_of(model), rules, sparsity)
         counted = "times_active" in rules.needs
         return [
             MaskedLayer(index, name, weight, counts[name], self.seed, counted)

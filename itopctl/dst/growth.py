@@ -10,6 +10,8 @@ score of a kept weight. What a rule declares beside its name and source:
 - `chooses=True`: it is called with the number to grow as well, and returns the flat positions of so many distinct
   candidates, instead of scores.
 - `sampled=True`: it looks at the gradient of few weights, so that it costs no dense backward pass.
+- `explores`: "uniformly" (every candidate is as likely), "unexplored" (those first that were never active) or
+  "revisits" (the weights it prefers are much the same every time); undeclared, nothing is known before training.
 
 torch is not imported here, so that the catalogue stays light.
 """
@@ -27,13 +29,18 @@ if TYPE_CHECKING:
     from itopctl.dst.view import LayerView
 
 
-@GROWTHS.add("random", source="Mocanu et al. 2018 (arXiv 1707.04780)", chooses=True)
+@GROWTHS.add("random", source="Mocanu et al. 2018 (arXiv 1707.04780)", chooses=True, explores="uniformly")
 def random(layer: LayerView, count: int) -> Tensor:
     """grow uniformly at random, without replacement"""
     return layer.random_candidates(count)
 
 
-@GROWTHS.add("random-unexplored", source="Liu et al. 2021 (code: random_unfired), exact count", chooses=True)
+@GROWTHS.add(
+    "random-unexplored",
+    source="Liu et al. 2021 (code: random_unfired), exact count",
+    chooses=True,
+    explores="unexplored",
+)
 def random_unexplored(layer: LayerView, count: int) -> Tensor:
     """grow at random among the weights that were never active; once these are used up, among all inactive ones"""
     import torch
@@ -46,13 +53,18 @@ def random_unexplored(layer: LayerView, count: int) -> Tensor:
     return torch.cat([unexplored, others])
 
 
-@GROWTHS.add("gradient", source="Evci et al. 2020 (arXiv 1911.11134)", needs=("gradient",))
+@GROWTHS.add("gradient", source="Evci et al. 2020 (arXiv 1911.11134)", needs=("gradient",), explores="revisits")
 def gradient(layer: LayerView) -> Tensor:
     """grow where the dense gradient of the loss is largest, |∂L/∂w|"""
     return layer.gradient.abs()
 
 
-@GROWTHS.add("momentum", source="Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)", needs=("momentum",))
+@GROWTHS.add(
+    "momentum",
+    source="Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)",
+    needs=("momentum",),
+    explores="revisits",
+)
 def momentum(layer: LayerView) -> Tensor:
     """grow where the moving average of the dense gradient is largest"""
     return layer.momentum.abs()
@@ -62,6 +74,7 @@ def momentum(layer: LayerView) -> Tensor:
     "momentum-neuron",
     source="Dettmers and Zettlemoyer 2019 (code: momentum_neuron), exact count",
     needs=("momentum",),
+    explores="revisits",
     chooses=True,
 )
 def momentum_neuron(layer: LayerView, count: int) -> Tensor:
@@ -108,6 +121,7 @@ def gradient_plus_exploration(layer: LayerView, exploration_weight: float, explo
     settings={"sampled_share": 1.0},
     chooses=True,
     sampled=True,
+    explores="revisits",
 )
 def sampled_gradient(layer: LayerView, count: int, sampled_share: float) -> Tensor:
     """GSE: draw γ·nnz candidates at random and grow the largest |∂L/∂w| among them; γ is sampled_share"""

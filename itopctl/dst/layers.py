@@ -6,11 +6,14 @@ not; nor are frozen weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from itopctl.dst.allocation import allocate
+from itopctl.dst.rules import Rules
 from itopctl.errors import UserError, nearest
 
 MASKABLE = (
@@ -78,3 +81,28 @@ def matching(names: Iterable[str], pattern: str, kinds: Mapping[str, set[str]], 
         meant = f" Did you mean {guess!r}?" if guess else ""
         raise UserError(f"{setting} {pattern!r} matches no layer.{meant} Layers: {', '.join(there)}.")
     return matches
+
+
+def active_counts(
+    shapes: Mapping[str, tuple[int, ...]], kinds: Mapping[str, set[str]], rules: Rules, sparsity: float
+) -> dict[str, int]:
+    """How many weights of each maskable layer are active at the start of a training.
+
+    Args:
+        shapes: name → shape of every maskable weight, in the model's order.
+        kinds: of the same, from `kinds_of`.
+        rules: their allocation; without one every layer is dense.
+        sparsity: global fraction of zero weights, in [0, 1).
+
+    Raises:
+        UserError: a pattern matches no layer or two contradict each other; the sparsity cannot be reached.
+    """
+    if rules.allocation is None:
+        return {name: math.prod(shape) for name, shape in shapes.items()}
+    fixed: dict[str, float] = {}
+    wanted = [("layer_density", *entry) for entry in rules.layer_density]
+    for setting, pattern, density in [*wanted, *(("keep_dense", pattern, 1.0) for pattern in rules.keep_dense)]:
+        for name in matching(shapes, pattern, kinds, setting):
+            if fixed.setdefault(name, density) != density:
+                raise UserError(f"{setting} {pattern!r}: {name} has two densities, {fixed[name]} and {density}.")
+    return allocate(shapes, sparsity, rules.allocation, rules.allocation_power, fixed, rules.dense_in_budget)

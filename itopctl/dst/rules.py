@@ -173,6 +173,23 @@ class Rules:
             yield REDISTRIBUTIONS, self.redistribution
 
     @classmethod
+    def of_settings(cls, settings: Mapping[str, Any]) -> Rules:
+        """The rules that a run's resolved settings describe.
+
+        Args:
+            settings: by the names of our attributes, nested ones as mappings; None where a setting means nothing for
+                the method. Whatever else a run has is passed over.
+        """
+        given = {field.name: settings[field.name] for field in fields(cls) if settings.get(field.name) is not None}
+        if "drop_schedule" in given:
+            given["drop_schedule"] = _schedule(given["drop_schedule"])
+        if "layer_density" in given:
+            given["layer_density"] = tuple(given["layer_density"].items())
+        if "keep_dense" in given:
+            given["keep_dense"] = tuple(given["keep_dense"])
+        return cls(**given)
+
+    @classmethod
     def of_method(cls, method: str, **overrides: Any) -> Rules:
         """The rules of a named method, some of them overridden.
 

@@ -10,7 +10,6 @@ import torch
 
 from itopctl.dst import Rules
 from itopctl.dst.keyed import keyed_generator
-from itopctl.dst.rules import RULE_SETTINGS, DropSchedule
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import RunConfig
 from itopctl.train.ranks import ALONE, Rank
@@ -70,21 +69,4 @@ def be_deterministic(threads: int) -> None:
 
 def rules_of(config: RunConfig) -> Rules:
     """The engine's rules, from a resolved run config."""
-    schedule = config.drop_schedule
-    dense_in_budget = config.dense_in_budget
-    return Rules(
-        allocation=config.allocation,
-        allocation_power=1.0 if config.allocation_power is None else config.allocation_power,
-        keep_dense=config.keep_dense or (),
-        layer_density=tuple((config.layer_density or {}).items()),
-        dense_in_budget=True if dense_in_budget is None else dense_in_budget,
-        drop=config.drop,
-        growth=config.growth,
-        redistribution=config.redistribution or "none",
-        drop_fraction=config.drop_fraction,
-        drop_schedule=DropSchedule(schedule.name, schedule.final, schedule.stop, schedule.power) if schedule else None,
-        update_interval=config.update_interval,
-        update_replaces_step=config.update_replaces_step,
-        replace_rounding=config.replace_rounding,
-        **{name: getattr(config, name) for name in RULE_SETTINGS},
-    )
+    return Rules.of_settings(config.model_dump())

@@ -1,4 +1,4 @@
-"""What would be done: the runs of some specs against what is known of them. A value to print, test or carry out.
+"""The runs of some specs against what is known of them, by what is to be done with each.
 
 Pure: it starts nothing, writes nothing, and does not know how jobs are started.
 """
