@@ -18,6 +18,14 @@ from itopctl.errors import UserError
 Shape = Sequence[int]
 
 
+class StarvedLayersWarning(UserWarning):
+    """An allocation gave less than one weight to some `layers`; each keeps one."""
+
+    def __init__(self, sparsity: float, layers: tuple[str, ...]) -> None:
+        self.layers = layers
+        super().__init__(f"sparsity {sparsity:g} gives less than one weight to {', '.join(layers)}; each keeps one.")
+
+
 @ALLOCATIONS.add("uniform", source="Liu et al. 2021: every layer at the same density, the first included")
 def uniform(shape: Shape, power: float) -> float:
     """every layer at the global density"""
@@ -158,10 +166,7 @@ def allocate(
     ideal = {name: densities[name] * size for name, size in free.items()}
     starved = [name for name, count in ideal.items() if count < 1.0]
     if starved:
-        warnings.warn(
-            f"sparsity {sparsity:g} gives less than one weight to {', '.join(starved)}; each keeps one.",
-            stacklevel=2,
-        )
+        warnings.warn(StarvedLayersWarning(sparsity, tuple(starved)), stacklevel=2)
     rounded = {name: min(free[name], max(1, math.floor(count + 1e-9))) for name, count in ideal.items()}
     counts |= _settle(rounded, ideal, free, target - sum(rounded.values()))
     return {name: counts[name] for name in shapes}

@@ -91,11 +91,14 @@ def most_layer_exploration(rules: Rules, shares: Shares, total_steps: int) -> di
     Growth `random-unexplored` reaches exactly this; no growth without redistribution explores more. Arguments as in
     `expected_layer_exploration`.
     """
+    replaced = replaced_weights(rules, shares, total_steps)
+    return {name: min(size, active + replaced[name]) / size for name, (active, size) in shares.items()}
+
+
+def replaced_weights(rules: Rules, shares: Shares, total_steps: int) -> dict[str, int]:
+    """How many weights of every layer all updates of a training drop and grow, where counts follow from ζ."""
     fractions = update_fractions(rules, total_steps)
-    return {
-        name: min(size, active + int(_counts(rules, active, fractions).sum())) / size
-        for name, (active, size) in shares.items()
-    }
+    return {name: int(_counts(rules, active, fractions).sum()) for name, (active, _) in shares.items()}
 
 
 def _counts(rules: Rules, active: int, fractions: Sequence[float]) -> NDArray[np.float64]:
@@ -139,16 +142,20 @@ def how_known(drop: str, growth: str, redistribution: str = "none", import_own: 
 
 
 def predicted_layer_exploration(
-    rules: Rules, shares: Shares, total_steps: int, import_own: bool = True
+    rules: Rules, shares: Shares, total_steps: int, known: Known | None = None
 ) -> tuple[dict[str, float] | None, Known]:
     """What is known of the R of every layer before training, and how well; None for the rates where nothing is.
 
-    Arguments as in `expected_layer_exploration` (for any rules: dense and static ones, too) and `how_known`.
+    Args:
+        rules: any, dense and static ones, too.
+        shares: layer → (active weights, weights).
+        total_steps: optimizer steps of the training.
+        known: how well it is known, where that was found out already; by default `how_known` of the rules.
     """
     if not rules.dynamic or all(active == size for active, size in shares.values()):
         return {name: active / size for name, (active, size) in shares.items()}, "exact"
     assert rules.drop and rules.growth
-    known = how_known(rules.drop, rules.growth, rules.redistribution, import_own)
+    known = known or how_known(rules.drop, rules.growth, rules.redistribution)
     if known == "unknown":
         return None, known
     new_ones = known == "bound" or _grows_unexplored(rules)

@@ -91,6 +91,9 @@ def _notes(sweep: PlannedSweep) -> list[str]:
     for (reason, settings), count in expansion.ignored.items():
         verb, them = ("mean", "them") if len(settings) > 1 else ("means", "it")
         notes.append(f"{name}: {', '.join(settings)} {verb} nothing for {reason} ({count:,} of its points set {them})")
+    for reach, intervals in expansion.solved.items():
+        found = f"{intervals[0]:,}" + (f" to {intervals[-1]:,}" if len(intervals) > 1 else "")
+        notes.append(f"{name}: update_interval {{reach: {reach:g}}} is {found} steps")
     if expansion.duplicates:
         notes.append(f"{name}: {expansion.points:,} points are {len(expansion.runs):,} different runs")
     if expansion.excluded:

@@ -120,7 +120,7 @@ class RunConfig(_Part):
         default=None,
         ge=1,
         le=10**12,
-        description='optimizer steps between topology updates, or epochs: "1 epoch"',
+        description='optimizer steps between topology updates; or epochs: "1 epoch"; or what to explore: {reach: 0.95}',
     )
     update_replaces_step: bool | None = Field(
         default=None,

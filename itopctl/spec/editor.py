@@ -82,9 +82,14 @@ def _settings() -> dict[str, Any]:
     }  # fmt: skip
     interval = settings["update_interval"]
     epochs = {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*epochs?\s*$"}
+    rate = {
+        "type": "number", "exclusiveMinimum": 0, "maximum": 1,
+        "description": "exploration rate R_s that random growth is to reach by the end of training",
+    }  # fmt: skip
+    reach = {"type": "object", "additionalProperties": False, "required": ["reach"], "properties": {"reach": rate}}
     settings["update_interval"] = {
         "description": interval["description"],
-        "anyOf": [*interval["anyOf"], epochs],
+        "anyOf": [*interval["anyOf"], epochs, reach],
     }
     return settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from itopctl.errors import UserError, plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.spec.reading import Document, read_text
-from itopctl.spec.resolve import resolve, steps_of_epochs
+from itopctl.spec.resolve import Solve, resolve, steps_of_epochs, with_interval
 from itopctl.spec.sweep import Block, Settings, SweepSpec, overlay, settings_of
 
 DEFAULT_LIMIT = 10_000
@@ -29,6 +30,7 @@ class Expansion:
         excluded: combinations left out by `exclude`.
         ignored: (`dense`, `adam`, …, settings that mean nothing for it) → how many points had them.
         warnings: sentences for a person.
+        solved: exploration rate to reach → the update intervals, in steps, that were found for it.
     """
 
     runs: dict[str, RunConfig]
@@ -36,6 +38,7 @@ class Expansion:
     excluded: int
     ignored: Mapping[tuple[str, tuple[str, ...]], int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    solved: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def duplicates(self) -> int:
@@ -56,13 +59,17 @@ def parse_overrides(pairs: Sequence[str]) -> Settings:
     return settings
 
 
-def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFAULT_LIMIT) -> Expansion:
+def expand(
+    spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFAULT_LIMIT, solve: Solve | None = None
+) -> Expansion:
     """All runs of a spec.
 
     Args:
         spec: a parsed spec.
         overrides: settings that win over everything in the file.
         limit: the most points a spec may have.
+        solve: finds the update interval that reaches an exploration rate; called only for runs that ask for one, and
+            are not left out. A run is known by the interval that was found.
 
     Raises:
         UserError: a setting is wrong, there is nothing to run, or more than `limit` points.
@@ -77,14 +84,17 @@ def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFA
     ignored: Counter[tuple[str, tuple[str, ...]]] = Counter()
     points = excluded = 0
     warnings: list[str] = []
+    solved: dict[float, dict[int, None]] = {}
     for block in spec.blocks:
         matched = [0] * len(block.exclude)
         for written in _points(block, overrides or {}):
             resolved = resolve(written, spec.document)
-            hit = next(
-                (i for i, entry in enumerate(block.exclude) if _matches(resolved.config, written, entry)),
-                None,
-            )
+            hit = _left_out(block, resolved.config, written)
+            if hit is None and resolved.reach is not None:
+                reach, resolved = resolved.reach, with_interval(resolved, written, solve)
+                hit = _left_out(block, resolved.config, written)
+                if hit is None:
+                    solved.setdefault(reach, {})[resolved.config.update_interval or 0] = None
             if hit is not None:
                 matched[hit] += 1
                 excluded += 1
@@ -99,7 +109,8 @@ def expand(spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFA
         left_out = f": all {plural(excluded, 'point')} left out by exclude" if excluded else ""
         raise spec.document.error((), f"expands to no run at all{left_out}.")
     warnings += dict.fromkeys(text for config in runs.values() if (text := _never_updates(spec, config)))
-    return Expansion(runs, points, excluded, dict(ignored), tuple(warnings))
+    intervals = {reach: tuple(sorted(found)) for reach, found in solved.items()}
+    return Expansion(runs, points, excluded, dict(ignored), tuple(warnings), intervals)
 
 
 def _points(block: Block, overrides: Settings) -> Iterable[Settings]:
@@ -108,6 +119,11 @@ def _points(block: Block, overrides: Settings) -> Iterable[Settings]:
         for point in combination:
             written = overlay(written, point)
         yield overlay(written, overrides)
+
+
+def _left_out(block: Block, config: RunConfig, written: Settings) -> int | None:
+    """Index of the first exclude entry that a run matches."""
+    return next((i for i, entry in enumerate(block.exclude) if _matches(config, written, entry)), None)
 
 
 def _matches(config: RunConfig, written: Settings, entry: Settings) -> bool:
@@ -154,9 +170,15 @@ def _never_updates(spec: SweepSpec, config: RunConfig) -> str | None:
     interval, schedule = config.update_interval, config.drop_schedule
     if interval is None or schedule is None or interval < schedule.stop * config.total_steps:
         return None
+    total, per_epoch = config.total_steps, config.steps_per_epoch
+    sentence = f"{spec.name}: {config.method} with an update interval of {interval:,} steps never updates"
+    epochs = math.floor(interval / (schedule.stop * per_epoch)) + 1
+    remedy = f"an interval below {math.ceil(schedule.stop * total):,} steps, or {epochs:,} epochs, would update it"
+    if interval >= total:
+        return f"{sentence} in {total:,} steps on {config.dataset}: it is a static network; {remedy}"
     return (
-        f"{spec.name}: {config.method} with an update interval of {interval:,} steps never updates in "
-        f"{config.total_steps:,} steps on {config.dataset}: it is a static network"
+        f"{sentence} on {config.dataset}, where ζ ends at {schedule.stop:g} of {total:,} steps (drop_schedule.stop): it "
+        f"is a static network; {remedy}"
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -46,7 +46,18 @@ NAMED: dict[str, Catalogue] = {
 """Settings whose value is a name in a catalogue."""
 
 _EPOCHS = re.compile(r"(\d+(?:\.\d+)?)\s*epochs?")
-_INTERVAL_EXPECTED = "whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch'"
+_INTERVAL_EXPECTED = (
+    "whole steps of at least 1 expected, such as 1500, or epochs, such as '1 epoch', or the exploration rate to reach, "
+    "such as {reach: 0.95}"
+)
+_REACH_EXPECTED = "an exploration rate in (0, 1] expected, such as {reach: 0.95}"
+_UNSOLVED = 10**12  # stands for an interval that is yet to be found; no training is as long
+
+Solve = Callable[[RunConfig, float], int]
+"""From a run, whose update interval is yet to be found, and the exploration rate to reach: the interval in steps.
+
+Raises UserError where no interval reaches it.
+"""
 
 _DENSITY_EXPECTED = "a density is a number in (0, 1], at least 1e-12"
 
@@ -67,10 +78,18 @@ _LR_PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Resolved:
-    """A run config, and the written settings that mean nothing for it: name → for what (`dense`, `adam`, `cosine`)."""
+    """A run config, and what is to be said of it.
+
+    Attributes:
+        config: the run.
+        ignored: written settings that mean nothing for it: name → for what (`dense`, `adam`, `cosine`).
+        reach: the exploration rate that its update interval is to reach, where that is yet to be found
+            (`with_interval`).
+    """
 
     config: RunConfig
     ignored: Mapping[str, str]
+    reach: float | None = None
 
 
 def resolve(written: Settings, document: Document) -> Resolved:
@@ -107,11 +126,30 @@ def resolve(written: Settings, document: Document) -> Resolved:
         flat.setdefault("optimizer.nesterov", bool(flat.get("optimizer.momentum")))
     flat.setdefault("augment", DATASETS.get(flat["dataset"]).options["augment"])
     _settle_positions(flat, written)
-    _settle_interval(flat, written)
+    reach = _settle_interval(flat, written)
     config = _validate(flat, written, document)
     for name in ignored:
         _check_idle(name, written, document)
-    return Resolved(config, ignored)
+    return Resolved(config, ignored, reach)
+
+
+def with_interval(resolved: Resolved, written: Settings, solve: Solve | None) -> Resolved:
+    """The run with the update interval that reaches the exploration rate it asks for.
+
+    Raises:
+        UserError: there is none, with file, line and key path of who asked for it.
+    """
+    assert resolved.reach is not None
+    entry = written["update_interval"]
+    if solve is None:
+        raise entry.document.error(entry.path, f"found {quoted(entry.value)}; whole steps are needed here.")
+    try:
+        interval = solve(resolved.config, resolved.reach)
+    except UserError as error:
+        raise entry.document.error(entry.path, str(error)) from None
+    config = resolved.config.model_copy(update={"update_interval": interval})
+    _check_batches(config, written)
+    return replace(resolved, config=config, reach=None)
 
 
 def _check_name(written: Settings, name: str, catalogue: Catalogue) -> None:
@@ -230,11 +268,17 @@ def _settle_positions(flat: dict[str, Any], written: Settings) -> None:
     flat[name] = tuple(fractions)
 
 
-def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
-    """An update interval in epochs becomes steps."""
+def _settle_interval(flat: dict[str, Any], written: Settings) -> float | None:
+    """An update interval in epochs becomes steps; returns the exploration rate that one is to reach, if that is asked.
+
+    What stands for the interval until it is found is longer than any training.
+    """
     value = flat.get("update_interval")
+    if isinstance(value, Mapping):
+        flat["update_interval"] = _UNSOLVED
+        return _reach(value, written)
     if not isinstance(value, str):
-        return
+        return None
     try:
         validation, batch_size = (flat.get(n, RunConfig.model_fields[n].default) for n in ("validation", "batch_size"))
         per_epoch = steps_per_epoch(flat["dataset"], float(validation), int(batch_size))
@@ -245,6 +289,17 @@ def _settle_interval(flat: dict[str, Any], written: Settings) -> None:
         entry = written["update_interval"]
         raise entry.document.error(entry.path, f"found {quoted(value)}; {_INTERVAL_EXPECTED}.")
     flat["update_interval"] = steps
+    return None
+
+
+def _reach(value: Mapping[str, Any], written: Settings) -> float:
+    """The exploration rate of `{reach: 0.95}`. Raises UserError where that is not what was written."""
+    entry = written["update_interval"]
+    rate = value.get("reach")
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if set(value) != {"reach"} or not number or not 0.0 < rate <= 1.0:
+        raise entry.document.error(entry.path, f"found {quoted(value)}; {_REACH_EXPECTED}.")
+    return float(rate)
 
 
 def steps_of_epochs(text: str, steps_per_epoch: int) -> int | None:
@@ -273,11 +328,15 @@ def _validate(flat: dict[str, Any], written: Settings, document: Document) -> Ru
     if config.optimizer.nesterov and not config.optimizer.momentum:
         entry = written["optimizer.nesterov"]  # on its own it follows the momentum
         raise entry.document.error(entry.path, "nesterov needs a momentum above 0.")
+    _check_batches(config, written)
+    return config
+
+
+def _check_batches(config: RunConfig, written: Settings) -> None:
     batches, interval = config.gradient_batches or 1, config.update_interval
     if batches > 1 and interval is not None and batches >= interval:
         entry = written["gradient_batches"]
         raise entry.document.error(entry.path, f"found {batches}; less than update_interval ({interval}) expected.")
-    return config
 
 
 def _check_idle(name: str, written: Settings, document: Document) -> None:
@@ -286,6 +345,9 @@ def _check_idle(name: str, written: Settings, document: Document) -> None:
     if name == "density":
         if not _is_density(entry.value):
             raise entry.document.error(entry.path, f"found {quoted(entry.value)}; {_DENSITY_EXPECTED}.")
+        return
+    if name == "update_interval" and isinstance(entry.value, Mapping):
+        _reach(entry.value, written)
         return
     if name == "update_interval" and isinstance(entry.value, str):
         if steps_of_epochs(entry.value, 1_000_000) is None:

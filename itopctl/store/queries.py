@@ -117,6 +117,27 @@ def select_runs(
     return [record for _, record in records]
 
 
+_PACE_COLUMNS = ("run_id", "dataset", "model", "method", "config", "steps", "wall_seconds", "peak_memory_bytes")
+
+
+def finished_on(store: Store, host: str, models: Sequence[str]) -> list[Record]:
+    """What finished runs of some models took, where the attempt that finished was made on this host.
+
+    Args:
+        host: as `attempts` names it.
+        models: names of models.
+    """
+    runs, attempts = tables.runs.c, tables.attempts.c
+    last = sa.and_(runs.run_id == attempts.run_id, runs.attempts == attempts.attempt)
+    query = (
+        sa.select(*(runs[name] for name in _PACE_COLUMNS), attempts.started_at)
+        .join_from(tables.runs, tables.attempts, last)
+        .where(runs.state == "done", attempts.host == host, runs.model.in_(list(models)))
+    )
+    with store.read() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def _membership(connection: Connection) -> dict[str, list[str]]:
     """Run id → names of its sweeps, in the order of the sweeps' points."""
     query = sa.select(tables.sweep_runs.c.sweep, tables.sweep_runs.c.position, tables.sweep_runs.c.run_id)

@@ -139,3 +139,20 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def memory_capacity(device: torch.device) -> int | None:
+    """Bytes of memory that runs on a device share: the GPU's, else the machine's or what its control group may use."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+    try:
+        group = Path("/proc/self/cgroup").read_text().strip().splitlines()[-1].rpartition(":")[2]
+        limit = Path(f"/sys/fs/cgroup{group}/memory.max").read_text().strip()
+        most = min(most, int(limit))
+    except (OSError, ValueError, IndexError):  # no limit, or another kind of system
+        pass
+    return most

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.catalogue import DATASETS, MODELS
+from itopctl.dst.allocation import StarvedLayersWarning
 from itopctl.dst.flops import LayerCost, layer_costs
 from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
 from itopctl.dst.outline import LayerOutline, Outline
@@ -49,7 +50,10 @@ def _outline(model: str, dataset: str, rules: Rules, sparsity: float) -> Outline
         LayerOutline(name, size, counts[name], _macs(network.costs.get(name))) for name, size in sizes.items()
     )
     others = sum(_macs(cost) for name, cost in network.costs.items() if name not in sizes)
-    starved = tuple(layer.name for layer in layers if layer.active == 1 and layer.size > 1) if caught else ()
+    starved = tuple(
+        name for warning in caught if isinstance(warning.message, StarvedLayersWarning)
+        for name in warning.message.layers
+    )  # fmt: skip
     return Outline(layers, others, network.parameters, network.buffers, network.activations, starved)
 
 

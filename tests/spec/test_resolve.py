@@ -107,7 +107,7 @@ def test_an_interval_in_epochs_follows_the_data_set() -> None:
 def test_an_interval_that_is_neither_steps_nor_epochs_is_refused(interval: str) -> None:
     assert complaint_on(update_interval=interval) == (
         f"spec.yaml:6: update_interval: found {interval!r}; whole steps of at least 1 expected, such as 1500, "
-        f"or epochs, such as '1 epoch'."
+        f"or epochs, such as '1 epoch', or the exploration rate to reach, such as {{reach: 0.95}}."
     )
 
 
