@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from itopctl import __version__
-from itopctl.cli import cancel, data, doctor, listing, logs, report, retry, schema, show, status, store, sweep
+from itopctl.cli import cancel, data, doctor, listing, logs, plan, report, retry, schema, show, status, store, sweep
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def _global_options(
 
 
 app.command("sweep")(sweep.sweep)
+app.command("plan")(plan.plan)
 app.command("status")(status.status)
 app.command("show")(show.show)
 app.command("logs")(logs.logs)

@@ -83,13 +83,14 @@ def doctor(
 
 def _wanted(specs: Sequence[Path], slurm: Sequence[str]) -> tuple[list[str], SlurmOptions]:
     """Data sets of the specs, and what their jobs would ask for."""
+    from itopctl.cli.planning import solve_interval
     from itopctl.spec.expand import expand
     from itopctl.spec.reading import read_file
     from itopctl.spec.slurm import check_together, defaults, merged, parse_options
     from itopctl.spec.sweep import parse_sweep
 
     parsed = [parse_sweep(read_file(path)) for path in specs]
-    names = [config.dataset for spec in parsed for config in expand(spec).runs.values()]
+    names = [config.dataset for spec in parsed for config in expand(spec, solve=solve_interval).runs.values()]
     options = merged(defaults(), *(spec.slurm for spec in parsed), parse_options(slurm))
     check_together(options)
     return list(dict.fromkeys(names)), options

@@ -27,6 +27,7 @@ from itopctl.cli.launch import (
     carry_out_here,
     carry_out_there,
 )
+from itopctl.cli.planning import plan_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,7 +73,7 @@ def sweep(
     check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
     style = check_format(format_, json=False)
     data, folder = data_folder(data_dir), Results(results_folder(results))
-    plan = _plan(specs, set_ or [], max_runs, folder.path, store)
+    plan = plan_of(specs, set_ or [], max_runs, folder.path, store)
     work = _work(plan, slurm or [], cluster)
     if dry_run:
         _print_plan(plan, style)
@@ -88,44 +89,6 @@ def sweep(
     else:
         failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)
     raise typer.Exit(1 if failed else 0)
-
-
-def _plan(specs: list[Path], overrides: list[str], limit: int, results: Path, store: str | None) -> Plan:
-    from itopctl.plan import PlannedSweep, make_plan
-    from itopctl.spec.expand import expand, parse_overrides
-    from itopctl.spec.reading import read_file
-    from itopctl.spec.sweep import parse_sweep
-
-    settings = parse_overrides(overrides)
-    planned: dict[str, PlannedSweep] = {}
-    for path in specs:
-        spec = parse_sweep(read_file(path))
-        if spec.name in planned:
-            other = planned[spec.name].spec.document.source
-            raise spec.document.error(("name",), f"{spec.name!r} is the name of {other}, too; give each sweep its own.")
-        planned[spec.name] = PlannedSweep(spec, expand(spec, settings, limit))
-    states = _known_states(results, store, [i for sweep in planned.values() for i in sweep.expansion.runs])
-    return make_plan(list(planned.values()), states)
-
-
-def _known_states(results: Path, url: str | None, run_ids: list[str]) -> dict[str, str]:
-    """State of each run that is known, for planning alone: nothing is written where no store is yet."""
-    if not results.is_dir():
-        return {}
-    from itopctl.cli.cluster import look, say
-    from itopctl.store.database import Store, open_store
-    from itopctl.store.ingest import ingest
-    from itopctl.store.queries import run_states
-    from itopctl.store.rundir import Results
-
-    folder = Results(results)
-    say(look(folder))
-    store = open_store(folder.database, url) if url or folder.database.exists() else Store("sqlite://")
-    try:
-        ingest(store, folder)
-        return {run_id: state for run_id, (state, _) in run_states(store, run_ids).items()}
-    finally:
-        store.close()
 
 
 def _work(plan: Plan, slurm: list[str], cluster: str) -> Work:

@@ -39,6 +39,7 @@ Known = Literal["exact", "expected", "approximate", "upper", "bound", "unknown"]
 """
 KNOWN: tuple[Known, ...] = get_args(Known)
 
+
 def expected_exploration(density: float, drop_fractions: Iterable[float]) -> float:
     """Expected R of one layer under exact-k uniform random growth, after updates with the given ζ.
 

@@ -15,9 +15,7 @@ _ROLES = {"drop": "magnitude", "redistribution": "none", "allocation": None}
 """What stands for the rules of a config where no more than the number of replaced weights is asked for."""
 
 
-def predicted_exploration(
-    config: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]
-) -> tuple[float | None, Known]:
+def predicted_exploration(config: Mapping[str, Any], layers: Iterable[Mapping[str, Any]]) -> tuple[float | None, Known]:
     """R_s of a run at the end of its training as it is predicted before, and how well that is known.
 
     Functions of the user's own that the config names are not imported, so that anybody's results can be looked at.

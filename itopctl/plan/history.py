@@ -58,10 +58,8 @@ class History:
         settings["device"] = config.device
         key = self._key(settings, 0)
         if key not in self._found:
-            self._found[key] = next(
-                (_pace(known) for level in range(len(_ALIKE)) if (known := self._known.get(self._key(settings, level)))),
-                None,
-            )
+            known = (self._known.get(self._key(settings, level)) for level in range(len(_ALIKE)))
+            self._found[key] = next((_pace(runs) for runs in known if runs), None)
         return self._found[key]
 
     def _key(self, config: Mapping[str, Any], level: int) -> tuple[Any, ...]:

@@ -134,7 +134,8 @@ def _factor(target: float, rules: Rules, shares: Shares, steps: int) -> float | 
         grown = replaced_weights(rules, shares, steps)
 
         def reached(factor: float) -> float:
-            return math.fsum(min(size, active + factor * grown[name]) for name, (active, size) in shares.items()) / total
+            explored = (min(size, active + factor * grown[name]) for name, (active, size) in shares.items())
+            return math.fsum(explored) / total
 
     low, high = 1.0, float(_LONGEST)
     if reached(high) < target - 1e-12:

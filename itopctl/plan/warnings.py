@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itopctl.errors import plural
 from itopctl.plan.forecast import PROCESS_BYTES, Forecast, Impossible
 from itopctl.plan.totals import Machine, Totals
-from itopctl.report.words import duration, number, size, sparsity
+from itopctl.report.words import duration, size, sparsity
 from itopctl.spec.config import RunConfig
 
 HANDFUL = 5
@@ -97,11 +97,11 @@ def _time(totals: Totals, machine: Machine) -> Iterator[str]:
         return
     device = "GPU" if machine.device == "cuda" else "CPU worker"
     how = "by what such runs took here" if not guessed else f"at {rate / 1e12:g} TFLOP/s where nothing like it was run"
+    hours = f"{float(f'{known + guessed:.2g}'):,.0f} hours of a {device}"
     days = duration(3600 * (known + guessed) / machine.at_once)
     yield (
-        f"This is {number(known + guessed)} hours of a {device} for {plural(totals.runs, 'run')}, {how}: {days} with "
-        f"{plural(machine.at_once, 'run')} at one time. Fewer seeds or grid points, or `itopctl sweep --first 1` to time "
-        "one run before the others."
+        f"{plural(totals.runs, 'run')} take about {hours}, {how}: {days} with {machine.at_once:,} at one time. Plan "
+        "fewer seeds or grid points, or time one run before the others by `itopctl sweep --first 1`."
     )
 
 

@@ -170,16 +170,13 @@ def _never_updates(spec: SweepSpec, config: RunConfig) -> str | None:
     interval, schedule = config.update_interval, config.drop_schedule
     if interval is None or schedule is None or interval < schedule.stop * config.total_steps:
         return None
-    total, per_epoch = config.total_steps, config.steps_per_epoch
-    sentence = f"{spec.name}: {config.method} with an update interval of {interval:,} steps never updates"
-    epochs = math.floor(interval / (schedule.stop * per_epoch)) + 1
-    remedy = f"an interval below {math.ceil(schedule.stop * total):,} steps, or {epochs:,} epochs, would update it"
+    total, end = config.total_steps, math.ceil(schedule.stop * config.total_steps)
+    epochs = math.floor(interval / (schedule.stop * config.steps_per_epoch)) + 1
+    never = f"{spec.name}: {config.method} with an update interval of {interval:,} steps never updates"
+    remedy = f"it is a static network; an interval below {end:,} steps, or {epochs:,} epochs, would update it"
     if interval >= total:
-        return f"{sentence} in {total:,} steps on {config.dataset}: it is a static network; {remedy}"
-    return (
-        f"{sentence} on {config.dataset}, where ζ ends at {schedule.stop:g} of {total:,} steps (drop_schedule.stop): it "
-        f"is a static network; {remedy}"
-    )
+        return f"{never} in {total:,} steps on {config.dataset}: {remedy}"
+    return f"{never} on {config.dataset}, where ζ ends after {end:,} of {total:,} steps (drop_schedule.stop): {remedy}"
 
 
 def _idle_excludes(spec: SweepSpec, block: Block, matched: list[int]) -> Iterable[str]:

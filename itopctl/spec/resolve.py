@@ -296,8 +296,8 @@ def _reach(value: Mapping[str, Any], written: Settings) -> float:
     """The exploration rate of `{reach: 0.95}`. Raises UserError where that is not what was written."""
     entry = written["update_interval"]
     rate = value.get("reach")
-    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
-    if set(value) != {"reach"} or not number or not 0.0 < rate <= 1.0:
+    is_number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    if set(value) != {"reach"} or rate is None or not is_number or not 0.0 < rate <= 1.0:
         raise entry.document.error(entry.path, f"found {quoted(value)}; {_REACH_EXPECTED}.")
     return float(rate)
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from statistics import fmean, stdev
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from itopctl.catalogue import DROPS, GROWTHS
 from itopctl.dst import SparseTraining, expected_exploration, expected_layer_exploration, interval_for_exploration
+from itopctl.dst.expected import (
+    explored_with_interval,
+    how_known,
+    most_layer_exploration,
+    predicted_layer_exploration,
+    replaced_weights,
+)
 from itopctl.dst.rules import DropSchedule, Rules
 from itopctl.dst.schedule import drop_fraction_at, last_update_before, next_update
 from itopctl.errors import UserError
@@ -199,6 +209,114 @@ def test_the_engine_explores_what_is_expected_in_every_layer_and_in_all(rounding
     for name, rates in measured.items():
         error = stdev(rates) / math.sqrt(seeds)
         assert abs(fmean(rates) - expected[name]) <= 4 * error + 1e-12, (name, fmean(rates), expected[name], error)
+
+
+@modest(100)
+@given(schedules, st.sampled_from(["ceil", "floor"]), networks, st.integers(1, 60), st.integers(1, 20))
+def test_the_weights_replaced_are_counted_as_the_engine_counts_them(schedule, rounding, shares, total, interval):
+    made = rules(*schedule, rounding, interval)
+    fractions = [zeta for step in range(total + 1) if (zeta := drop_fraction_at(made, step, total)) is not None]
+    assert replaced_weights(made, shares, total) == {
+        name: sum(made.count_to_replace(active, zeta) for zeta in fractions) for name, (active, _) in shares.items()
+    }
+
+
+@modest(100)
+@given(schedules, st.sampled_from(["ceil", "floor"]), networks, st.integers(1, 60), st.integers(1, 20))
+def test_random_growth_explores_no_more_than_growth_of_unexplored_weights(schedule, rounding, shares, total, interval):
+    made = rules(*schedule, rounding, interval)
+    expected, most = (of(made, shares, total) for of in (expected_layer_exploration, most_layer_exploration))
+    assert all(active / size - 1e-12 <= expected[name] for name, (active, size) in shares.items())
+    assert all(expected[name] <= most[name] + 1e-12 and most[name] <= 1 for name in shares)
+
+
+@pytest.mark.parametrize("total_steps", [20, 120])
+def test_growth_of_unexplored_weights_explores_exactly_what_is_counted(total_steps):
+    model = mlp(30, 40, 7, bias=False)
+    sparse = SparseTraining(
+        model, plain_sgd(model), "set-itop", sparsity=0.9, growth="random-unexplored", total_steps=total_steps,
+        update_interval=3,
+    )  # fmt: skip
+    shares = {layer.name: (layer.active, layer.size) for layer in sparse.layers()}
+    for _ in range(total_steps):
+        sparse.step()
+    found, known = predicted_layer_exploration(sparse.rules, shares, total_steps)
+    assert known == "exact"
+    assert found == {layer.name: layer.exploration_rate for layer in sparse.layers()}
+    assert (max(found.values()) == 1.0) == (total_steps == 120)
+
+
+def test_an_interval_is_found_for_growth_of_unexplored_weights_too():
+    made = Rules.of_method("set-itop", growth="random-unexplored", update_interval=1)
+    shares = {"a": (50, 1000)}
+    interval = interval_for_exploration(0.6, made, shares, 1000)
+    reached = [explored_with_interval(i, made, shares, 1000) for i in (interval, interval + 1)]
+    assert reached[0] >= 0.6 > reached[1]
+    assert interval > interval_for_exploration(0.6, rules(0.5, DropSchedule(final=0.005)), shares, 1000)
+
+
+# What is known ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("drop", "growth", "redistribution", "known"),
+    [
+        ("magnitude", "random", "none", "expected"),
+        ("sign-split", "random", "none", "expected"),
+        ("mest", "random", "none", "expected"),
+        ("magnitude", "random-unexplored", "none", "exact"),
+        ("magnitude", "gradient", "none", "upper"),
+        ("magnitude", "momentum", "momentum", "upper"),
+        ("magnitude", "sampled-gradient", "none", "upper"),
+        ("magnitude", "gradient-plus-exploration", "none", "bound"),
+        ("global-magnitude", "random", "none", "approximate"),
+        ("magnitude", "random", "nonzeros", "approximate"),
+        ("magnitude", "gradient-plus-exploration", "nonzeros", "unknown"),
+        ("threshold", "random", "none", "unknown"),
+    ],
+)
+def test_it_is_said_how_well_exploration_is_known(drop, growth, redistribution, known):
+    assert how_known(drop, growth, redistribution) == known
+
+
+def test_every_rule_says_what_is_known_of_it():
+    found = {how_known(drop, growth) for drop in DROPS.names() for growth in GROWTHS.names()}
+    assert found == {"expected", "exact", "upper", "bound", "approximate", "unknown"}
+
+
+def test_functions_of_the_users_own_are_not_imported_where_that_is_not_wanted(tmp_path, monkeypatch):
+    (tmp_path / "loud_rules.py").write_text("raise SystemExit('imported')\ndef mine(layer): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert how_known("magnitude", "loud_rules:mine", import_own=False) == "bound"
+    assert how_known("loud_rules:mine", "random", import_own=False) == "unknown"
+    with pytest.raises(SystemExit, match="imported"):
+        how_known("magnitude", "loud_rules:mine")
+
+
+@pytest.mark.parametrize(("declared", "known"), [("@rule()", "expected"), ("@rule(chooses=True)", "unknown")])
+def test_a_drop_rule_of_the_users_own_drops_as_many_as_it_must_unless_it_chooses(
+    tmp_path, monkeypatch, declared, known
+):
+    name = f"own_drop_{known}"
+    (tmp_path / f"{name}.py").write_text(f"from itopctl.dst import rule\n{declared}\ndef mine(layer): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert how_known(f"{name}:mine", "random") == known
+
+
+def test_a_network_that_does_not_change_is_known_exactly():
+    shares = {"a": (20, 100), "b": (5, 5)}
+    assert predicted_layer_exploration(Rules.of_method("static"), shares, 50) == ({"a": 0.2, "b": 1.0}, "exact")
+    dense = {"a": (100, 100)}
+    assert predicted_layer_exploration(rules(0.5, DropSchedule()), dense, 50) == ({"a": 1.0}, "exact")
+
+
+def test_planning_imports_neither_torch_nor_numpy_before_it_counts():
+    code = (
+        "import sys; import itopctl.dst.expected as e; assert not {'torch', 'numpy'} & set(sys.modules);"
+        "from itopctl.dst.rules import Rules; r = Rules.of_method('set-itop');"
+        "e.predicted_layer_exploration(r, {'a': (5, 50)}, 9000); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # The schedule ---------------------------------------------------------------------------------------------

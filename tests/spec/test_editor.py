@@ -173,3 +173,15 @@ def test_the_schema_and_the_reader_both_accept(text: str) -> None:
 def test_the_schema_and_the_reader_both_refuse(text: str) -> None:
     assert not reader_accepts(text)
     assert not accepts(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [({"reach": 0.95}, True), ({"reach": 1}, True), ({"reach": 0}, False), ({"reach": 1.2}, False), ({}, False),
+     ({"rech": 0.9}, False), ({"reach": "0.9"}, False)],
+    ids=str,
+)  # fmt: skip
+def test_an_exploration_rate_to_reach_stands_for_an_interval(value: Any, right: bool) -> None:
+    assert accepts(spec_text({**SPARSE, "update_interval": value})) == right
+    assert accepts(spec_text(grid={"update_interval": [value, 5]})) == right
+    assert accepts(spec_text(grid={"seed": 2}, exclude=[{"update_interval": value}])) == right

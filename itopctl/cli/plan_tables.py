@@ -1,0 +1,258 @@
+"""A plan's forecasts as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from itopctl.catalogue import METHODS
+from itopctl.errors import plural
+from itopctl.plan import Plan
+from itopctl.plan.forecast import Forecast, Impossible
+from itopctl.plan.history import History, Pace
+from itopctl.plan.totals import Expected, Machine, Totals
+from itopctl.plan.warnings import memory_of, warnings_on_all, warnings_on_runs
+from itopctl.report.groups import Group, studies
+from itopctl.report.table import Cell, Column, Record, Table
+from itopctl.report.words import NOTHING, duration, number, rate, size, sparsity
+from itopctl.spec.config import RunConfig, defining_settings
+
+UNKNOWN = "unknown"
+
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+_ROWS_SHOWN = 200  # of runs, to a person
+
+_MARKS = {"approximate": "≈ ", "upper": "≤ ", "bound": "≤ "}
+
+_NOTES = {
+    "upper": "≤ for growth by gradient: R_s of random growth. Gradients come back to the same weights and explore less "
+    "(RigL-ITOP on ImageNet reached 0.93 and 0.83 where this says 1.00).",
+    "bound": "≤ for other growth: R_s if every weight that grows were a new one.",
+    "approximate": "≈: weights move between layers, which is not foreseen.",
+}
+
+_COLUMNS = (
+    Column("steps", "right", rank=4), Column("updates", "right", rank=1), Column("R_s", "right"),
+    Column("train FLOPs", "right"), Column("time", "right"), Column("memory", "right", rank=3),
+    Column("disk", "right", rank=2),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a plan with all that is known before it."""
+
+    run_id: str
+    state: str
+    config: RunConfig
+    forecast: Forecast | Impossible
+    pace: Pace | None
+    memory: int
+
+    @property
+    def to_run(self) -> bool:
+        return self.state in ("new", "failed")
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time that it is expected to take."""
+        known = self.pace is not None and isinstance(self.forecast, Forecast)
+        return self.pace.seconds_per_step * self.forecast.steps if known else None  # type: ignore[union-attr]
+
+    def record(self) -> Record:
+        """Its forecast for programs; field names are stable."""
+        forecast = self.forecast
+        if isinstance(forecast, Impossible):
+            return {**dict.fromkeys(_FIELDS), "problem": forecast.reason}
+        return {
+            **{name: getattr(forecast, name) for name in _FORECAST_FIELDS},
+            "seconds": self.seconds,
+            "seconds_from_runs": self.pace.runs if self.pace else 0,
+            "memory_bytes": self.memory,
+            "disk_bytes": forecast.disk_bytes(self.seconds),
+            "kept_bytes": forecast.kept_bytes(self.seconds),
+            "problem": None,
+        }
+
+
+_FORECAST_FIELDS = (
+    "steps", "updates", "exploration_rate", "exploration_known", "density", "train_flops_ratio",
+    "inference_flops_ratio",
+)  # fmt: skip
+_FIELDS = (
+    *_FORECAST_FIELDS, "seconds", "seconds_from_runs", "memory_bytes", "disk_bytes", "kept_bytes", "problem",
+)  # fmt: skip
+
+
+def planned_runs(
+    plan: Plan, forecasts: Mapping[str, Forecast | Impossible], history: History, machine: Machine
+) -> list[PlannedRun]:
+    """Every run of a plan, in the order of the specs."""
+    kinds = ("new", "done", "pending", "running", "failed")
+    states = {run_id: kind for kind in kinds for run_id in getattr(plan, kind)}
+    found = []
+    for run_id, config in plan.configs.items():
+        forecast, pace = forecasts[run_id], history.pace(config)
+        measured = pace.memory_bytes if pace else None
+        memory = memory_of(forecast, measured, machine) if isinstance(forecast, Forecast) else 0
+        found.append(PlannedRun(run_id, states[run_id], config, forecast, pace, memory))
+    return found
+
+
+def groups_table(runs: Sequence[PlannedRun]) -> list[Table]:
+    """A table for each data set and model: one row for all runs that differ in the seed alone."""
+    tables = []
+    for study in studies(map(_entry, runs), METHODS.names()):
+        columns = [Column("method"), Column("sparsity", "right"), Column("runs"), *_COLUMNS]
+        rows = [
+            [
+                Cell(group.kind.label), Cell(sparsity(group.sparsity)), Cell(_counts(members)), *_cells(members[0]),
+            ]
+            for group in study.groups if (members := _members(group))
+        ]  # fmt: skip
+        records = [_group_record(group) for group in study.groups]
+        tables.append(Table(study.title, columns, rows, records, _notes(runs, study.dataset, study.model)))
+    return tables
+
+
+def runs_table(runs: Sequence[PlannedRun]) -> list[Table]:
+    """A table for each data set and model, with a row for each run."""
+    tables = []
+    for study in studies(map(_entry, runs), METHODS.names()):
+        columns = [
+            Column("run", whole=True), Column("state"), Column("method"), Column("sparsity", "right"),
+            Column("seed", "right"), *_COLUMNS,
+        ]  # fmt: skip
+        entries = [(group, run) for group in study.groups for run in _members(group)]
+        rows = [
+            [
+                Cell(run.run_id), Cell(run.state), Cell(group.kind.label),
+                Cell(sparsity(group.sparsity)), Cell(str(run.config.seed)), *_cells(run),
+            ]
+            for group, run in entries[:_ROWS_SHOWN]
+        ]  # fmt: skip
+        hidden = len(entries) - _ROWS_SHOWN
+        more = [f"… and {hidden:,} more; --format csv or json lists them all."] if hidden > 0 else []
+        records = [
+            {"run_id": run.run_id, "state": run.state, **_place(group), "seed": run.config.seed, **run.record(),
+             "config": run.config.model_dump(mode="json")}
+            for group, run in entries
+        ]  # fmt: skip
+        tables.append(Table(study.title, columns, rows, records, [*_notes(runs, study.dataset, study.model), *more]))
+    return tables
+
+
+def total_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
+    """What all runs that are to be made take together, in sentences."""
+    totals = _totals(runs, machine)
+    if not totals.runs:
+        return ["Nothing is left to run."]
+    at_once = plural(machine.at_once, "run") + " at one time"
+    lines = [
+        f"To run: {plural(totals.runs, 'run')}, {totals.steps:,} steps, {totals.updates:,} topology updates, "
+        f"{in_powers(totals.flops)} FLOPs computed (masks save none of them)."
+    ]
+    if totals.wall_seconds is None:
+        lines.append("Time: unknown, since this machine has finished no such run.")
+    else:
+        unit = "GPU" if machine.device == "cuda" else "worker"
+        missing = totals.runs - totals.timed
+        without = f", without {plural(missing, 'run')} whose time is unknown" if missing else ""
+        lines.append(
+            f"Time: {duration(totals.wall_seconds)} here with {at_once} "
+            f"({number(totals.device_seconds / 3600)} {unit} hours{without})."
+        )
+    lines.append(f"Disk: {size(totals.disk_bytes)} at most while they run, {size(totals.kept_bytes)} in the end.")
+    return lines
+
+
+def in_powers(value: float) -> str:
+    """`5.2·10¹⁸`."""
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(_RAISED)}"
+
+
+def warning_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
+    """What is likely a mistake."""
+    coming = [run for run in runs if run.to_run or isinstance(run.forecast, Impossible)]
+    return [
+        *warnings_on_runs(
+            {run.run_id: run.config for run in coming},
+            {run.run_id: run.forecast for run in coming},
+            {run.run_id: run.memory for run in coming},
+            machine,
+        ),
+        *warnings_on_all(_totals(runs, machine), machine),
+    ]
+
+
+def _totals(runs: Sequence[PlannedRun], machine: Machine) -> Totals:
+    expected = [
+        Expected(run.forecast, run.seconds) for run in runs if run.to_run and isinstance(run.forecast, Forecast)
+    ]
+    return Totals.of(expected, machine)
+
+
+def _entry(run: PlannedRun) -> Record:
+    """As `studies` takes it, the run itself beside."""
+    config = run.config
+    return {
+        "dataset": config.dataset, "model": config.model, "method": config.method, "sparsity": config.sparsity,
+        "seed": config.seed, "state": run.state, "test_accuracy": None, "planned": run,
+        "settings": defining_settings(config.model_dump(mode="json")),
+    }  # fmt: skip
+
+
+def _members(group: Group) -> list[PlannedRun]:
+    return [entry["planned"] for entry in group.runs]
+
+
+def _counts(runs: Sequence[PlannedRun]) -> str:
+    counts = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(run.state for run in runs)}
+    return ", ".join(f"{count:,} {state}" for state, count in counts.items())
+
+
+def _cells(run: PlannedRun) -> list[Cell]:
+    forecast = run.forecast
+    if isinstance(forecast, Impossible):
+        return [Cell(NOTHING) for _ in _COLUMNS]
+    seconds = run.seconds
+    return [
+        Cell(f"{forecast.steps:,}"),
+        Cell(f"{forecast.updates:,}"),
+        Cell(UNKNOWN if forecast.exploration_rate is None
+             else _MARKS.get(forecast.exploration_known, "") + rate(forecast.exploration_rate)),
+        Cell(("" if forecast.flops_exact else "≈ ") + rate(forecast.train_flops_ratio)),
+        Cell(UNKNOWN if seconds is None else duration(seconds)),
+        Cell(size(run.memory)),
+        Cell(size(forecast.disk_bytes(seconds))),
+    ]  # fmt: skip
+
+
+def _place(group: Group) -> Record:
+    run = _members(group)[0].config
+    return {
+        "dataset": run.dataset, "model": run.model, "method": run.method, "sparsity": run.sparsity,
+        "growth": run.growth, "update_interval": run.update_interval,
+    }  # fmt: skip
+
+
+def _group_record(group: Group) -> Record:
+    members = _members(group)
+    states = {
+        state: sum(run.state == state for run in members) for state in ("new", "done", "pending", "running", "failed")
+    }
+    settings: dict[str, Any] = dict(group.kind.settings)
+    return {**_place(group), "settings": settings, "runs": len(members), **states, **members[0].record()}
+
+
+def _notes(runs: Sequence[PlannedRun], dataset: str, model: str) -> list[str]:
+    known = {
+        run.forecast.exploration_known
+        for run in runs
+        if isinstance(run.forecast, Forecast) and (run.config.dataset, run.config.model) == (dataset, model)
+    }
+    notes = ["Of one run: train FLOPs are relative to dense training, disk is the most while it runs."]
+    return notes + [note for kind, note in _NOTES.items() if kind in known]

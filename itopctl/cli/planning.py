@@ -1,0 +1,88 @@
+"""From spec files to a plan: what `sweep` and `plan` share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from itopctl.plan import Plan, PlannedSweep
+    from itopctl.spec.config import RunConfig
+    from itopctl.store.database import Store
+
+
+def plan_of(specs: Sequence[Path], overrides: Sequence[str], limit: int, results: Path, store: str | None) -> Plan:
+    """What is to be done with the runs of some specs.
+
+    Args:
+        specs: files.
+        overrides: `--set` arguments.
+        limit: the most runs a spec may have.
+        results: the results folder, which need not be there.
+        store: URL of another store than the folder's.
+    """
+    sweeps = read_specs(specs, overrides, limit)
+    with known_runs(results, store) as known:
+        return planned(sweeps, known)
+
+
+def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> list[PlannedSweep]:
+    """Specs with their runs. Raises UserError for two of one name, and for whatever is wrong in them."""
+    from itopctl.plan import PlannedSweep
+    from itopctl.spec.expand import expand, parse_overrides
+    from itopctl.spec.reading import read_file
+    from itopctl.spec.sweep import parse_sweep
+
+    settings = parse_overrides(overrides)
+    found: dict[str, PlannedSweep] = {}
+    for path in specs:
+        spec = parse_sweep(read_file(path))
+        if spec.name in found:
+            other = found[spec.name].spec.document.source
+            raise spec.document.error(("name",), f"{spec.name!r} is the name of {other}, too; give each sweep its own.")
+        found[spec.name] = PlannedSweep(spec, expand(spec, settings, limit, solve_interval))
+    return list(found.values())
+
+
+def planned(sweeps: Sequence[PlannedSweep], known: Store | None) -> Plan:
+    """The plan of some sweeps against what a store knows."""
+    from itopctl.plan import make_plan
+
+    states = {}
+    if known is not None:
+        from itopctl.store.queries import run_states
+
+        run_ids = [run_id for sweep in sweeps for run_id in sweep.expansion.runs]
+        states = {run_id: state for run_id, (state, _) in run_states(known, run_ids).items()}
+    return make_plan(sweeps, states)
+
+
+def solve_interval(config: RunConfig, reach: float) -> int:
+    """The update interval with which a run explores so much; imports torch, and the user's model if it has one."""
+    from itopctl.plan.reach import interval_reaching
+    from itopctl.train.outline import outline_of
+
+    return interval_reaching(reach, config, outline_of(config))
+
+
+@contextlib.contextmanager
+def known_runs(results: Path, url: str | None) -> Iterator[Store | None]:
+    """A store that knows what the results folder does; None where there is no folder, and none is made."""
+    if not results.is_dir():
+        yield None
+        return
+    from itopctl.cli.cluster import look, say
+    from itopctl.store.database import Store, open_store
+    from itopctl.store.ingest import ingest
+    from itopctl.store.rundir import Results
+
+    folder = Results(results)
+    say(look(folder))
+    store = open_store(folder.database, url) if url or folder.database.exists() else Store("sqlite://")
+    try:
+        ingest(store, folder)
+        yield store
+    finally:
+        store.close()
