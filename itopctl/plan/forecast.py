@@ -24,8 +24,8 @@ _NUMBER = 4  # bytes of a weight, a gradient, a moment: single precision through
 _EVENT, _PROGRESS, _LAYER, _FILES = 420, 190, 160, 9_000  # bytes of lines and files in a run's folder, measured
 _PROGRESS_SECONDS = 0.5
 _TENSOR, _STATES = 700, 25_000  # bytes of a checkpoint beside its numbers: a tensor's header, random states
-PROCESS_BYTES = 350_000_000
-"""Of a Python process with PyTorch in it, without tensors."""
+PROCESS_BYTES = 800_000_000
+"""Resident in a worker process without any tensors: Python, PyTorch and what reads data (measured, 2.14 on Linux)."""
 
 
 @dataclass(frozen=True)
