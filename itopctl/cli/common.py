@@ -61,7 +61,7 @@ DataDirOption = Annotated[
 ]
 FormatOption = Annotated[
     str,
-    typer.Option("--format", "-f", help="rich, markdown, latex, csv or json.", autocompletion=complete_formats),
+    typer.Option("--format", "-f", help="rich, markdown, latex, csv, json or html.", autocompletion=complete_formats),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 SweepsArgument = Annotated[
@@ -145,7 +145,8 @@ def print_tables(tables: Sequence[Table], style: str, output: Path | None = None
             typer.echo(render(tables, style), nl=False)
         return
     if style == "rich":
-        style = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json"}.get(output.suffix, "markdown")
+        endings = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
+        style = endings.get(output.suffix, "markdown")
     try:
         output.write_text(render(tables, style), encoding="utf-8")
     except OSError as error:

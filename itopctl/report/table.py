@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 Record = dict[str, Any]
 
-FORMATS = ("rich", "markdown", "latex", "csv", "json")
-"""What a table can be printed as (`formats.py`)."""
+FORMATS = ("rich", "markdown", "latex", "csv", "json", "html")
+"""What a table can be printed as (`formats`)."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Column:
 
     Attributes:
         header: its heading.
-        align: where its cells are set; those set right are numbers, and never folded.
+        align: where its cells are set; those set right are numbers, and never folded: at the decimal point where
+            all that have a digit are `97.31`, `97.31 ± 0.20`, `1,500`, `96.5 %`, `2.00×*` and of one unit.
         whole: whether cells set left must not be folded either.
         rank: where a terminal is too narrow for all, columns of the highest rank are left out first; 0 stays.
     """
@@ -45,6 +46,11 @@ class Cell:
     best: bool = False
     style: str = ""
 
+    @property
+    def one_line(self) -> str:
+        """Both lines in one."""
+        return f"{self.text}, {self.second}" if self.second else self.text
+
 
 @dataclass(frozen=True)
 class Table:
@@ -64,3 +70,7 @@ class Table:
     records: Sequence[Record]
     notes: Sequence[str] = field(default_factory=tuple)
     best: str = ""
+
+    def all_notes(self, best_mark: str) -> list[str]:
+        """What stands under it; first what a marked cell is, behind what marks it in the format."""
+        return [*([best_mark + self.best] if self.best else []), *self.notes]

@@ -8,9 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,14 +15,14 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from itopctl.report.formats import latex_escape, render, rich_tables
+from itopctl.report.formats import render, rich_tables
 from itopctl.report.paper import paper_tables
 from itopctl.report.runs import runs_table
 from itopctl.report.table import FORMATS, Cell, Column, Table
 from tests.report.records import paper_runs, run, store_runs
 
 GOLDEN = Path(__file__).parent / "golden"
-_ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json", "rich": "txt"}
+_ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json", "html": "html", "rich": "txt"}
 
 
 def reports() -> dict[str, list[Table]]:
@@ -126,64 +123,6 @@ def test_tables_without_rows_are_tables_in_every_format() -> None:
     assert len(read_markdown(render(tables, "markdown"))) == 1
     assert r"\begin{tabular}" in render(tables, "latex")
     assert "sparsity" in text_of(tables, "rich")
-
-
-# LaTeX ------------------------------------------------------------------------------------------------------
-
-_SPECIAL = "\\&%$#_{}~^<>|"
-
-
-@pytest.mark.parametrize("char", _SPECIAL)
-def test_a_character_that_latex_takes_for_itself_is_escaped(char: str) -> None:
-    escaped = latex_escape(f"a{char}b")
-    assert escaped.startswith("a") and escaped.endswith("b") and escaped != f"a{char}b"
-    bare = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]", "", escaped)
-    assert bare == "ab"
-
-
-def test_what_is_mathematics_is_set_as_such() -> None:
-    assert latex_escape("ΔT 40, 95.00 ± 2.00, R_s 0.1, ζ, 2×, –") == (
-        r"$\Delta$T 40, 95.00 $\pm$ 2.00, $R_s$ 0.1, $\zeta$, 2$\times$, --"
-    )
-
-
-def test_r_s_inside_a_name_is_not_taken_for_the_exploration_rate() -> None:
-    assert latex_escape("models:FOUR_small") == r"models:FOUR\_small"
-
-
-def test_a_latex_table_has_one_cell_a_column_in_every_row() -> None:
-    for table in reports()["paper"] + reports()["runs"]:
-        text = render([table], "latex")
-        body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
-        assert len(rows) == 1 + len(table.rows)
-        assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) - 1}
-
-
-def test_the_best_cell_is_bold_in_latex() -> None:
-    text = render(one_cell(Cell("97.31", "R_s 0.1", best=True)), "latex")
-    assert r"\textbf{97.31, $R_s$ 0.1}" in text
-
-
-def test_a_table_without_a_title_has_no_caption_of_a_lone_stop() -> None:
-    text = render([runs_table(store_runs())], "latex")
-    assert not re.search(r"\\caption\{\W*\}", text)
-
-
-def test_latex_compiles(tmp_path: Path) -> None:
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
-    runs = [{**record, "model": "net_a|b"} for record in store_runs()]  # pdflatex has no wide characters
-    body = render([*reports()["paper"], runs_table(runs)], "latex")
-    source = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n\\usepackage{booktabs}\n\\begin{document}\n"
-    (tmp_path / "report.tex").write_text(source + body + "\\end{document}\n", encoding="utf-8")
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
 
 
 # CSV and JSON -----------------------------------------------------------------------------------------------
