@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from itopctl import __version__
-from itopctl.cli import cancel, data, doctor, listing, logs, plan, report, retry, schema, show, status, store, sweep
+from itopctl.cli import cancel, data, doctor, listing, logs, plan, plot, report, retry, schema, show, status, store, sweep
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("cancel")(cancel.cancel)
 app.command("retry")(retry.retry)
 app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
+app.command("plot")(plot.plot)
 app.command("list")(listing.list_names)
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")

@@ -1,0 +1,135 @@
+"""`itopctl plot`: figures of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from itopctl.cli.common import ResultsOption, StoreOption, SweepsArgument, open_results
+from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+
+if TYPE_CHECKING:
+    from itopctl.report.figures.material import Material
+    from itopctl.store.database import Store
+
+_WIDTHS = ("column", "page")
+_BEST_BY = ("final", "validation")
+
+
+def _complete_figures(incomplete: str) -> list[str]:
+    from itopctl.report.figures.catalogue import FIGURES
+
+    return [name for name in FIGURES.names() if name.startswith(incomplete)]
+
+
+def _complete_widths(incomplete: str) -> list[str]:
+    return [name for name in _WIDTHS if name.startswith(incomplete)]
+
+
+def _complete_best_by(incomplete: str) -> list[str]:
+    return [name for name in _BEST_BY if name.startswith(incomplete)]
+
+
+def plot(
+    figure: Annotated[
+        str,
+        typer.Argument(
+            metavar="FIGURE",
+            help="exploration: R_s over training; interval: accuracy against ΔT, R_s as colour; rs-accuracy: every run "
+            "a point; sparsity: accuracy against sparsity; layers: density and R_s per layer; learning: curves.",
+            autocompletion=_complete_figures,
+        ),
+    ],
+    sweeps: SweepsArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write it: .svg, .pdf or .png; the data goes beside it, as .csv.  [default: FIGURE.svg]",
+            show_default=False,
+        ),
+    ] = None,
+    width: Annotated[
+        str,
+        typer.Option("--width", help="column or page, of a paper in two columns.", autocompletion=_complete_widths),
+    ] = "column",
+    title: Annotated[bool, typer.Option("--title/--no-title", help="Model and data set above it.")] = True,
+    best_by: Annotated[
+        str,
+        typer.Option(
+            "--best-by",
+            help="final: the accuracy after the last step; validation: at the best validation accuracy.",
+            autocompletion=_complete_best_by,
+        ),
+    ] = "final",
+    results: ResultsOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
+    from itopctl.report.figures.catalogue import FIGURES
+    from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
+    from itopctl.report.figures.style import Look
+    from itopctl.store.queries import check_sweeps
+
+    entry = FIGURES.get(figure)
+    for option, value, allowed in (("width", width, _WIDTHS), ("best-by", best_by, _BEST_BY)):
+        if value not in allowed:
+            raise UserError(f"--{option}: {unknown(option.replace('-', ' '), value, allowed)}")
+    output = output or Path(f"{figure}.svg")
+    ending = output.suffix.lower().removeprefix(".")
+    if ending not in ENDINGS:
+        raise UserError(f"-o {output}: {unknown('ending', output.suffix, [f'.{name}' for name in ENDINGS])}")
+    _check_folder(output)
+    _, opened = open_results(results, store)
+    check_sweeps(opened, sweeps or [])
+    material = _material(opened, sweeps or [], best_by, entry.options.get("needs", ()))
+    records = figure_records(figure, material)
+    drawn = encoded(picture(figure, records, Look(width, title, best_by)), ending)
+    data = output.with_suffix(".csv")
+    for path, content in ((output, drawn), (data, as_csv(records).encode())):
+        _write(path, content)
+    typer.echo(f"{output}, and its data: {data}")
+
+
+def _material(store: Store, sweeps: list[str], best_by: str, needs: tuple[str, ...]) -> Material:
+    """What a figure is made from, as the store has it."""
+    from dataclasses import replace
+
+    from itopctl.catalogue import METHODS
+    from itopctl.report.figures.material import Material
+    from itopctl.report.groups import measured_fields, studies
+    from itopctl.spec.config import defining_settings
+    from itopctl.store.histories import mean_curves, mean_layers
+    from itopctl.store.queries import select_runs
+
+    columns = (
+        "run_id", "dataset", "model", "method", "sparsity", "seed", "state", "test_accuracy", "final_density", "config",
+        *(name for name in ("exploration_rate", *measured_fields(best_by)) if name != "test_accuracy"),
+    )  # fmt: skip
+    runs = select_runs(store, sweeps, columns=tuple(dict.fromkeys(columns)))
+    if not runs:
+        raise EnvironmentUnfitError("there are no runs to draw yet.")
+    for run in runs:
+        run["settings"] = defining_settings(run.pop("config"))
+    material = Material(studies(runs, METHODS.names()), best_by)
+    if "curves" in needs:
+        material = replace(material, curves=mean_curves(store, material.run_ids()))
+    if "layers" in needs:
+        material = replace(material, layers=mean_layers(store, material.run_ids()))
+    return material
+
+
+def _check_folder(output: Path) -> None:
+    """Told before the work and not after it."""
+    if not output.parent.is_dir():
+        raise EnvironmentUnfitError(f"{output} cannot be written: there is no folder {output.parent}.")
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error

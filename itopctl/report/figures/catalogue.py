@@ -1,0 +1,24 @@
+"""The figures by name.
+
+A new one is a module here, with one decorated function that draws:
+
+    @FIGURES.add("mine", source="where it comes from", records=my_records, needs=("curves",))
+    def draw(records, look):
+        "One line that `itopctl plot --help` shows."
+        ...
+
+`records` makes the figure's data from a `Material`; `needs` says which histories it reads (`curves`, `layers`). The
+modules are light: matplotlib is imported when one draws.
+"""
+
+from __future__ import annotations
+
+from itopctl.catalogue import Catalogue
+
+FIGURES = Catalogue(
+    "figure",
+    tuple(
+        f"itopctl.report.figures.{module}"
+        for module in ("exploration", "interval", "rs_accuracy", "sparsity", "layers", "learning")
+    ),
+)

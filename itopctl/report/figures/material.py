@@ -1,0 +1,85 @@
+"""What figures are made from: studies, their averaged histories, and published points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from itopctl.errors import EnvironmentUnfitError
+from itopctl.report.groups import Group, Study
+from itopctl.report.statistics import Summary
+from itopctl.report.table import Record
+
+
+@dataclass(frozen=True)
+class PublishedPoint:
+    """An accuracy that somebody published.
+
+    Attributes:
+        method, sparsity: of what.
+        accuracy: as a fraction.
+        std: its standard deviation, where one was published.
+        label: the source, as the legend names it: short.
+        dataset, model: the study it belongs to; None: every one.
+    """
+
+    method: str
+    sparsity: float
+    accuracy: float
+    std: float | None
+    label: str
+    dataset: str | None = None
+    model: str | None = None
+
+    def belongs_to(self, study: Study) -> bool:
+        return self.dataset in (None, study.dataset) and self.model in (None, study.model)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that any figure may need.
+
+    Attributes:
+        studies: what to draw.
+        best_by: which accuracy and exploration rate of a run count (`itopctl.report.groups.BEST_BY`).
+        published: points to show beside one's own.
+        curves, layers: per group, in the order of `groups`, what `itopctl.store.histories.mean_curves` and
+            `mean_layers` say of the runs of `run_ids`; empty where the figure needs none.
+    """
+
+    studies: Sequence[Study]
+    best_by: str = "final"
+    published: Sequence[PublishedPoint] = ()
+    curves: Sequence[Sequence[Record]] = ()
+    layers: Sequence[Sequence[Record]] = ()
+
+    def groups(self) -> Iterator[tuple[Study, Group]]:
+        """Every group with its study, in order."""
+        for study in self.studies:
+            for group in study.groups:
+                yield study, group
+
+    def run_ids(self) -> list[list[str]]:
+        """Per group, the ids of its finished runs."""
+        return [[run["run_id"] for run in group.finished] for _, group in self.groups()]
+
+
+def identity(study: Study, group: Group) -> Record:
+    """The first fields of a figure's record: what it is about."""
+    return {
+        "dataset": study.dataset, "model": study.model, "method": group.kind.method, "details": group.kind.details,
+        "sparsity": group.sparsity,
+    }  # fmt: skip
+
+
+def summary_fields(name: str, summary: Summary | None) -> Record:
+    """Mean and standard deviation as fields of a record."""
+    return {f"{name}_mean": summary.mean if summary else None, f"{name}_std": summary.std if summary else None}
+
+
+def nothing(figure: str, why: str) -> EnvironmentUnfitError:
+    """The error of a figure that would be empty."""
+    return EnvironmentUnfitError(f"there is nothing to draw in the figure {figure!r} yet: {why}.")
+
+
+NOTHING_FINISHED = "none of the runs is finished"
