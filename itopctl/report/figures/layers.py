@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
 from itopctl.report.figures.material import NOTHING_FINISHED, Material, identity, nothing
-from itopctl.report.figures.panels import Panel, by_sparsity, columns_of, finish, lay_out
-from itopctl.report.figures.style import GREY, SMALL, LineStyle, Look, Name, label_of, name_of, shortened, styles
+from itopctl.report.figures.panels import Panel, by_sparsity, columns_of, finish, lay_out, panels_side_by_side
+from itopctl.report.figures.style import (
+    GREY,
+    SMALL,
+    LineStyle,
+    Look,
+    Name,
+    label_of,
+    name_of,
+    shortened,
+    styles,
+    text_width,
+)
 from itopctl.report.table import Record
 
 if TYPE_CHECKING:
@@ -17,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SAME = 5e-4  # of densities that a figure cannot tell apart
-_DENSITY = "density"
+_FEW = 12  # layers: of more, not every point has a marker
 
 
 def records(material: Material) -> list[Record]:
@@ -45,12 +56,16 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     panels = [replace(panel, references=()) for panel in by_sparsity(records)]
     shown = [record for panel in panels for record in panel.records]
     found = styles(map(name_of, shown))
-    handles = {f"{_DENSITY} (bars)": _bar(), **_points(found)}
-    figure, axes = lay_out(look, records, panels, list(handles))
+    handles = {"density (bars)": _bar(), **_points(found)}
+    names = [_names(panel) for panel in panels]
+    width = look.inches / panels_side_by_side(look, len(panels)) - 0.55
+    upright = any(_are_upright(found, width) for found in names)
+    under = max(text_width(text, SMALL) for found in names for text in found.values()) if upright else 0.0
+    figure, axes = lay_out(look, records, panels, list(handles), under=under)
     for panel, axis in zip(panels, axes, strict=True):
         _draw_panel(axis, panel, found)
         axis.set_ylim(0.0, min(1.03, 1.06 * axis.get_ylim()[1]))
-    _name_layers(axes, look, panels)
+    _name_layers(axes, names, width, upright)
     finish(figure, look, handles, "layer", "density, exploration rate $R_s$")
     return figure
 
@@ -71,10 +86,19 @@ def _draw_panel(axis: Axes, panel: Panel, found: dict[Name, LineStyle]) -> None:
         else:
             axis.bar(x, y, width=0.8, color="none", edgecolor=found[name_of(profile[0])].color, linewidth=0.7, zorder=2)
     for index, (name, members) in enumerate(kinds.items()):
-        aside = 0.5 * (index / (len(kinds) - 1) - 0.5) if len(kinds) > 1 else 0.0
+        few = len(members) <= _FEW
+        aside = 0.5 * (index / (len(kinds) - 1) - 0.5) if few and len(kinds) > 1 else 0.0
+        every = 1 if few else max(1, len(members) // 6)
         style = found[name]
         x = [record["position"] + aside for record in members]
-        axis.plot(x, [r["exploration_rate_mean"] for r in members], **_line_options(style), linewidth=0.6, zorder=3)
+        axis.plot(
+            x,
+            [r["exploration_rate_mean"] for r in members],
+            **_line_options(style),
+            linewidth=0.6,
+            zorder=3,
+            markevery=(index * every // len(kinds), every),
+        )
 
 
 def _alike(one: Sequence[Record], other: Sequence[Record]) -> bool:
@@ -83,22 +107,31 @@ def _alike(one: Sequence[Record], other: Sequence[Record]) -> bool:
     )
 
 
-def _name_layers(axes: Sequence[Axes], look: Look, panels: Sequence[Panel]) -> None:
+def _names(panel: Panel) -> dict[int, str]:
+    """Position → name of each layer; a long one has its middle left out."""
+    found = {record["position"]: record["layer"].removesuffix(".weight") for record in panel.records}
+    return {position: shortened(found[position]) for position in sorted(found)}
+
+
+def _fit(names: dict[int, str], width: float) -> bool:
+    """Whether there is room for a name for each layer, upright if need be."""
+    return len(names) * (SMALL + 1) / 72 <= width
+
+
+def _are_upright(names: dict[int, str], width: float) -> bool:
+    longest = max(text_width(name, SMALL) for name in names.values())
+    return _fit(names, width) and len(names) * (longest + 0.08) > width
+
+
+def _name_layers(axes: Sequence[Axes], names: Sequence[dict[int, str]], width: float, upright: bool) -> None:
     """Names under the lowest panel of each column; numbers, where there are more than there is room for."""
     columns = columns_of(axes)
-    width = look.inches / columns - 0.5
-    for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        names = {record["position"]: record["layer"].removesuffix(".weight") for record in panel.records}
-        positions = sorted(names)
-        lowest = index + columns >= len(axes)
-        below = panels[index + columns].records if not lowest else []
-        same = {record["position"]: record["layer"].removesuffix(".weight") for record in below} == names
-        axis.set_xlim(min(positions) - 0.7, max(positions) + 0.7)
-        axis.tick_params(axis="x", labelbottom=not same)
-        if len(positions) * (SMALL + 1) / 72 <= width:
-            upright = max(len(name) for name in names.values()) * len(positions) * 0.07 > width
-            texts = [shortened(names[position]) for position in positions]
-            axis.set_xticks(positions, texts, rotation=90 if upright else 0)
+    for index, (axis, own) in enumerate(zip(axes, names, strict=True)):
+        below = names[index + columns] if index + columns < len(axes) else None
+        axis.set_xlim(min(own) - 0.7, max(own) + 0.7)
+        if _fit(own, width):
+            axis.set_xticks(list(own), list(own.values()), rotation=90 if upright else 0)
+        axis.tick_params(axis="x", labelbottom=own != below)
 
 
 def _points(found: dict[Name, LineStyle]) -> dict[str, Any]:

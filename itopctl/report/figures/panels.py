@@ -22,7 +22,8 @@ MOST_PANELS = 48
 _LEAST_HEIGHT, _MOST_HEIGHT, _SHAPE = 1.3, 2.2, 0.72  # of a panel: inches, inches, height by width
 _STACKED = 1.45  # inches of each, where several stand one above the other
 _LINE = 1.35 * SMALL / 72  # inches of a line of the legend
-_EDGE = 0.06  # inches beside a legend
+_EDGE = 0.04  # inches around a legend
+_LABEL = 0.19  # inches of the label under the panels
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def lay_out(
     panels: Sequence[Panel],
     labels: Sequence[str],
     narrow: bool = False,
+    under: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a panel's axes each, and room for a legend under them.
 
@@ -93,6 +95,7 @@ def lay_out(
         panels: what there is to draw.
         labels: of the legend.
         narrow: whether three panels fit side by side in a column, since they share an axis.
+        under: inches that tick labels need under a panel beyond a line.
 
     Raises:
         UserError: there are more panels than anybody can read.
@@ -104,14 +107,14 @@ def lay_out(
         raise UserError(
             f"the figure would have {len(panels)} panels, of at most {MOST_PANELS}: name the sweeps that matter."
         )
-    columns = _columns(look, panels, narrow)
+    columns = panels_side_by_side(look, len(panels), narrow)
     rows = math.ceil(len(panels) / columns)
     width = look.inches / columns
     height = min(_MOST_HEIGHT if rows == 1 else _STACKED, max(_LEAST_HEIGHT, _SHAPE * width))
     title = fitted(heading(records), look.inches - 0.2, 8.0) if look.title else ""
     titles = [fitted(panel.title, width - (0.25 if narrow else 0.55), 8.0) for panel in panels]
     above = max(text.count("\n") for text in titles) * 0.14 * rows + (0.14 * title.count("\n") + 0.2 if title else 0)
-    figure = Figure(figsize=(look.inches, rows * height + above + 0.25 + _legend_height(look, labels)))
+    figure = Figure(figsize=(look.inches, rows * height + above + under + _LABEL + _legend_height(look, labels)))
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     axes = list(grid.flat)
@@ -125,8 +128,8 @@ def lay_out(
     return figure, axes[: len(panels)]
 
 
-def _columns(look: Look, panels: Sequence[Panel], narrow: bool) -> int:
-    count = len(panels)
+def panels_side_by_side(look: Look, count: int, narrow: bool = False) -> int:
+    """How many of so many panels stand in a row."""
     if look.width == "page":
         return count if count <= 4 else 3 if count in (5, 6, 9) else 4
     if narrow:
@@ -169,7 +172,7 @@ def few_numbers(axes: Sequence[Axes], look: Look) -> None:
     for axis in axes:
         if axis.get_xscale() == "linear":
             axis.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(2.6 * (width - 0.4))), steps=[1, 2, 5, 10]))
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
 
 
 def ticks_at(axis: Axes, look: Look, values: Sequence[float], texts: Sequence[str], positions: Sequence[float]) -> None:
@@ -191,15 +194,21 @@ def ticks_at(axis: Axes, look: Look, values: Sequence[float], texts: Sequence[st
 
 
 def finish(figure: Figure, look: Look, handles: Mapping[str, Any], x: str, y: str) -> None:
-    """One label for each direction, for all panels; and under them the legend, label → sample."""
-    figure.supylabel(y, parse_math=True)
-    if not handles:
-        figure.supxlabel(x, parse_math=True)
-        return
-    legend = _add_legend(figure, look, handles)
-    # The layout has room for both, and puts them at the same place: the label goes above the legend.
-    top = legend.get_window_extent(figure.canvas.get_renderer()).height / figure.bbox.height  # type: ignore[attr-defined]
-    figure.supxlabel(x, y=top + 0.05 / figure.get_figheight(), va="bottom", parse_math=True)
+    """One label for each direction, for all panels; and under them the legend, label → sample.
+
+    Matplotlib's layout would put the label and the legend at the same place: here they have theirs, and it has the
+    rest.
+    """
+    height = figure.get_figheight()
+    legend = _legend_height(look, list(handles)) / height
+    below = legend + _LABEL / height
+    if handles:
+        _add_legend(figure, look, handles)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0.0, below, 1.0, 1.0 - below))
+    figure.supxlabel(x, y=legend + _EDGE / height, va="bottom", parse_math=True).set_in_layout(False)
+    figure.supylabel(y, y=(1.0 + below) / 2, parse_math=True)
 
 
 def accuracy_label(best_by: str) -> str:
@@ -220,7 +229,7 @@ def _add_legend(figure: Figure, look: Look, handles: Mapping[str, Any]) -> Legen
     folded = [_folded(look, label) for label in handles]
     return figure.legend(
         list(handles.values()), [f" {text}" if text.startswith("_") else text for text in folded],
-        loc="outside lower center", ncols=_legend_columns(look, list(handles)),
+        loc="lower center", ncols=_legend_columns(look, list(handles)),
     )  # fmt: skip
 
 
@@ -245,4 +254,4 @@ def _legend_height(look: Look, labels: Sequence[str]) -> float:
         return 0.0
     rows = math.ceil(len(labels) / _legend_columns(look, labels))
     lines = max(_folded(look, label).count("\n") + 1 for label in labels)
-    return rows * lines * _LINE + 0.1
+    return rows * lines * _LINE + 2 * _EDGE

@@ -137,7 +137,7 @@ def ramp(color: str, count: int) -> list[str]:
         return [color]
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     luminance = (0.299 * red + 0.587 * green + 0.114 * blue) / 255
-    darkest, lightest = -0.55, max(0.0, 0.62 - luminance)
+    darkest, lightest = -0.6, max(0.0, 0.75 - luminance)
     shades = []
     for step in range(count):
         share = darkest + (lightest - darkest) * step / (count - 1)
