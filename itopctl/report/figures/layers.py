@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
 from itopctl.report.figures.material import NOTHING_FINISHED, Material, identity, nothing
-from itopctl.report.figures.panels import Panel, by_sparsity, columns_of, finish, lay_out, panels_side_by_side
+from itopctl.report.figures.panels import Panel, by_sparsity, finish, index_below, lay_out, panels_side_by_side
 from itopctl.report.figures.style import (
     GREY,
     SMALL,
@@ -58,7 +58,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     found = styles(map(name_of, shown))
     handles = {"density (bars)": _bar(), **_points(found)}
     names = [_names(panel) for panel in panels]
-    width = look.inches / panels_side_by_side(look, len(panels)) - 0.55
+    width = look.inches / panels_side_by_side(look, panels) - 0.55
     upright = any(_are_upright(found, width) for found in names)
     under = max(text_width(text, SMALL) for found in names for text in found.values()) if upright else 0.0
     figure, axes = lay_out(look, records, panels, list(handles), under=under)
@@ -125,13 +125,12 @@ def _are_upright(names: dict[int, str], width: float) -> bool:
 
 def _name_layers(axes: Sequence[Axes], names: Sequence[dict[int, str]], width: float, upright: bool) -> None:
     """Names under the lowest panel of each column; numbers, where there are more than there is room for."""
-    columns = columns_of(axes)
     for index, (axis, own) in enumerate(zip(axes, names, strict=True)):
-        below = names[index + columns] if index + columns < len(axes) else None
+        below = index_below(axes, index)
         axis.set_xlim(min(own) - 0.7, max(own) + 0.7)
         if _fit(own, width):
             axis.set_xticks(list(own), list(own.values()), rotation=90 if upright else 0)
-        axis.tick_params(axis="x", labelbottom=own != below)
+        axis.tick_params(axis="x", labelbottom=below is None or own != names[below])
 
 
 def _points(found: dict[Name, LineStyle]) -> dict[str, Any]:

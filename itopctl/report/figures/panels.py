@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from itopctl.report.table import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
     from matplotlib.legend import Legend
 
 MOST_PANELS = 48
@@ -34,11 +36,13 @@ class Panel:
         title: above them.
         records: theirs.
         references: dense networks' of the same study, to compare with.
+        row: panels of one row belong together; None: they just follow each other.
     """
 
     title: str
     records: Sequence[Record]
     references: Sequence[Record] = ()
+    row: int | None = None
 
 
 def heading(records: Sequence[Record]) -> str:
@@ -62,15 +66,17 @@ def by_sparsity(records: Sequence[Record]) -> list[Panel]:
     A study that has nothing but dense networks has a panel of these.
     """
     panels = []
-    for study in by_study(records):
+    studies = by_study(records)
+    for number, study in enumerate(studies):
+        row = number if len(studies) > 1 else None
         references = [record for record in study.records if is_dense(record)]
         sparsities = sorted({record["sparsity"] for record in study.records if not is_dense(record)})
         before = f"{study.title}, " if study.title else ""
         for value in sparsities:
             members = [r for r in study.records if r["sparsity"] == value and not is_dense(r)]
-            panels.append(Panel(f"{before}sparsity {words.sparsity(value)}", members, references))
+            panels.append(Panel(f"{before}sparsity {words.sparsity(value)}", members, references, row))
         if not sparsities:
-            panels.append(Panel(f"{before}dense", references))
+            panels.append(Panel(f"{before}dense", references, row=row))
     return panels
 
 
@@ -107,8 +113,9 @@ def lay_out(
         raise UserError(
             f"the figure would have {len(panels)} panels, of at most {MOST_PANELS}: name the sweeps that matter."
         )
-    columns = panels_side_by_side(look, len(panels), narrow)
-    rows = math.ceil(len(panels) / columns)
+    columns = panels_side_by_side(look, panels, narrow)
+    places = _places(panels, columns)
+    rows = places[-1] // columns + 1
     width = look.inches / columns
     height = min(_MOST_HEIGHT if rows == 1 else _STACKED, max(_LEAST_HEIGHT, _SHAPE * width))
     title = fitted(heading(records), look.inches - 0.2, 8.0) if look.title else ""
@@ -116,52 +123,69 @@ def lay_out(
     above = max(text.count("\n") for text in titles) * 0.14 * rows + (0.14 * title.count("\n") + 0.2 if title else 0)
     figure = Figure(figsize=(look.inches, rows * height + above + under + _LABEL + _legend_height(look, labels)))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    axes = list(grid.flat)
-    for axis in axes[len(panels) :]:
-        axis.remove()
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in places]
     for axis, text in zip(axes, titles, strict=False):
         if text:
             axis.set_title(text)
     if title:
         figure.suptitle(title)
-    return figure, axes[: len(panels)]
+    return figure, axes
 
 
-def panels_side_by_side(look: Look, count: int, narrow: bool = False) -> int:
-    """How many of so many panels stand in a row."""
+def panels_side_by_side(look: Look, panels: Sequence[Panel], narrow: bool = False) -> int:
+    """How many of the panels stand in a row."""
+    rows = Counter(panel.row for panel in panels)
+    count = max(rows.values())  # each study begins a row of its own
     if look.width == "page":
         return count if count <= 4 else 3 if count in (5, 6, 9) else 4
     if narrow:
         return count if count <= 3 else 2 if count == 4 else 3
-    return 1 if count <= 3 else 2
+    return 1 if count <= 3 and len(panels) <= 3 else min(count, 2)
+
+
+def _places(panels: Sequence[Panel], columns: int) -> list[int]:
+    """Number of each panel's place in the grid, row by row."""
+    places: list[int] = []
+    for panel, before in zip(panels, [None, *panels], strict=False):
+        place = places[-1] + 1 if places else 0
+        if before is not None and panel.row != before.row:
+            place = math.ceil(place / columns) * columns
+        places.append(place)
+    return places
 
 
 def columns_of(axes: Sequence[Axes]) -> int:
-    """How many panels stand side by side."""
-    from matplotlib.gridspec import SubplotSpec
+    """How many panels can stand side by side."""
+    return int(_spec(axes[0]).get_gridspec().ncols)
 
-    spec = axes[0].get_subplotspec()
-    assert isinstance(spec, SubplotSpec)
-    return int(spec.get_gridspec().ncols)
+
+def index_below(axes: Sequence[Axes], index: int) -> int | None:
+    """Which panel stands right under another; None if none does."""
+    place = _spec(axes[index]).num1 + columns_of(axes)
+    return next((other for other, axis in enumerate(axes) if _spec(axis).num1 == place), None)
+
+
+def _spec(axis: Axes) -> SubplotSpec:
+    spec = axis.get_subplotspec()
+    assert spec is not None
+    return spec
 
 
 def share_y(axes: Sequence[Axes]) -> None:
     """The same range in all panels, and numbers only at the left edge."""
     columns = columns_of(axes)
     limits = [axis.get_ylim() for axis in axes]
-    for index, axis in enumerate(axes):
+    for axis in axes:
         axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        axis.tick_params(labelleft=index % columns == 0)
+        axis.tick_params(labelleft=_spec(axis).num1 % columns == 0)
 
 
 def share_x(axes: Sequence[Axes]) -> None:
     """The same range in all panels, and numbers only where no other panel stands below."""
-    columns = columns_of(axes)
     limits = [axis.get_xlim() for axis in axes]
     for index, axis in enumerate(axes):
         axis.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-        axis.tick_params(labelbottom=index + columns >= len(axes))
+        axis.tick_params(labelbottom=index_below(axes, index) is None)
 
 
 def few_numbers(axes: Sequence[Axes], look: Look) -> None:
@@ -199,13 +223,15 @@ def finish(figure: Figure, look: Look, handles: Mapping[str, Any], x: str, y: st
     Matplotlib's layout would put the label and the legend at the same place: here they have theirs, and it has the
     rest.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     height = figure.get_figheight()
     legend = _legend_height(look, list(handles)) / height
     below = legend + _LABEL / height
     if handles:
         _add_legend(figure, look, handles)
     engine = figure.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0.0, below, 1.0, 1.0 - below))
     figure.supxlabel(x, y=legend + _EDGE / height, va="bottom", parse_math=True).set_in_layout(False)
     figure.supylabel(y, y=(1.0 + below) / 2, parse_math=True)

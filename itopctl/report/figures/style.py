@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def styles(names: Iterable[Name]) -> dict[Name, LineStyle]:
     by_method: dict[str, list[Name]] = {}
     for name in dict.fromkeys(names):
         by_method.setdefault(name[0], []).append(name)
+    for of_method in by_method.values():  # those of one study are in order; of several, ΔT 40 comes before ΔT 200
+        of_method.sort(key=lambda name: _natural(name[1]))
     found: dict[Name, LineStyle] = {}
     free = {index: iter(MARKERS) for index in range(len(LINES))}
     place = itertools.count()
@@ -119,6 +122,12 @@ def styles(names: Iterable[Name]) -> dict[Name, LineStyle]:
         for color, name in zip(ramp(base, len(of_method)), of_method, strict=True):
             found[name] = LineStyle(color, *_free_pair(free, index))
     return found
+
+
+def _natural(text: str) -> list[Any]:
+    """Sort key by which numbers in a text count as numbers."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [float(part) if index % 2 else part for index, part in enumerate(parts)]
 
 
 def _free_pair(free: dict[int, Iterator[str]], index: int) -> tuple[Any, str]:
