@@ -35,7 +35,7 @@ def _attempts(run: Record) -> Table:
         [
             Cell(str(a["attempt"])),
             Cell(" ".join(str(a[n]) for n in ("scheduler", "job_id", "host") if a[n]) or NOTHING),
-            Cell(_code(a)), Cell(_time(a["started_at"])), Cell(_time(a["ended_at"])), Cell(a["state"]),
+            Cell(attempt_code(a)), *(Cell(time_in_words(a[n])) for n in ("started_at", "ended_at")), Cell(a["state"]),
             Cell(a["cause"] or ""),
             Cell(a["message"] or ""),
         ]
@@ -44,7 +44,7 @@ def _attempts(run: Record) -> Table:
     return Table("Attempts", columns, rows, [], _differences(run["attempt_history"]))
 
 
-def _code(attempt: Record) -> str:
+def attempt_code(attempt: Record) -> str:
     """Commit, with a plus where files differed from it; else the digest of the code."""
     commit = attempt.get("git_commit")
     return commit[:7] + "+" * bool(attempt.get("git_dirty")) if commit else attempt.get("code") or NOTHING
@@ -132,5 +132,6 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _time(stamp: str | None) -> str:
+def time_in_words(stamp: str | None) -> str:
+    """A time of the store as `2026-11-24 20:01:02`, in UTC."""
     return stamp[:19].replace("T", " ") if stamp else NOTHING
