@@ -309,6 +309,27 @@ def test_few_groups_need_more_groups_and_not_more_seeds() -> None:
     assert (record["verdict"], record["more_runs_of"], record["more_runs"]) == (OPEN, "groups", 1)
 
 
+def test_each_of_several_methods_is_looked_at_alone_too_with_static_as_its_lower_end() -> None:
+    """One method explores little and is good, the other explores much and is bad; within each, more is better."""
+    runs = group("static", [0.800, 0.801, 0.799], explored=0.1)
+    for method, level, rate in (("set-itop", 0.85, 0.5), ("rigl-itop", 0.95, 0.2)):
+        for place in range(4):
+            accuracies = [level + 0.01 * place + n for n in (0.0, 0.001, -0.001)]
+            runs += group(method, accuracies, explored=rate + 0.05 * place, update_interval=100 - place)
+    records = {r["compared"]: r for r in compared(table_of(runs), 1)}
+    assert list(records) == ["all methods", "set-itop and static", "rigl-itop and static"]
+    assert [r["verdict"] for r in records.values()] == [OPEN, HOLDS, HOLDS]
+    assert records["all methods"]["estimate"] < 0.2 and records["rigl-itop and static"]["groups"] == 5
+
+
+def test_a_correlation_that_could_never_be_significant_is_not_tested_and_costs_the_others_nothing() -> None:
+    """Four groups: at best 2 / 4! = 0.083."""
+    few = [{**r, "sparsity": 0.95, "settings": {**r["settings"], "sparsity": 0.95}} for r in explored(-0.01, groups=4)]
+    many, four = compared(table_of([*explored(-0.01), *few]), 1)
+    assert (four["p_value"], four["verdict"], four["estimate"] > 0.9) == (None, OPEN, True)
+    assert many["p_value_corrected"] == many["p_value"] and many["verdict"] == HOLDS
+
+
 def test_runs_of_different_training_are_not_correlated_together() -> None:
     longer = [{**r, "settings": {**r["settings"], "epochs": 8}} for r in explored(0.01)]
     records = compared(table_of([*explored(-0.01), *longer]), 1)

@@ -1,7 +1,8 @@
 """The paper's claims, each tested on the user's own runs: `itopctl report --table claims`.
 
-`comparable.py` which groups may be compared · `hypotheses.py` the five claims · `verdicts.py` the rule from numbers to
-words · `rank_correlation.py` Spearman over runs that depend on each other · `page.py` what a person reads.
+`comparable.py` which groups may be compared · `exploration.py` claim 1, with `rank_correlation.py`: Spearman over runs
+that depend on each other · `hypotheses.py` claims 2 to 5 · `verdicts.py` the rule from numbers to words · `finding.py`
+what is found, as values · `page.py` what a person reads.
 
 The tests themselves are in `itopctl.report.statistics`. Imports numpy and scipy: not for a command that has no need
 of it.
@@ -12,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from itopctl.errors import UserError
-from itopctl.report.claims.hypotheses import Options, claims
+from itopctl.report.claims.finding import Options
+from itopctl.report.claims.hypotheses import claims
 from itopctl.report.claims.page import claims_table
 from itopctl.report.groups import studies
 from itopctl.report.table import Record, Table

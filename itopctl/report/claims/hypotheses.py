@@ -2,203 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
 
 from itopctl.report.claims.comparable import (
     Comparison,
-    Recipe,
     dynamic_against_static,
     itop_against_original,
     longer_against_shortest,
-    recipes_at,
     sparse_against_dense,
 )
-from itopctl.report.claims.rank_correlation import Point, RankCorrelation, groups_needed, rank_correlation
+from itopctl.report.claims.exploration import exploration_claim
+from itopctl.report.claims.finding import Claim, Finding, Options, counted, nothing
 from itopctl.report.claims.verdicts import (
-    DUST,
-    FAILS,
     FEWEST_SEEDS,
     HOLDS,
-    OPEN,
     Judged,
-    More,
-    Verdict,
     any_holds,
     judge,
 )
-from itopctl.report.groups import Group, Kind, Study, in_words, measured_fields, short_name
+from itopctl.report.groups import Kind, Study
 from itopctl.report.statistics import Difference, average_difference, holm
 
-SMALLEST_CORRELATION = 0.3
-"""The least rank correlation that would count (Cohen's "medium"), in ρ."""
-
 _ITOP_NAMES = "set beside set-itop, or rigl beside rigl-itop"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user may choose; see `itopctl.report.claims.claims_tables`."""
-
-    best_by: str
-    margin: float
-    confidence: float
-
-    @property
-    def level(self) -> float:
-        """Chance of a false verdict."""
-        return round(1 - self.confidence, 12)
-
-    @property
-    def accuracy(self) -> str:
-        """Field of a run that counts."""
-        return measured_fields(self.best_by)[0]
-
-    @property
-    def explored(self) -> str:
-        """Exploration rate at the same step."""
-        return measured_fields(self.best_by)[1]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: a claim as a whole, a method, or one comparison.
-
-    Attributes:
-        scope: `claim`, `method` or `comparison`.
-        label: what is compared, in words.
-        verdict: what follows from it.
-        sparsity: None where it is about several.
-        kind, against: labels of the kinds compared, or None.
-        statistic: its name; "" where there is none.
-        estimate, low, high: of the statistic; accuracies as fractions.
-        n: what is independent: pairs of seeds, or runs (claim 1); None where there is no test.
-        p_value, p_corrected: see `itopctl.report.claims.verdicts.Judged`.
-        remark: a word more on the verdict.
-        details: further fields of the record.
-    """
-
-    scope: str
-    label: str
-    verdict: Verdict
-    sparsity: float | None = None
-    kind: str | None = None
-    against: str | None = None
-    statistic: str = ""
-    estimate: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    p_value: float | None = None
-    p_corrected: float | None = None
-    remark: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim with all that was found on it; the first finding is on the claim as a whole.
-
-    Attributes:
-        number: from 1, in the paper's order.
-        findings: claim, then methods, then comparisons.
-        note: what was left out, or "".
-    """
-
-    number: int
-    findings: list[Finding]
-    note: str = ""
 
 
 def claims(study: Study, options: Options) -> list[Claim]:
     """All claims, in order."""
     return [
-        _exploration(study, options), _dynamic(study, options), _intervals(study, options), _dense(study, options),
+        exploration_claim(study, options), _dynamic(study, options), _intervals(study, options), _dense(study, options),
         _too_short(study, options),
     ]  # fmt: skip
-
-
-# 1: accuracy rises with R_s ---------------------------------------------------------------------------------
-
-
-def _exploration(study: Study, options: Options) -> Claim:
-    title = "accuracy rises with R_s"
-    places = [
-        (sparsity, what, _points(groups, options))
-        for sparsity, what, groups in recipes_at(study)
-        if len(groups) > 1 and any(group.finished for group in groups)
-    ]
-    if not any(points for _, _, points in places):
-        return _nothing(1, title, "needs groups of different R_s at one sparsity", More(3, "groups", at_least=True))
-    several = len({what for _, what, _ in places}) > 1
-    common = frozenset.intersection(*(what for _, what, _ in places))
-    found = [rank_correlation([points], options.confidence, SMALLEST_CORRELATION) for _, _, points in places]
-    tested = [r for r in found if r is not None and _enough(r)]
-    corrections = iter(zip(holm([r.p_value for r in tested]), holm([r.p_below for r in tested]), strict=True))
-    rows = []
-    for (sparsity, what, points), correlation in zip(places, found, strict=True):
-        label = f"all methods, {_recipe_in_words(what - common)}" if several and what - common else "all methods"
-        p_values = next(corrections) if correlation is not None and _enough(correlation) else None
-        rows.append(_correlation("comparison", label, correlation, p_values, options, len(tested), sparsity, points))
-    used = [points for (_, _, points), r in zip(places, found, strict=True) if not tested or r in tested]
-    together = rank_correlation(used, options.confidence, SMALLEST_CORRELATION)
-    p_together = (together.p_value, together.p_below) if together is not None and _enough(together) else None
-    everything = [point for points in used for point in points]
-    whole = _correlation("claim", title, together, p_together, options, 1, None, everything)
-    return Claim(1, [_counted(whole, rows), *rows])
-
-
-def _points(groups: Sequence[Group], options: Options) -> list[Point]:
-    points = []
-    for group in groups:
-        explored, accuracies = group.by_seed(options.explored), group.by_seed(options.accuracy)
-        name = repr(group.kind)
-        points += [
-            Point(name, seed, explored[seed], accuracies[seed]) for seed in sorted(explored.keys() & accuracies.keys())
-        ]
-    return points
-
-
-def _enough(correlation: RankCorrelation) -> bool:
-    """Whether there is a verdict at all: several seeds, and groups that could exchange places."""
-    return correlation.seeds >= FEWEST_SEEDS and correlation.groups >= 3
-
-
-def _correlation(
-    scope: str, label: str, found: RankCorrelation | None, p_values: tuple[float, float] | None, options: Options,
-    family: int, sparsity: float | None, points: Sequence[Point],
-) -> Finding:  # fmt: skip
-    if found is None:  # nothing measured yet, or all R_s or all accuracies the same
-        missing = max(1, 3 - len({point.group for point in points}))
-        return Finding(scope, label, Verdict(OPEN, More(missing, "groups", at_least=True)), sparsity, n=len(points))
-    return Finding(
-        scope, label, _verdict_on_correlation(found, p_values, options.level, family), sparsity,
-        statistic="Spearman's ρ" if scope == "comparison" else "mean Spearman's ρ", estimate=found.estimate,
-        low=found.low, high=found.high, n=found.runs, p_value=found.p_value if p_values else None,
-        p_corrected=p_values[0] if p_values else None, details={"groups": found.groups, "seeds": found.seeds},
-    )  # fmt: skip
-
-
-def _verdict_on_correlation(
-    found: RankCorrelation, p_values: tuple[float, float] | None, level: float, family: int
-) -> Verdict:
-    if p_values is None:
-        seeds, groups = FEWEST_SEEDS - found.seeds, 3 - found.groups
-        return Verdict(OPEN, More(seeds, at_least=True) if seeds > 0 else More(groups, "groups", at_least=True))
-    corrected, below = p_values
-    if corrected <= level + DUST and found.low > 0:
-        return Verdict(HOLDS)
-    if below <= level + DUST:
-        return Verdict(FAILS)
-    targets = [0.0] * (found.estimate > 0) + [SMALLEST_CORRELATION] * (found.estimate < SMALLEST_CORRELATION)
-    most = 1000
-    needed = min(groups_needed(found.estimate, target, level / family, most=most) for target in targets)
-    return Verdict(OPEN, More(max(1, needed - found.groups), "groups", at_least=needed == most))
-
-
-def _recipe_in_words(what: Recipe) -> str:
-    return ", ".join(f"{short_name(name)} {in_words(value)}" for name, value in sorted(what, key=repr))
 
 
 # 2 to 5: one group against another --------------------------------------------------------------------------
@@ -209,9 +42,9 @@ def _dynamic(study: Study, options: Options) -> Claim:
     compared = dynamic_against_static(study)
     judged = _judge(compared, options, above=0.0, below=options.margin)
     if not judged:
-        return _nothing(2, title, "needs static and dynamic runs that are alike otherwise")
+        return nothing(2, title, "needs static and dynamic runs that are alike otherwise")
     rows = [_row(c, j, options, c.first.kind.label) for c, j in zip(compared, judged, strict=True)]
-    return Claim(2, [_counted(_average(title, compared, options), rows), *rows])
+    return Claim(2, [counted(_average(title, compared, options), rows), *rows])
 
 
 def _intervals(study: Study, options: Options) -> Claim:
@@ -219,9 +52,9 @@ def _intervals(study: Study, options: Options) -> Claim:
     compared = itop_against_original(study)
     judged = _judge(compared, options, above=0.0, below=options.margin)
     if not judged:
-        return _nothing(3, title, f"needs runs of {_ITOP_NAMES}")
+        return nothing(3, title, f"needs runs of {_ITOP_NAMES}")
     rows = [_row(c, j, options, _against(c)) for c, j in zip(compared, judged, strict=True)]
-    return Claim(3, [_counted(_average(title, compared, options), rows), *rows])
+    return Claim(3, [counted(_average(title, compared, options), rows), *rows])
 
 
 def _dense(study: Study, options: Options) -> Claim:
@@ -229,7 +62,7 @@ def _dense(study: Study, options: Options) -> Claim:
     compared = sparse_against_dense(study)
     judged = _judge(compared, options, above=-options.margin, below=-options.margin)
     if not judged:
-        return _nothing(4, title, "needs dense and dynamic runs that are alike otherwise")
+        return nothing(4, title, "needs dense and dynamic runs that are alike otherwise")
     remarks = _better_or_equal([j.difference for j in judged], options)
     rows = [
         _row(c, j, options, c.first.kind.label, remark if j.verdict.word == HOLDS else "", tost)
@@ -241,7 +74,7 @@ def _dense(study: Study, options: Options) -> Claim:
         for method in dict.fromkeys(kind.method for kind in reached)
     ]
     whole = _up_to("claim", title, list(reached), reached, compared, judged)
-    return Claim(4, [_counted(whole, rows), *methods, *rows])
+    return Claim(4, [counted(whole, rows), *methods, *rows])
 
 
 def _too_short(study: Study, options: Options) -> Claim:
@@ -253,11 +86,11 @@ def _too_short(study: Study, options: Options) -> Claim:
         note = f"Claim 5 leaves out shortest intervals that did not explore the most: {places}."
     judged = _judge(compared, options, above=0.0, below=options.margin)
     if not judged:
-        nothing = _nothing(5, title, "needs several intervals of one method, the shortest with the highest R_s")
-        return Claim(5, nothing.findings, note)
+        needs = "needs several intervals of one method, the shortest with the highest R_s"
+        return Claim(5, nothing(5, title, needs).findings, note)
     rows = [_row(c, j, options, _against(c)) for c, j in zip(compared, judged, strict=True)]
     whole = Finding("claim", title, any_holds(judged))
-    return Claim(5, [_counted(whole, rows), *rows], note)
+    return Claim(5, [counted(whole, rows), *rows], note)
 
 
 def _judge(compared: Sequence[Comparison], options: Options, above: float, below: float) -> list[Judged]:
@@ -376,24 +209,3 @@ def _up_to(
         scope, label, verdict, highest, best.label if highest is not None else None, "dense",
         "largest sparsity", highest, remark=remark,
     )  # fmt: skip
-
-
-# All of them ------------------------------------------------------------------------------------------------
-
-
-def _nothing(number: int, title: str, needs: str, more: More | None = None) -> Claim:
-    verdict = Verdict(OPEN, more or More(FEWEST_SEEDS, at_least=True))
-    return Claim(number, [Finding("claim", title, verdict, n=0, remark=needs, details=_counts([]))])
-
-
-def _counted(whole: Finding, rows: Sequence[Finding]) -> Finding:
-    return replace(whole, details={**whole.details, **_counts(rows)})
-
-
-def _counts(rows: Sequence[Finding]) -> dict[str, int]:
-    words: dict[str, Callable[[Finding], bool]] = {
-        "comparisons": lambda row: True,
-        "comparisons_hold": lambda row: row.verdict.word == HOLDS,
-        "comparisons_fail": lambda row: row.verdict.word == FAILS,
-    }
-    return {name: sum(map(test, rows)) for name, test in words.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from itopctl.report.claims.hypotheses import SMALLEST_CORRELATION, Claim, Finding, Options
+from itopctl.report.claims.exploration import SMALLEST_CORRELATION
+from itopctl.report.claims.finding import Claim, Finding, Options
 from itopctl.report.claims.verdicts import FAILS, FEWEST_SEEDS, HOLDS, OPEN
 from itopctl.report.groups import Study
 from itopctl.report.statistics import Difference
@@ -45,12 +46,14 @@ def _row(claim: Claim, finding: Finding) -> list[Cell]:
         Cell(_effect(claim, finding), style=style),
         Cell("" if finding.n is None else str(finding.n)),
         Cell(_p_values(finding)),
-        Cell(
-            verdict.word, finding.remark if finding.scope == "comparison" else "",
-            style=f"{style} {_STYLES[verdict.word]}".strip(),
-        ),
+        Cell(verdict.word, "" if _heads(finding) else finding.remark, style=f"{style} {_STYLES[verdict.word]}".strip()),
         Cell(verdict.more.text if verdict.more else ""),
     ]  # fmt: skip
+
+
+def _heads(finding: Finding) -> bool:
+    """Whether a line is on a claim or a method as a whole: its remark then stands under its name."""
+    return finding.scope != "comparison"
 
 
 def _counts(finding: Finding) -> str:
@@ -121,7 +124,7 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
         " for some method, 4 at its lowest sparsity and up to the one given.",
         "Claim 1 takes runs of one group (those that differ in the seed alone) and runs of one seed as dependent:"
         " groups and seeds are drawn anew for its interval (bootstrap), whole groups exchange their R_s for its p"
-        " (permutations). Methods differ in more than R_s, and it does not correct for that.",
+        " (permutations). Methods differ in more than R_s: see each of them alone, too.",
         *([_NO_SPREAD] if any(map(_lacks_interval, (f for claim in claims for f in claim.findings))) else []),
         *(claim.note for claim in claims if claim.note),
     ]
