@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from itopctl.report.claims.comparable import (
     Comparison,
@@ -68,13 +68,12 @@ def _dense(study: Study, options: Options) -> Claim:
         _row(c, j, options, c.first.kind.label, remark if j.verdict.word == HOLDS else "", tost)
         for c, j, (remark, tost) in zip(compared, judged, remarks, strict=True)
     ]
-    reached = {kind: _reached(kind, compared, judged) for kind in dict.fromkeys(c.first.kind for c in compared)}
+    ladders = _ladders(compared, judged)
     methods = [
-        _up_to("method", method, [kind for kind in reached if kind.method == method], reached, compared, judged)
-        for method in dict.fromkeys(kind.method for kind in reached)
+        _up_to("method", method, {kind: steps for kind, steps in ladders.items() if kind.method == method})
+        for method in dict.fromkeys(kind.method for kind in ladders)
     ]
-    whole = _up_to("claim", title, list(reached), reached, compared, judged)
-    return Claim(4, [counted(whole, rows), *methods, *rows])
+    return Claim(4, [counted(_up_to("claim", title, ladders), rows), *methods, *rows])
 
 
 def _too_short(study: Study, options: Options) -> Claim:
@@ -170,42 +169,38 @@ def _better_or_equal(differences: Sequence[Difference | None], options: Options)
     return remarks
 
 
-def _reached(kind: Kind, compared: Sequence[Comparison], judged: Sequence[Judged]) -> float | None:
-    """The largest sparsity up to which it holds for a kind, at all smaller ones of the study, too."""
-    reached = None
-    for index in sorted(
-        (i for i, c in enumerate(compared) if c.first.kind == kind), key=lambda i: compared[i].sparsity
-    ):
-        if judged[index].verdict.word != HOLDS:
+_Ladder = list[tuple[float, Judged]]
+
+
+def _ladders(compared: Sequence[Comparison], judged: Sequence[Judged]) -> dict[Kind, _Ladder]:
+    """For each kind its sparsities with the verdicts there, from the least on."""
+    ladders: dict[Kind, _Ladder] = {}
+    for c, j in zip(compared, judged, strict=True):
+        ladders.setdefault(c.first.kind, []).append((c.sparsity, j))
+    return {kind: sorted(steps, key=lambda step: step[0]) for kind, steps in ladders.items()}
+
+
+def _reached(steps: _Ladder) -> tuple[float, float]:
+    """The largest sparsity up to which it holds, at all smaller ones of the study, too; and the difference there.
+
+    0 where it does not hold at the least one.
+    """
+    reached = (0.0, 0.0)
+    for sparsity, judged in steps:
+        if judged.verdict.word != HOLDS or judged.difference is None:
             break
-        reached = compared[index].sparsity
+        reached = (sparsity, judged.difference.estimate)
     return reached
 
 
-def _lowest(kind: Kind, compared: Sequence[Comparison]) -> int:
-    return min((i for i, c in enumerate(compared) if c.first.kind == kind), key=lambda i: compared[i].sparsity)
-
-
-def _up_to(
-    scope: str, label: str, kinds: Sequence[Kind], reached: dict[Kind, float | None],
-    compared: Sequence[Comparison], judged: Sequence[Judged],
-) -> Finding:  # fmt: skip
-    """Up to which sparsity it holds for the best of some kinds."""
-
-    def rank(kind: Kind) -> tuple[float, float]:
-        """Further is better; where two go as far, the one that is more accurate there."""
-        there = [
-            j.difference.estimate
-            for c, j in zip(compared, judged, strict=True)
-            if c.first.kind == kind and c.sparsity == reached[kind] and j.difference is not None
-        ]
-        return reached[kind] or 0.0, max(there, default=-1.0)
-
-    best = max(kinds, key=rank)
-    highest = reached[best]
-    verdict = any_holds([judged[_lowest(kind, compared)] for kind in kinds])
-    remark = "" if highest is None else best.label if scope == "claim" else best.details
+def _up_to(scope: str, label: str, ladders: Mapping[Kind, _Ladder]) -> Finding:
+    """Up to which sparsity it holds for the best of some kinds: the most accurate of those that go furthest."""
+    best = max(ladders, key=lambda kind: _reached(ladders[kind]))
+    highest, _ = _reached(ladders[best])
+    verdict = any_holds([steps[0][1] for steps in ladders.values()])
+    if not highest:
+        return Finding(scope, label, verdict, against="dense", statistic="largest sparsity")
     return Finding(
-        scope, label, verdict, highest, best.label if highest is not None else None, "dense",
-        "largest sparsity", highest, remark=remark,
+        scope, label, verdict, highest, best.label, "dense", "largest sparsity", highest,
+        remark=best.label if scope == "claim" else best.details,
     )  # fmt: skip

@@ -104,7 +104,13 @@ class _Stratum:
         self.y = np.array([p.y for p in points])
         self.group = np.array([names.index(p.group) for p in points])
         self.seed = np.array([seeds.index(p.seed) for p in points])
-        self.present = np.unique(self.group)
+        self.present, places = np.unique(self.group, return_inverse=True)
+        ranks = _midranks(self.y, np.ones((1, len(self.y))))[0]
+        ranks -= ranks.mean()
+        self._sizes = np.bincount(places).astype(float)
+        self._means = np.bincount(places, self.x) / self._sizes  # of x, by group
+        self._sums = np.bincount(places, ranks)  # of the ranks of y, by group
+        self._scale = float(ranks @ ranks)
 
     def correlations(self, weights: _Array) -> _Array:
         """Spearman's ρ of each row of weights (rows, runs): how often a run counts; 0 where it is not defined."""
@@ -115,18 +121,20 @@ class _Stratum:
 
         All runs of a group then have the same x, so sums over groups do.
         """
-        ranks = _midranks(self.y, np.ones((1, len(self.y))))[0]
-        ranks -= ranks.mean()
-        places = np.searchsorted(self.present, self.group)
-        sizes = np.bincount(places).astype(float)
-        means = np.bincount(places, self.x) / sizes
-        sums = np.bincount(places, ranks)
-        moved = means[np.argsort(orders[:, self.present], axis=1)]
-        less = moved[:, None, :] < moved[:, :, None]
-        same = moved[:, None, :] == moved[:, :, None]
-        mid = less @ sizes + (same @ sizes + 1) / 2 - (len(self.y) + 1) / 2
-        scale = np.sqrt((mid**2 @ sizes) * (ranks @ ranks))
-        return np.divide(mid @ sums, scale, out=np.zeros(len(moved)), where=scale > 1e-9)
+        places = np.argsort(orders[:, self.present], axis=1)
+        if (self._sizes == self._sizes[0]).all():  # then ranks go with the means, wherever these go
+            mid = self._mean_ranks(self._means[None])[0][places]
+        else:
+            mid = self._mean_ranks(self._means[places])
+        scale = np.sqrt((mid**2 @ self._sizes) * self._scale)
+        return np.divide(mid @ self._sums, scale, out=np.zeros(len(mid)), where=scale > 1e-9)
+
+    def _mean_ranks(self, means: _Array) -> _Array:
+        """Ranks of the runs of each group, less their mean, where all runs of a group have its mean (rows, groups)."""
+        less = means[:, None, :] < means[:, :, None]
+        same = means[:, None, :] == means[:, :, None]
+        ranks: _Array = less @ self._sizes + (same @ self._sizes + 1) / 2 - (len(self.y) + 1) / 2
+        return ranks
 
 
 def _midranks(values: _Array, weights: _Array) -> _Array:
@@ -167,7 +175,8 @@ def _permutation_p(parts: Sequence[_Stratum], groups: int) -> float:
     exact = groups <= _ALL_PERMUTATIONS_UP_TO
     observed = abs(_averaged(parts, np.arange(groups)[None])[0])
     count = total = 0
-    for orders in _orders(groups, max(1, _BLOCK // groups**2)):
+    widest = max(groups, *(len(part.present) ** 2 for part in parts))
+    for orders in _orders(groups, max(1, _BLOCK // widest)):
         count += int(np.sum(np.abs(_averaged(parts, orders)) >= observed - 1e-9))
         total += len(orders)
     return count / total if exact else (count + 1) / (total + 1)
