@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import itopctl, write_spec
+from tests.report import latex
 from tests.store.postgres import Postgres, a_postgres, missing
 
 _NO_POSTGRES = "no PostgreSQL for the tests"
@@ -63,6 +64,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line what was left out, and why."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_POSTGRES in str(report.longrepr)]
-    if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests skipped: {_NO_POSTGRES}: {missing()}")
+    for what, lacking in ((_NO_POSTGRES, missing), (latex.NO_LATEX, latex.missing)):
+        skipped = [report for report in terminalreporter.stats.get("skipped", []) if what in str(report.longrepr)]
+        if skipped:
+            terminalreporter.write_line(f"{len(skipped)} tests skipped: {what}: {lacking()}")

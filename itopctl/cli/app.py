@@ -10,7 +10,22 @@ from typing import Annotated
 import typer
 
 from itopctl import __version__
-from itopctl.cli import cancel, data, doctor, listing, logs, plan, plot, report, retry, schema, show, status, store, sweep
+from itopctl.cli import (
+    cancel,
+    data,
+    doctor,
+    listing,
+    logs,
+    plan,
+    plot,
+    report,
+    retry,
+    schema,
+    show,
+    status,
+    store,
+    sweep,
+)
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
 
 app = typer.Typer(

@@ -84,7 +84,8 @@ def test_the_paper_table_has_dense_on_top_and_n_seeds_in_each_cell(finished_swee
 
 
 @pytest.mark.parametrize(
-    ("ending", "start"), [(".md", "**lenet"), (".tex", "% needs"), (".csv", "dataset,"), (".json", "[")]
+    ("ending", "start"),
+    [(".md", "**lenet"), (".tex", "% needs"), (".csv", "dataset,"), (".json", "["), (".html", "<!DOCTYPE")],
 )
 def test_a_report_is_written_in_the_format_of_its_ending(
     finished_sweep: FinishedSweep, tmp_path: Path, ending: str, start: str

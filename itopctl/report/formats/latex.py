@@ -16,7 +16,7 @@ from itopctl.report.formats.latex_columns import LatexColumn
 from itopctl.report.formats.latex_text import latex_escape, unknown_characters
 from itopctl.report.table import Table
 
-_HEAD = r"""% In the preamble:
+_HEAD = r"""% needs in the preamble:
 %   \usepackage{booktabs}
 %   \usepackage{siunitx}
 """
@@ -27,7 +27,9 @@ _SIZES = (
     (r"\footnotesize", 4, 40.0, r"\scriptsize"),
 )
 _POINTS = {"": 10, r"\small": 9, r"\footnotesize": 8}
-_LINES = 46  # of a page, in the type of the table
+_LINES = {"": 44, r"\small": 48, r"\footnotesize": 55}  # of a page, in the type of the table
+_FEWEST_LINES = 20  # for rows, however long the notes
+_RULES = 3  # lines that the rules of a table and the room around it take
 _SOURCE_WIDTH = 40  # cells of more letters do not line up in the file
 _NOTE_LETTERS = 95  # in a line
 _SETTINGS = (
@@ -65,8 +67,9 @@ def _table(table: Table, label: str) -> str:
         (choice for choice in _SIZES if _width(columns, *choice[:2]) <= choice[2]), _SIZES[-1]
     )
     panels = list(_panels(columns, size, room, width))
-    notes = [latex_escape(note, breakable=True) for note in table.all_notes("Bold: ")]
-    floats = list(_floats(panels, len(table.rows), _LINES - sum(len(note) // _NOTE_LETTERS + 1 for note in notes)))
+    notes = [latex_escape(note, breakable=True) for note in table.all_notes("Bold: ") if note.strip()]
+    room_of_rows = max(_FEWEST_LINES, _LINES[size] - sum(len(note) // _NOTE_LETTERS + 1 for note in notes))
+    floats = list(_floats(panels, len(table.rows), room_of_rows))
     texts = []
     for number, pieces in enumerate(floats):
         lines = [r"\begin{table}" + ("[p]" if len(floats) > 1 else ""), r"  \centering"]
@@ -84,9 +87,7 @@ def _table(table: Table, label: str) -> str:
             lines += _tabular(panel, rows, lesser)
         if number == len(floats) - 1 and notes:
             lines += [r"  \par\medskip", r"  \begin{minipage}{\linewidth}\footnotesize\raggedright"]
-            lines += [
-                f"    {_guarded(note)}{end}" for note, end in zip(notes, [r"\\"] * (len(notes) - 1) + [""], strict=True)
-            ]
+            lines.append("\n    \\par\n".join(f"    {_guarded(note)}" for note in notes))
             lines += [r"  \end{minipage}"]
         texts.append("\n".join([*lines, r"\end{table}", *([r"\clearpage"] if len(floats) > 1 else []), ""]))
     return "\n".join(texts)
@@ -117,28 +118,25 @@ def _floats(panels: Sequence[list[LatexColumn]], rows: int, room: int) -> Iterat
     page: list[_Piece] = []
     left = float(room)
     for panel in panels:
+        heights = [max(column.height(row) for column in panel) for row in range(rows)]
+        head = _RULES + max(len(column.header) for column in panel)
         start = 0
-        while True:
-            head = 3 + max(len(column.header) for column in panel)
-            end = start
-            while end < rows and head + _height(panel, range(start, end + 1)) <= left:
+        while start < rows or not start:
+            end, used = start, float(head)
+            while end < rows and used + heights[end] <= left:
+                used += heights[end]
                 end += 1
-            if end == start < rows and page:
-                yield page
-                page, left = [], float(room)
-                continue
-            end = max(end, min(start + 1, rows))
-            page.append((panel, range(start, end)))
-            left -= head + _height(panel, range(start, end))
-            start = end
+            if end > start or not rows or not page:
+                end = max(end, min(start + 1, rows))  # one at least, however high it is
+                page.append((panel, range(start, end)))
+                left -= used
+                start = end
             if start >= rows:
                 break
+            if page:
+                yield page
+                page, left = [], float(room)
     yield page
-
-
-def _height(panel: Sequence[LatexColumn], rows: range) -> float:
-    """Lines that rows take."""
-    return sum(max(column.height(row) for column in panel) for row in rows)
 
 
 def _settings(columns: Sequence[LatexColumn]) -> list[str]:
@@ -149,7 +147,7 @@ def _settings(columns: Sequence[LatexColumn]) -> list[str]:
     settings = [*_SETTINGS, *(["detect-weight = true, mode = text"] if has_best else [])]
     lines = [f"  \\sisetup{{{settings[0]},", *(f"    {line}," for line in settings[1:])]
     lines[-1] = lines[-1][:-1] + "}"
-    if any(n and n.spread and not float("".join(n.spread)) for column in numeric for n in column.numbers or []):
+    if any(column.has_zero_spread for column in numeric):
         lines.append(f"  {_ZERO_SPREAD}")
     if has_best:
         # Digits of the series `b` are as wide as those of the medium one, and those of `bx`, or of mathematics, are

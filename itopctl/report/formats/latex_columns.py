@@ -27,7 +27,7 @@ class LatexColumn:
         header: its lines.
         seconds: the lines of the lesser text of each cell.
         numbers: those of its cells, where it is a column of numbers; else None.
-        has_best: whether any cell is marked.
+        has_best, has_zero_spread: whether any cell is marked, and any number `± 0`.
         width: about, in em.
     """
 
@@ -36,9 +36,12 @@ class LatexColumn:
         self.texts = [clean(cell.text).strip() for cell in cells]
         self.numbers = _numbers(self.texts) if column.align == "right" else None
         self.has_best = any(cell.best for cell in cells)
+        spreads = [number.spread for number in self._numbers() if number and number.spread]
+        self.has_zero_spread = any(not float("".join(spread)) for spread in spreads)
         body = max((_em(text) for text, n in zip(self.texts, self._numbers(), strict=True) if n is None), default=0.0)
-        if self.numbers:
-            body = max(body, _Format(self.numbers).width)
+        self._format = _Format(self.numbers) if self.numbers else None
+        if self._format:
+            body = max(body, self._format.width)
         self.paragraph = body > _WIDEST_TEXT and self.numbers is None
         body = min(body, _WIDEST_TEXT) if self.paragraph else body
         self.seconds = [_wrapped(clean(cell.second), max(body, _LESSER_TEXT) / _SMALLER) for cell in cells]
@@ -53,8 +56,8 @@ class LatexColumn:
     @property
     def specification(self) -> str:
         """What stands for it in the argument of `tabular`."""
-        if self.numbers:
-            return _Format(self.numbers).specification
+        if self._format:
+            return self._format.specification
         if not self.paragraph:
             return {"left": "l", "right": "r", "center": "c"}[self.column.align]
         command = {"left": "raggedright", "right": "raggedleft", "center": "centering"}[self.column.align]

@@ -10,8 +10,8 @@ from itopctl.report.formats.characters import clean
 # What is of the encoding TS1 is set as mathematics: its fonts, where nobody asks for better ones, are bitmaps.
 _ASCII = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"$\mathdollar$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "`": r"$\grave{\ }$",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "`": r"$\grave{\ }$",
 }  # fmt: skip
 _SYMBOLS = {
     "–": "--", "—": "---", "‐": "-", "‑": "-", "‒": "--", "―": "---", "−": "$-$", "‘": "`", "’": "'", "‚": ",",
