@@ -23,7 +23,7 @@ CHECKPOINTS_KEPT = 2  # itopctl.store.checkpoints.KEPT; one more is there while 
 _NUMBER = 4  # bytes of a weight, a gradient, a moment: single precision throughout
 _EVENT, _PROGRESS, _LAYER, _FILES = 420, 190, 160, 9_000  # bytes of lines and files in a run's folder, measured
 _PROGRESS_SECONDS = 0.5
-_TENSOR, _STATES = 700, 25_000  # bytes of a checkpoint beside its numbers: a tensor's header, random states
+_TENSOR, _STATES = 700, 16_000  # bytes of a checkpoint beside its numbers: a tensor's header, random states
 PROCESS_BYTES = 800_000_000
 """Resident in a worker process without any tensors: Python, PyTorch and what reads data (measured, 2.14 on Linux)."""
 

@@ -59,7 +59,7 @@ def _on_run(config: RunConfig, forecast: Forecast, memory: int, machine: Machine
         )
     if forecast.updates and forecast.replaced == 0 and forecast.density < 1:
         yield (
-            "will stay as they are, like a static network",
+            "will never change a weight's place, like a static network",
             f"ζ is so small that in every layer it rounds down to no weight at each of "
             f"{plural(forecast.updates, 'topology update')}; replace_rounding: ceil, or a larger drop_fraction, moves "
             "some.",
@@ -74,11 +74,10 @@ def _on_run(config: RunConfig, forecast: Forecast, memory: int, machine: Machine
     if machine.memory_bytes is not None and memory * machine.sharing > machine.memory_bytes:
         where = "the GPU" if machine.device == "cuda" else "this machine"
         each = f"{size(memory)} a run, {plural(machine.sharing, 'run')} at one time" if machine.sharing > 1 else ""
-        remedy = (
-            f"--workers {max(1, machine.memory_bytes // max(1, memory))}"
-            if machine.sharing > 1 and memory <= machine.memory_bytes
-            else "a smaller batch_size"
-        )
+        remedy = "a smaller batch_size"
+        if memory <= machine.memory_bytes:
+            option = "--runs-per-gpu" if machine.device == "cuda" else "--workers"
+            remedy = f"{option} {machine.memory_bytes // memory}"
         yield (
             "will not fit in memory",
             f"about {each or size(memory)} where {where} has {size(machine.memory_bytes)}; {remedy} helps.",

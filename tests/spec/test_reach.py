@@ -98,7 +98,7 @@ def test_a_rate_out_of_reach_is_complained_of_where_it_stands() -> None:
         "spec.yaml:11: grid.update_interval[1]: 0.995 is out of reach."
     )
     assert complaint(SET, "update_interval={reach: 1}") == (
-        "--set update_interval={reach: 1}:1: update_interval: 1 is out of reach."
+        "--set update_interval={reach: 1}: update_interval: 1 is out of reach."
     )
 
 
