@@ -2,72 +2,235 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from itopctl.cli.common import (
-    FormatOption,
-    JsonOption,
-    ResultsOption,
-    StoreOption,
-    SweepsArgument,
-    check_format,
-    open_results,
-    print_tables,
-)
-from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+from itopctl.cli import report_options as options
+from itopctl.cli.common import FormatOption, JsonOption, SweepsArgument, check_format, print_tables
+from itopctl.cli.table_kinds import TABLES, TableKind, Wish
+from itopctl.errors import EnvironmentUnfitError, UserError, plural
 
-TABLES = ("paper", "runs")
+if TYPE_CHECKING:
+    from itopctl.cli.gather import Gathered
+    from itopctl.report.fields import Fields
+    from itopctl.report.table import Table
+    from itopctl.report.where import Filter
 
+Record = dict[str, Any]
 
-def _complete_tables(incomplete: str) -> list[str]:
-    return [name for name in TABLES if name.startswith(incomplete)]
+_MOST_TABLES = 200
+_CHOSEN, _SHOWN = "Which runs", "What is shown"  # panels of the help
 
 
 def report(
     sweeps: SweepsArgument = None,
     table: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--table",
             "-t",
-            help="paper: methods against sparsities; runs: one row a run.",
-            autocompletion=_complete_tables,
+            help="; ".join(f"{name}: {kind.summary}" for name, kind in TABLES.items())
+            + ". Default: paper, or pivot with --rows or --cell.",
+            autocompletion=options.complete_tables,
+            show_default=False,
+            rich_help_panel=_SHOWN,
         ),
-    ] = "paper",
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            "-w",
+            metavar="CONDITION",
+            help="Only these runs: 'sparsity>=90% and method in (set-itop, rigl-itop)'. =, !=, <, <=, >, >=, in, ~ (as "
+            "in model ~ resnet*), is none, and, or, not. Several: all of them.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_CHOSEN,
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="pivot: a row for each value of these: fields (state, seed, test_accuracy, …) or settings "
+            "(optimizer.lr, …). Default: method and what varies.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="pivot: a column for each value of these. Default: sparsity; with --rows, one for each field of "
+            "--cell. In runs: the fields shown.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    cell: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="pivot: fields whose means stand in a cell; n: number of runs. Default: accuracy,R_s,n.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="Order of rows: by these fields, -NAME from the largest down; rows of several runs by their mean.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="A table for each value of these; none: a single one. Default: dataset,model.",
+            autocompletion=options.complete_fields,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    best_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="final|validation",
+            help="The accuracy that counts, with the R_s at the same step: after the last step, or at the epoch with "
+            "the best validation accuracy. Default: final.",
+            autocompletion=options.complete_best_by,
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    digits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Significant digits: of a standard deviation, with its mean rounded to the same place; in runs, of "
+            "what was measured. Default: two decimals.",
+            rich_help_panel=_SHOWN,
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="claims: accuracies that differ by less count as equal.", hidden=True),
+    ] = None,
+    confidence: Annotated[
+        float | None, typer.Option(metavar="P", help="claims: of intervals and verdicts, such as 0.95.", hidden=True)
+    ] = None,
     format_: FormatOption = "rich",
     json: JsonOption = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write to a file; its ending chooses the format unless --format does."),
     ] = None,
-    results: ResultsOption = None,
-    store: StoreOption = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--results",
+            help="Folder of runs and store; several: the runs of all. Default: $ITOPCTL_RESULTS or ./results.",
+            show_default=False,
+            rich_help_panel=_CHOSEN,
+        ),
+    ] = None,
+    store: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--store",
+            help="SQLAlchemy URL of another store; several: the runs of all. Default: itop.db in the results folder.",
+            show_default=False,
+            rich_help_panel=_CHOSEN,
+        ),
+    ] = None,
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
     from itopctl.catalogue import METHODS
-    from itopctl.report.paper import paper_tables
-    from itopctl.report.runs import runs_table
-    from itopctl.spec.config import defining_settings
-    from itopctl.store.queries import check_sweeps, select_runs
+    from itopctl.cli.gather import gather
+    from itopctl.report.where import parse
 
     style = check_format(format_, json)
-    if table not in TABLES:
-        raise UserError(f"--table: {unknown('table', table, TABLES)}")
-    _, opened = open_results(results, store)
-    check_sweeps(opened, sweeps or [])
-    if table == "runs":
-        print_tables([runs_table(select_runs(opened, sweeps or []))], style, output)
-        return
-    columns = (
-        "dataset", "model", "method", "sparsity", "seed", "state", "test_accuracy", "test_accuracy_at_best_validation",
-        "exploration_rate", "train_flops_ratio", "inference_flops_ratio", "config",
-    )  # fmt: skip
-    runs = select_runs(opened, sweeps or [], columns=columns)
+    given = {
+        "--rows": rows, "--columns": columns, "--cell": cell, "--sort": sort, "--best-by": best_by, "--digits": digits,
+        "--margin": margin, "--confidence": confidence,
+    }  # fmt: skip
+    kind = options.kind_of_table(table, given)
+    wish = Wish(
+        fields=options.fields_of(best_by),
+        methods=METHODS.names(),
+        best_by=options.best_by(best_by),
+        digits=options.within("--digits", digits, 1, 10),
+        order=options.order(sort),
+        rows=options.names(rows),
+        columns=options.names(columns),
+        cells=options.names(cell),
+        margin=None if margin is None else options.within("--margin", margin, 0.0, 100.0) / 100,
+        confidence=options.within("--confidence", confidence, 0.5, 0.9999),
+    )
+    groups = options.groups(kind, group_by, wish)
+    filters = [parse(text) for text in where or []]
+    asked = [*options.asked_for(wish), *groups, *(name for given in filters for name in given.fields)]
+    found = gather(results or [], store or [], sweeps or [], options.wanted(kind, asked, wish.fields))
+    for warning in found.warnings:
+        _say(warning)
+
+    wish, groups = options.resolved(wish, groups, found)
+    runs = _selected(found, filters, wish.fields, kind)
+    tables = _tables(kind, runs, groups, wish)
+    if style in ("csv", "json"):
+        for note in found.notes:
+            _say(note)
+    print_tables(_with_notes(tables, [*found.notes, *found.warnings]), style, output)
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"itopctl: {sentence}", err=True)
+
+
+def _selected(found: Gathered, filters: Sequence[Filter], fields: Fields, kind: TableKind) -> list[Record]:
+    """The runs that meet every condition. Raises where none are left and the table needs some."""
+    runs = found.runs
+    for condition in filters:
+        for remark in condition.check(found.runs, fields):
+            _say(remark)
+        runs = condition.select(runs, fields)
+    if kind.may_be_empty:
+        return runs
+    if found.runs and not runs:
+        raise UserError(f"--where: none of {plural(len(found.runs), 'run')} is such.")
+    runs = [run for run in runs if all(run[name] is not None for name in ("dataset", "model", "method", "sparsity"))]
     if not runs:
         raise EnvironmentUnfitError("there are no runs to report on yet.")
-    for run in runs:
-        run["settings"] = defining_settings(run.pop("config"))
-    print_tables(paper_tables(runs, METHODS.names()), style, output)
+    return runs
+
+
+def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wish) -> list[Table]:
+    """The tables of each group of runs."""
+    from itopctl.report.fields import heading, split
+
+    if not groups:
+        return kind.make(runs, wish)
+    parts = split(runs, groups, wish.fields)
+    if len(parts) > _MOST_TABLES:
+        raise UserError(f"--group-by {','.join(groups)}: {len(parts):,} tables; at most {_MOST_TABLES} are made.")
+    tables = []
+    for values, members in parts:
+        said = heading(values)
+        for made in kind.make(members, replace(wish, apart=tuple(values))):
+            title = said if said.startswith(made.title) else f"{made.title}, {said}"
+            tables.append(replace(made, title=title, records=[{**values, **record} for record in made.records]))
+    return tables
+
+
+def _with_notes(tables: list[Table], notes: Sequence[str]) -> list[Table]:
+    """The same, the last with further notes."""
+    if not notes or not tables:
+        return tables
+    *others, last = tables
+    return [*others, replace(last, notes=[*last.notes, *notes])]

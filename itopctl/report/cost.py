@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
@@ -14,21 +15,30 @@ _MEASURED = (
 )  # fmt: skip
 
 
-def cost_tables(runs: Sequence[Record], method_order: Sequence[str] = (), best_by: str = "final") -> list[Table]:
+def cost_tables(
+    runs: Sequence[Record],
+    method_order: Sequence[str] = (),
+    best_by: str = "final",
+    digits: int | None = None,
+    order: Order = (),
+) -> list[Table]:
     """One table for each data set and model, one row for each group with finished runs.
 
     Args:
         runs: records as `itopctl.report.groups.studies` takes them, with what runs measure of their costs.
         method_order: methods in the order their rows should have; `dense` always comes first.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
+        digits: significant digits of standard deviations (`itopctl.report.words.plus_minus`).
+        order: of the rows instead, by fields.
     """
-    tables = [_table(study, best_by) for study in studies(runs, method_order)]
+    tables = [_table(study, best_by, digits, order) for study in studies(runs, method_order)]
     return [table for table in tables if table.rows]
 
 
-def _table(study: Study, best_by: str) -> Table:
+def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Table:
     accuracy = measured_fields(best_by)[0]
-    groups = [group for group in study.groups if group.finished]
+    finished = [group for group in study.groups if group.finished]
+    groups = in_order(finished, order, Fields((), best_by), lambda group: group.runs)
     records = [_record(study, group, accuracy) for group in groups]
     energy = any(record["energy_joules"] is not None for record in records)
     columns = [
@@ -40,7 +50,7 @@ def _table(study: Study, best_by: str) -> Table:
     rows = [
         [
             Cell(group.kind.method, group.kind.details), Cell(sparsity(group.sparsity) if group.sparsity else NOTHING),
-            Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"])),
+            Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
             Cell(duration(record["wall_seconds"])), Cell(quantity(record["train_flops"])),
             Cell(_ratio(record["train_flops_ratio"])), Cell(quantity(record["inference_flops"])),
             Cell(size(record["peak_memory_bytes"])),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
@@ -15,7 +16,13 @@ UPPER = "upper"
 _OWN_COLUMNS = frozenset({"update_interval", "growth"})
 
 
-def exploration_tables(runs: Sequence[Record], method_order: Sequence[str] = (), best_by: str = "final") -> list[Table]:
+def exploration_tables(
+    runs: Sequence[Record],
+    method_order: Sequence[str] = (),
+    best_by: str = "final",
+    digits: int | None = None,
+    order: Order = (),
+) -> list[Table]:
     """One table for each data set and model, one row for each group of sparse runs, by sparsity and growth.
 
     Args:
@@ -24,14 +31,17 @@ def exploration_tables(runs: Sequence[Record], method_order: Sequence[str] = (),
             for random growth, `upper` for an upper estimate.
         method_order: methods in the order their rows should have.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
+        digits: significant digits of standard deviations (`itopctl.report.words.plus_minus`).
+        order: of the rows instead, by fields.
     """
-    tables = [_table(study, best_by) for study in studies(runs, method_order)]
+    tables = [_table(study, best_by, digits, order) for study in studies(runs, method_order)]
     return [table for table in tables if table.rows]
 
 
-def _table(study: Study, best_by: str) -> Table:
+def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Table:
     accuracy, explored = measured_fields(best_by)
-    groups = sorted((g for g in study.groups if g.kind.method != "dense"), key=_order)
+    sparse = sorted((g for g in study.groups if g.kind.method != "dense"), key=_order)
+    groups = in_order(sparse, order, Fields((), best_by), lambda group: group.runs)
     detailed = any(set(dict(group.kind.settings)) - _OWN_COLUMNS for group in groups)
     columns = [
         Column("sparsity", "right"), Column("growth"), Column("ΔT", "right"), Column("method"),
@@ -46,7 +56,7 @@ def _table(study: Study, best_by: str) -> Table:
             Cell(sparsity(group.sparsity)), Cell(record["growth"] or NOTHING), Cell(number(record["update_interval"])),
             Cell(group.kind.method), *([Cell(group.kind.without(_OWN_COLUMNS).details)] if detailed else []),
             Cell(number(record["topology_updates"])),
-            Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"])),
+            Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
             Cell(rate(record["exploration_rate_mean"])), Cell(_predicted(record)),
             Cell(f"{record['seeds_finished']}" + "*" * (not group.complete)),
         ])  # fmt: skip

@@ -15,7 +15,7 @@ from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Record
 
 _COORDINATES = frozenset({"dataset", "model", "method", "sparsity", "seed"})
-_SHORT = {
+SHORT_NAMES = {
     "update_interval": "ΔT",
     "optimizer.lr": "lr",
     "drop_fraction": "ζ",
@@ -169,15 +169,15 @@ def _groups(runs: list[Record], method_order: Sequence[str]) -> tuple[Group, ...
         by_method.setdefault(run["method"], []).append((run, plain))
     members: dict[tuple[Kind, float], list[Record]] = {}
     for method, of_method in by_method.items():
-        varying = _varying([settings for _, settings in of_method])
+        names = varying([settings for _, settings in of_method])
         for run, settings in of_method:
-            kind = Kind(method, tuple((name, settings.get(name)) for name in varying))
+            kind = Kind(method, tuple((name, settings.get(name)) for name in names))
             members.setdefault((kind, run["sparsity"]), []).append(run)
     ordered = sorted(members, key=lambda key: (key[0].order(method_order), key[1]))
     return tuple(Group(kind, sparsity, tuple(members[kind, sparsity])) for kind, sparsity in ordered)
 
 
-def _varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the settings that are not the same in all, coordinates of a study aside.
 
     What comes with a rule is not named beside it (`comparable`).
@@ -208,7 +208,7 @@ def value_order(value: Any) -> tuple[bool, float, str]:
 
 def short_name(name: str) -> str:
     """A setting's name as it stands in a label."""
-    return _SHORT.get(name, name.replace("_", " "))
+    return SHORT_NAMES.get(name, name.replace("_", " "))
 
 
 def in_words(value: Any) -> str:

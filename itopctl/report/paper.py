@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from itopctl.report.fields import Fields, Order, ordered
 from itopctl.report.groups import Group, Kind, Study, measured_fields, studies
 from itopctl.report.published import Published, Source, compare, differences_in_words, published_for, sources_for
 from itopctl.report.table import Cell, Column, Record, Table
@@ -19,7 +20,13 @@ UNFINISHED = "*"
 _FLOPS_RANK = 2  # where a terminal is too narrow, these columns are left out, from the last on
 
 
-def paper_tables(runs: Sequence[Record], method_order: Sequence[str] = (), best_by: str = "final") -> list[Table]:
+def paper_tables(
+    runs: Sequence[Record],
+    method_order: Sequence[str] = (),
+    best_by: str = "final",
+    digits: int | None = None,
+    order: Order = (),
+) -> list[Table]:
     """One table for each data set and model, in the order of the runs.
 
     Args:
@@ -27,8 +34,11 @@ def paper_tables(runs: Sequence[Record], method_order: Sequence[str] = (), best_
             inference_flops_ratio`.
         method_order: methods in the order their rows should have; `dense` always comes first.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
+        digits: significant digits of one's own standard deviations (`itopctl.report.words.plus_minus`).
+        order: of the rows instead, by fields.
     """
-    return [_Paper(study, best_by).table() for study in studies(runs, method_order)]
+    fields = Fields((), best_by)
+    return [_Paper(ordered(study, order, fields), best_by, digits).table() for study in studies(runs, method_order)]
 
 
 @dataclass
@@ -37,6 +47,7 @@ class _Paper:
 
     study: Study
     best_by: str
+    digits: int | None = None
     sources: list[Source] = field(default_factory=list)  # in the order of their numbers
     notes: dict[str, None] = field(default_factory=dict)  # on published numbers, each once
     records: list[Record] = field(default_factory=list)
@@ -49,10 +60,11 @@ class _Paper:
         study = self.study
         best = {value: _best_kinds(study, value, self.accuracy) for value in study.sparsities}
         rows: list[list[Cell]] = []
-        for method in dict.fromkeys(kind.method for kind in study.kinds):
-            for kind in (kind for kind in study.kinds if kind.method == method):
-                rows.append([Cell(kind.method, kind.details), *self._cells_of(kind, best)])
-            rows += self._published_rows(method)
+        last_of = {kind.method: kind for kind in study.kinds}
+        for kind in study.kinds:
+            rows.append([Cell(kind.method, kind.details), *self._cells_of(kind, best)])
+            if kind == last_of[kind.method]:
+                rows += self._published_rows(kind.method)
         columns = [Column("method")]
         for place, value in enumerate(study.sparsities):
             columns.append(Column(f"sparsity {sparsity(value)}" if value else "dense", "right"))
@@ -80,11 +92,18 @@ class _Paper:
         if accuracy is None or explored is None:
             return Cell(NOTHING + mark)
         second = f"R_s {rate(explored.mean)}, n {accuracy.n}{mark}"
-        return Cell(mean_and_spread(accuracy.mean, accuracy.std), second, best)
+        return Cell(mean_and_spread(accuracy.mean, accuracy.std, self.digits), second, best)
 
     def _record(self, group: Group, best: bool) -> Record:
         record = {**self.study.about(group), "best": best}
-        for name in ("test_accuracy", "test_accuracy_at_best_validation", "exploration_rate"):
+        measured = (
+            "test_accuracy",
+            "test_accuracy_at_best_validation",
+            "exploration_rate",
+            self.accuracy,
+            self.explored,
+        )
+        for name in dict.fromkeys(measured):
             summary = group.summary(name)
             record[f"{name}_mean"] = summary.mean if summary else None
             record[f"{name}_std"] = summary.std if summary else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itopctl.report.fields import Fields, header, is_right, shown
+from itopctl.report.groups import BEST_BY, measured_fields
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number, percent, rate, sparsity
+from itopctl.report.words import NOTHING, duration, number
 
 _STATE_STYLES = {"done": "green", "running": "cyan", "failed": "red", "lost": "red"}
 
@@ -16,34 +18,69 @@ def state_cell(state: str, cause: str | None = None) -> Cell:
     return Cell(text, style=_STATE_STYLES.get(state, ""))
 
 
-def runs_table(runs: Sequence[Record], title: str = "") -> Table:
-    """A table of runs; its records are the runs as they come.
+def runs_table(
+    runs: Sequence[Record],
+    title: str = "",
+    columns: Sequence[str] = (),
+    best_by: str = "final",
+    digits: int | None = None,
+    origins: bool = False,
+) -> Table:
+    """A table of runs; its records are the runs as they come, or what `columns` names of them.
 
     Args:
-        runs: records of the store (`itopctl.store.queries.RUN_COLUMNS`).
+        runs: records of the store (`itopctl.store.queries.RUN_COLUMNS`); those of `columns` may be in their `settings`.
         title: by default the model and data set, where all runs have the same.
+        columns: names of fields to show; none: what a run is, how far it is, and what it measured.
+        best_by: which accuracy comes first, and at which step the exploration rate is (`groups.BEST_BY`).
+        digits: significant digits of what was measured; None: as many as each usually has.
+        origins: whether the field `results` is shown: where a run comes from.
     """
+    if columns:
+        return _chosen(runs, title, columns, digits)
     kinds = {(run["model"], run["dataset"]) for run in runs}
     one_kind = len(kinds) == 1 and runs[0]["model"] is not None
     if one_kind and not title:
         title = "{} on {}".format(*kinds.pop())
+    accuracy, explored = measured_fields(best_by)
+    other = next(measured_fields(name)[0] for name in BEST_BY if name != best_by)
     headers = [
-        Column("run", whole=True), Column("state"),
+        Column("run", whole=True), Column("state"), *([Column("results", rank=2)] if origins else []),
         *([] if one_kind else [Column("data set", rank=2), Column("model", rank=2)]),
         Column("method"), Column("sparsity", "right"), Column("ΔT", "right"), Column("seed", "right", rank=1),
-        Column("test %", "right"), Column("test % at best validation", "right", rank=4), Column("R_s", "right"),
+        Column(header(accuracy), "right"), Column(header(other), "right", rank=4), Column("R_s", "right"),
         Column("train FLOPs", "right", rank=5), Column("time", "right", rank=3),
     ]  # fmt: skip
     rows = [
         [
             Cell(run["run_id"]), state_cell(run["state"], run["cause"]),
+            *([Cell(run["results"])] if origins else []),
             *([] if one_kind else [Cell(run["dataset"] or NOTHING), Cell(run["model"] or NOTHING)]),
-            Cell(run["method"] or NOTHING), Cell(NOTHING if run["sparsity"] is None else sparsity(run["sparsity"])),
-            Cell(number(run["update_interval"])), Cell(number(run["seed"])), Cell(percent(run["test_accuracy"])),
-            Cell(percent(run["test_accuracy_at_best_validation"])), Cell(rate(run["exploration_rate"])),
-            Cell(NOTHING if run["train_flops_ratio"] is None else f"{number(run['train_flops_ratio'], 2)}×"),
+            Cell(run["method"] or NOTHING), *(Cell(shown(name, run[name])) for name in ("sparsity", "update_interval")),
+            Cell(number(run["seed"])),
+            *(Cell(shown(name, run[name], digits)) for name in (accuracy, other, explored, "train_flops_ratio")),
             Cell(duration(run["wall_seconds"])),
         ]
         for run in runs
     ]  # fmt: skip
-    return Table(title, headers, rows, runs)
+    notes = ["Test accuracy and R_s at the epoch with the best validation accuracy."] if best_by != "final" else []
+    return Table(title, headers, rows, [_record(run) for run in runs], notes)
+
+
+def _chosen(runs: Sequence[Record], title: str, names: Sequence[str], digits: int | None) -> Table:
+    """The fields asked for, of every run."""
+    fields = Fields(tuple(names))
+    columns = [
+        Column(header(name), "right" if is_right(name, runs, fields) else "left", whole=name == "run_id", rank=rank)
+        for rank, name in enumerate(names)
+    ]
+    records = [{name: fields.value(run, name) for name in names} for run in runs]
+    rows = [
+        [state_cell(value) if name == "state" else Cell(shown(name, value, digits)) for name, value in record.items()]
+        for record in records
+    ]
+    return Table(title, columns, rows, records)
+
+
+def _record(run: Record) -> Record:
+    return {name: value for name, value in run.items() if name != "settings"}

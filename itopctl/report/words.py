@@ -12,9 +12,36 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return NOTHING if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
-def mean_and_spread(mean: float | None, std: float | None, digits: int = 2) -> str:
-    """Two fractions as `95.00 ± 2.00`, in percent; without a deviation, the mean alone."""
-    return percent(mean, digits) + (f" ± {percent(std, digits)}" if std is not None else "")
+def mean_and_spread(mean: float | None, std: float | None, digits: int | None = None) -> str:
+    """Two fractions as `95.00 ± 2.00`, in percent; without a deviation, the mean alone. `digits`: as `plus_minus`."""
+    return NOTHING if mean is None else plus_minus(100 * mean, None if std is None else 100 * std, digits)
+
+
+def plus_minus(mean: float, std: float | None, digits: int | None = None, decimals: int | None = 2) -> str:
+    """A mean and its standard deviation, as `96.85 ± 0.85`; the mean alone where there is no deviation.
+
+    Args:
+        digits: significant digits of the deviation; the mean is rounded to the same place, as siunitx's
+            `round-mode = uncertainty` does: with one, `96.9 ± 0.9` and `60 ± 4`.
+        decimals: digits after the point where `digits` is None, or there is no deviation, or it is 0, which has no
+            significant digit. None: two significant digits of the deviation, three of a mean without one.
+    """
+    if std is not None and std > 0 and (digits is not None or decimals is None):
+        count = digits or 2
+        place = count - 1 - int(f"{std:.{count - 1}e}".partition("e")[2])  # after rounding: 0.0996 becomes 0.10
+        shown = max(0, place)
+        return f"{round(mean, place):,.{shown}f} ± {round(std, place):,.{shown}f}"
+    if decimals is None:
+        return number(mean)
+    return f"{mean:.{decimals}f}" + (f" ± {std:.{decimals}f}" if std is not None else "")
+
+
+def significant(value: float | None, digits: int) -> str:
+    """A number with so many significant digits, zeros at its end among them; written out, without an exponent."""
+    if value is None:
+        return NOTHING
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    return f"{round(value, digits - 1 - exponent):,.{max(0, digits - 1 - exponent)}f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

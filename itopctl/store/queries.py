@@ -24,6 +24,8 @@ RUN_COLUMNS = (
 
 Record = dict[str, Any]
 
+_MOST_NAMED = 500  # ids in a query; databases limit its parameters
+
 
 def sweep_names(store: Store) -> list[str]:
     """Every recorded sweep, by name."""
@@ -219,6 +221,19 @@ def run_details(store: Store, run_id: str) -> Record:
             "evaluations": rows(tables.evaluations, "step", "kind"),
             "layers": rows(tables.layers, "position"),
         }
+
+
+def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """Run id → layers in the order of the network, of those of these runs that have measured any."""
+    wanted, found = set(run_ids), dict[str, list[Record]]()
+    query = sa.select(tables.layers).order_by(tables.layers.c.run_id, tables.layers.c.position)
+    if len(wanted) <= _MOST_NAMED:
+        query = query.where(tables.layers.c.run_id.in_(wanted))
+    with store.read() as connection:
+        for row in connection.execute(query).mappings():
+            if row["run_id"] in wanted:
+                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
+    return found
 
 
 _FAILURE_COLUMNS = ("run_id", "state", "cause", "message", "method", "sparsity", "update_interval", "seed")

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from itopctl.report.runs import runs_table, state_cell
+from itopctl.report.table import Table
 from itopctl.store.queries import RUN_COLUMNS
-from tests.report.records import store_runs
+from tests.report.records import run, store_runs
 
 
 def test_a_row_shows_what_a_run_is_and_what_it_measured() -> None:
@@ -50,3 +51,46 @@ def test_a_state_has_its_cause_beside_it_where_that_says_more(state: str, cause:
 
 def test_good_and_bad_states_differ_in_colour_for_terminals() -> None:
     assert state_cell("done").style != state_cell("failed").style == state_cell("lost").style
+
+
+def headers(table: Table) -> list[str]:
+    return [column.header for column in table.columns]
+
+
+def test_the_accuracy_that_counts_comes_first_with_the_rate_of_its_step() -> None:
+    runs = [{**store_runs()[0], "exploration_rate_at_best_validation": 0.25}]
+    final, validation = runs_table(runs), runs_table(runs, best_by="validation")
+    assert [headers(final).index(name) < headers(final).index("R_s") for name in ("test %",)] == [True]
+    assert headers(validation)[6:9] == ["test % at best validation", "test %", "R_s"]
+    assert [cell.text for cell in validation.rows[0]][6:9] == ["97.00", "97.31", "0.25"]
+    assert validation.columns[6].rank == 0 < validation.columns[7].rank
+    assert "best validation" in validation.notes[0] and not final.notes
+
+
+def test_the_fields_asked_for_are_the_columns_and_the_records() -> None:
+    runs = [run(seed=seed, run_id=f"{seed:012x}") for seed in range(2)]
+    table = runs_table(runs, columns=("seed", "optimizer.lr", "lr_schedule.milestones", "test_accuracy", "state"))
+    assert headers(table) == ["seed", "lr", "lr schedule.milestones", "test %", "state"]
+    assert [column.align for column in table.columns] == ["right", "right", "left", "right", "left"]
+    assert [cell.text for cell in table.rows[1]] == ["1", "0.1", "0.5/0.75", "95.00", "done"]
+    assert table.records[1] == {
+        "seed": 1, "optimizer.lr": 0.1, "lr_schedule.milestones": "0.5/0.75", "test_accuracy": 0.95, "state": "done",
+    }  # fmt: skip
+
+
+def test_settings_that_came_for_a_filter_are_not_in_the_records() -> None:
+    runs = [{**found, "settings": {"optimizer.lr": 0.1}} for found in store_runs()]
+    assert runs_table(runs).records == store_runs()
+
+
+def test_where_runs_come_from_is_shown_where_it_matters() -> None:
+    runs = [{**found, "results": "/mine"} for found in store_runs()]
+    assert headers(runs_table(runs, origins=True))[2] == "results"
+    assert runs_table(runs, origins=True).rows[0][2].text == "/mine"
+    assert "results" not in headers(runs_table(runs))
+
+
+def test_what_was_measured_has_the_digits_asked_for() -> None:
+    texts = [cell.text for cell in runs_table(store_runs(), digits=3).rows[0]]
+    assert texts[8:12] == ["97.3", "97.0", "0.314", "0.120×"]
+    assert texts[5:8] == ["96.5 %", "1,500", "0"]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itopctl.report.words import duration, number, percent, quantity, rate, size, sparsity
+from itopctl.report.words import duration, number, percent, plus_minus, quantity, rate, significant, size, sparsity
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,50 @@ def test_a_size_just_below_a_unit_is_written_out(count: int) -> None:
 )  # fmt: skip
 def test_large_quantities_have_a_prefix_and_a_unit(value: float | None, unit: str, text: str) -> None:
     assert quantity(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "digits", "text"),
+    [
+        (96.851, 0.853, None, "96.85 ± 0.85"), (96.851, None, None, "96.85"), (94.0, 0.0, None, "94.00 ± 0.00"),
+        (96.851, 0.853, 1, "96.9 ± 0.9"), (96.851, 0.853, 2, "96.85 ± 0.85"), (60.46, 4.01, 1, "60 ± 4"),
+        (60.46, 4.01, 2, "60.5 ± 4.0"), (96.85, 0.0996, 1, "96.8 ± 0.1"), (96.85, 0.0996, 2, "96.85 ± 0.10"),
+        (96.85, 9.96, 2, "97 ± 10"), (1234.5, 56.7, 1, "1,230 ± 60"), (0.5, 0.00012, 1, "0.5000 ± 0.0001"),
+        (96.851, None, 1, "96.85"), (94.0, 0.0, 1, "94.00 ± 0.00"),
+    ],
+)  # fmt: skip
+def test_a_mean_is_rounded_to_the_place_of_its_deviations_digits(
+    mean: float, std: float | None, digits: int | None, text: str
+) -> None:
+    assert plus_minus(mean, std, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "digits", "text"),
+    [(0.10727, None, None, "0.107"), (0.10727, 0.0123, None, "0.107 ± 0.012"), (0.10727, 0.0123, 1, "0.11 ± 0.01"),
+     (1500.0, 0.0, None, "1,500")],
+)  # fmt: skip
+def test_a_number_without_usual_decimals_has_those_of_its_deviation(
+    mean: float, std: float | None, digits: int | None, text: str
+) -> None:
+    assert plus_minus(mean, std or None, digits, decimals=None) == text
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-4, 1e6), st.integers(1, 6))
+def test_a_deviation_has_the_digits_asked_for_and_both_are_right_to_its_place(
+    mean: float, std: float, digits: int
+) -> None:
+    shown_mean, shown_std = (part.replace(",", "") for part in plus_minus(mean, std, digits).split(" ± "))
+    assert float(shown_std) == pytest.approx(std, rel=0.51 * 10.0 ** (1 - digits))
+    place = 10.0 ** (math.floor(math.log10(float(shown_std))) - digits + 1)
+    assert abs(float(shown_mean) - mean) <= 0.501 * place
+    assert len(shown_mean.partition(".")[2]) == len(shown_std.partition(".")[2])
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(97.314, 3, "97.3"), (100.0, 3, "100"), (99.96, 3, "100"), (0.5, 3, "0.500"), (0.0, 2, "0.0"),
+     (1234567.0, 2, "1,200,000"), (0.00123, 1, "0.001"), (None, 2, "–")],
+)  # fmt: skip
+def test_a_measured_number_keeps_its_zeros(value: float | None, digits: int, text: str) -> None:
+    assert significant(value, digits) == text

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from itopctl.errors import UserError
-from itopctl.store import tables
+from itopctl.store import queries, tables
 from itopctl.store.database import upsert
 from itopctl.store.locks import locked
 from itopctl.store.queries import (
@@ -217,6 +217,22 @@ def test_the_details_of_a_run_hold_its_history_in_order(filled: Lab) -> None:
     assert [attempt["host"] for attempt in details["attempt_history"]] == [STARTED["host"]]
     assert [layer["name"] for layer in details["layers"]] == ["conv.weight", "fc.weight"]
     assert "journal_offset" not in details
+
+
+@pytest.mark.parametrize("most", [500, 1])
+def test_layers_are_told_in_order_of_the_runs_asked_for_that_have_any(
+    lab: Lab, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_MOST_NAMED", most)
+    for number in range(3):
+        lab.done(run_id(number))
+    lab.begun(run_id(3))
+    lab.ingest()
+    found = queries.layers_of(lab.store, [run_id(number) for number in (0, 2, 3)])
+    assert sorted(found) == [run_id(0), run_id(2)]
+    assert [(layer["name"], layer["size"], layer["active"]) for layer in found[run_id(2)]] == [
+        ("conv.weight", 150, 60), ("fc.weight", 840, 39),
+    ]  # fmt: skip
 
 
 def test_ten_thousand_finished_runs_are_summed_up_in_a_moment(own_lab: Lab) -> None:

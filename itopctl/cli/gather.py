@@ -1,0 +1,180 @@
+"""Runs as records for reports, from one or several results folders and stores.
+
+A run that is in several counts once. Not for anything that changes results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itopctl.cli.common import open_results
+from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
+
+if TYPE_CHECKING:
+    from itopctl.store.database import Store
+
+Record = dict[str, Any]
+Further = Callable[["Store", Sequence[Record]], Mapping[str, Record]]
+"""A store and runs of it, with their `config` where settings are wanted → id → further fields of that run."""
+
+
+def _layers(store: Store, runs: Sequence[Record]) -> dict[str, Record]:
+    from itopctl.store.queries import layers_of
+
+    found = layers_of(store, [run["run_id"] for run in runs])
+    return {run["run_id"]: {"layers": found.get(run["run_id"], [])} for run in runs}
+
+
+FURTHER: dict[str, Further] = {"layers": _layers}
+"""Name → what some tables need of each run beside its record and settings (`TableKind.further`)."""
+
+_COMPARED = (
+    "test_accuracy", "test_accuracy_at_best_validation", "exploration_rate", "exploration_rate_at_best_validation",
+)  # fmt: skip
+_NAMED = 5  # ids that a sentence lists
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report needs of each run.
+
+    Attributes:
+        columns: fields of its record.
+        settings: whether its settings are needed, which takes the most time to read.
+        further: names of `FURTHER`: more fields, which are not in the store's table of runs.
+    """
+
+    columns: tuple[str, ...]
+    settings: bool = True
+    further: tuple[str, ...] = ()
+
+
+@dataclass
+class Gathered:
+    """Runs of one or several stores.
+
+    Attributes:
+        runs: each once, with `results`: the folder or store it comes from.
+        several: whether there was more than one.
+        notes: what belongs under the tables.
+        warnings: what a person must know whatever becomes of the tables.
+    """
+
+    runs: list[Record] = field(default_factory=list)
+    several: bool = False
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def gather(results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str], wanted: Wanted) -> Gathered:
+    """The runs of some sweeps, or of all.
+
+    One folder and one store belong together, as in every other command. Of several, each folder has its own store, and
+    each store is read as it is.
+
+    Args:
+        results: folders; none: the usual one, unless there are several stores.
+        stores: SQLAlchemy URLs.
+        sweeps: names, each of a sweep in any of them; none: all runs.
+
+    Raises:
+        UserError: no store has a sweep of that name.
+        EnvironmentUnfitError: a folder or a store cannot be read.
+    """
+    from itopctl.store.queries import RUN_COLUMNS, select_runs, sweep_names
+
+    found = Gathered(several=len(results) > 1 or len(stores) > 1)
+    needed = {"run_id", "state", *wanted.columns, *(_COMPARED if found.several else ())}
+    columns = [name for name in RUN_COLUMNS if name in needed]
+    read = [*columns, "config"] if wanted.settings else columns
+    known: list[str] = []
+    sources: list[list[Record]] = []
+    for name, store in _opened(results, stores, found.several):
+        try:
+            here = sweep_names(store)
+            known += here
+            if sweeps and set(sweeps).isdisjoint(here):
+                continue
+            runs = select_runs(store, sweeps, columns=read)
+            further = [FURTHER[more](store, runs) for more in wanted.further]
+            for run in runs:
+                for fields in further:
+                    run.update(fields.get(run["run_id"], {}))
+                run["results"] = name
+            sources.append(runs)
+        finally:
+            store.close()
+    for name in sweeps:
+        if name not in known:
+            if not known:
+                raise UserError(f"there is no sweep {name!r}; nothing was run here yet.")
+            raise UserError(unknown("sweep", name, sorted(set(known))))
+    _merge(found, sources)
+    if wanted.settings:
+        _add_settings(found.runs)
+    return found
+
+
+def _opened(results: Sequence[Path], stores: Sequence[str], several: bool) -> Iterator[tuple[str, Store]]:
+    """(name, store) of each source, one after the other."""
+    if not several:
+        folder, store = open_results(results[0] if results else None, stores[0] if stores else None)
+        yield str(folder.path), store
+        return
+    for path in dict.fromkeys(results):
+        yield str(path), open_results(path, None)[1]
+    for url in dict.fromkeys(stores):
+        store = _as_it_is(url)
+        yield store.name, store
+
+
+def _as_it_is(url: str) -> Store:
+    """A store that belongs to no folder here."""
+    from itopctl.store.database import Store
+
+    file = url.partition(":///")[2].partition("?")[0]
+    if url.startswith("sqlite") and file and file != ":memory:" and not Path(file).is_file():
+        raise EnvironmentUnfitError(f"--store {url}: there is no such file.")
+    return Store(url)
+
+
+def _merge(found: Gathered, sources: Sequence[Sequence[Record]]) -> None:
+    """Each run once: the first that is finished, else the first."""
+    chosen: dict[str, Record] = {}
+    again: set[str] = set()
+    differing: dict[str, None] = {}
+    for runs in sources:
+        for run in runs:
+            run_id = run["run_id"]
+            before = chosen.setdefault(run_id, run)
+            if before is run:
+                continue
+            again.add(run_id)
+            both_done = before["state"] == run["state"] == "done"
+            if both_done and any(before[name] != run[name] for name in _COMPARED):
+                differing[run_id] = None
+            kept = run if run["state"] == "done" != before["state"] else before
+            chosen[run_id] = kept
+            if "sweep" in kept:
+                names = [*before["sweep"].split(","), *run["sweep"].split(",")]
+                kept["sweep"] = ",".join(dict.fromkeys(filter(None, names)))
+    found.runs = list(chosen.values())
+    if again:
+        found.notes.append(f"{plural(len(again), 'run')} found in several places, counted once.")
+    if differing:
+        ids = ", ".join(list(differing)[:_NAMED])
+        more = f" and {len(differing) - _NAMED} more" if len(differing) > _NAMED else ""
+        found.warnings.append(
+            f"{plural(len(differing), 'run')} finished in several places with different results, of which the first "
+            f"counts: {ids}{more}."
+        )
+
+
+def _add_settings(runs: Sequence[Record]) -> None:
+    from itopctl.spec.config import defining_settings
+
+    for run in runs:
+        run["settings"] = defining_settings(run.pop("config"))
