@@ -51,13 +51,13 @@ def _forget_deleted(store: Store, results: Results) -> None:
     """Runs whose directory somebody deleted are as if they had never begun."""
     with store.read() as connection:
         ever_started = sa.or_(tables.runs.c.state.in_(("running", "done")), tables.runs.c.attempts > 0)
-        query = sa.select(tables.runs).where(ever_started)
-        started = {row["run_id"]: dict(row) for row in connection.execute(query).mappings()}
+        started = connection.execute(sa.select(tables.runs.c.run_id).where(ever_started)).scalars().all()
     there = set(results.run_ids())  # looked at last: a run that the database knows has had its directory
-    gone = {run_id: row for run_id, row in started.items() if run_id not in there}
+    gone = set(started) - there
     if gone:
         with store.write() as connection:
-            upsert(connection, tables.runs, [_forgotten(connection, row) for row in gone.values()])
+            rows = [dict(row) for row in connection.execute(sa.select(tables.runs)).mappings() if row["run_id"] in gone]
+            upsert(connection, tables.runs, [_forgotten(connection, row) for row in rows])
             ingest_runs(store, results, gone)
 
 
