@@ -14,6 +14,7 @@ from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
 from benchmarks.measure import Figure
 from benchmarks.planning import expand_and_plan, status_of_many
+from benchmarks.reporting import reports_and_figures
 from benchmarks.startup import help_text
 from benchmarks.training import fashion_sweep
 
@@ -21,6 +22,7 @@ BENCHMARKS = {
     "help": help_text,
     "plan": expand_and_plan,
     "status": status_of_many,
+    "report": reports_and_figures,
     "cluster": thousand_on_a_cluster,
     "update": topology_updates,
     "step": steps,

@@ -11,11 +11,9 @@ from itopctl.cli.common import ResultsOption, StoreOption, SweepsArgument, open_
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
+    from itopctl.catalogue import Entry
     from itopctl.report.figures.material import Material
     from itopctl.store.database import Store
-
-_WIDTHS = ("column", "page")
-_BEST_BY = ("final", "validation")
 
 
 def _complete_figures(incomplete: str) -> list[str]:
@@ -25,11 +23,15 @@ def _complete_figures(incomplete: str) -> list[str]:
 
 
 def _complete_widths(incomplete: str) -> list[str]:
-    return [name for name in _WIDTHS if name.startswith(incomplete)]
+    from itopctl.report.figures.style import WIDTHS
+
+    return [name for name in WIDTHS if name.startswith(incomplete)]
 
 
 def _complete_best_by(incomplete: str) -> list[str]:
-    return [name for name in _BEST_BY if name.startswith(incomplete)]
+    from itopctl.report.groups import BEST_BY
+
+    return [name for name in BEST_BY if name.startswith(incomplete)]
 
 
 def plot(
@@ -71,21 +73,25 @@ def plot(
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
     from itopctl.report.figures.catalogue import FIGURES
     from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
-    from itopctl.report.figures.style import Look
+    from itopctl.report.figures.style import WIDTHS, Look
+    from itopctl.report.groups import BEST_BY
     from itopctl.store.queries import check_sweeps
 
     entry = FIGURES.get(figure)
-    for option, value, allowed in (("width", width, _WIDTHS), ("best-by", best_by, _BEST_BY)):
-        if value not in allowed:
-            raise UserError(f"--{option}: {unknown(option.replace('-', ' '), value, allowed)}")
+    if width not in WIDTHS:
+        raise UserError(f"--width: {unknown('width', width, WIDTHS)}")
+    if best_by not in BEST_BY:
+        raise UserError(f"--best-by: {unknown('choice', best_by, BEST_BY)}")
     output = output or Path(f"{figure}.svg")
     ending = output.suffix.lower().removeprefix(".")
+    if not ending:
+        raise UserError(f"-o {output}: it has no ending; .png, .svg or .pdf says what to write.")
     if ending not in ENDINGS:
         raise UserError(f"-o {output}: {unknown('ending', output.suffix, [f'.{name}' for name in ENDINGS])}")
     _check_folder(output)
     _, opened = open_results(results, store)
     check_sweeps(opened, sweeps or [])
-    material = _material(opened, sweeps or [], best_by, entry.options.get("needs", ()))
+    material = _material(opened, sweeps or [], best_by, entry)
     records = figure_records(figure, material)
     drawn = encoded(picture(figure, records, Look(width, title, best_by)), ending)
     data = output.with_suffix(".csv")
@@ -94,7 +100,7 @@ def plot(
     typer.echo(f"{output}, and its data: {data}")
 
 
-def _material(store: Store, sweeps: list[str], best_by: str, needs: tuple[str, ...]) -> Material:
+def _material(store: Store, sweeps: list[str], best_by: str, figure: Entry) -> Material:
     """What a figure is made from, as the store has it."""
     from dataclasses import replace
 
@@ -115,9 +121,9 @@ def _material(store: Store, sweeps: list[str], best_by: str, needs: tuple[str, .
     for run in runs:
         run["settings"] = defining_settings(run.pop("config"))
     material = Material(studies(runs, METHODS.names()), best_by)
-    if "curves" in needs:
-        material = replace(material, curves=mean_curves(store, material.run_ids()))
-    if "layers" in needs:
+    if curves := figure.options.get("curves"):
+        material = replace(material, curves=mean_curves(store, material.run_ids(), curves))
+    if figure.options.get("layers"):
         material = replace(material, layers=mean_layers(store, material.run_ids()))
     return material
 

@@ -2,13 +2,13 @@
 
 A new one is a module here, with one decorated function that draws:
 
-    @FIGURES.add("mine", source="where it comes from", records=my_records, needs=("curves",))
+    @FIGURES.add("mine", source="where it comes from", records=my_records, curves=("train_loss",))
     def draw(records, look):
         "One line that `itopctl plot --help` shows."
         ...
 
-`records` makes the figure's data from a `Material`; `needs` says which histories it reads (`curves`, `layers`). The
-modules are light: matplotlib is imported when one draws.
+`records` makes the figure's data from a `Material`; `curves` names what it reads of the epochs (none if not given), and
+`layers=True` says that it reads the layers. The modules are light: matplotlib is imported when one draws.
 """
 
 from __future__ import annotations

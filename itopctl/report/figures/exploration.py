@@ -36,7 +36,7 @@ def records(material: Material) -> list[Record]:
     return found
 
 
-@FIGURES.add("exploration", source="R_s of Liu et al. 2021", records=records, needs=("curves",))
+@FIGURES.add("exploration", source="R_s of Liu et al. 2021", records=records, curves=("exploration_rate",))
 def draw(records: Sequence[Record], look: Look) -> Figure:
     """the exploration rate R_s over training, by method; a panel a sparsity"""
     panels = by_sparsity(records)

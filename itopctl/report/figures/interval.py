@@ -127,7 +127,8 @@ def _draw_panel(
 
 def _set_intervals(axes: Sequence[Axes], look: Look, shown: Sequence[Record]) -> None:
     values = sorted({record["update_interval"] for record in shown if record["update_interval"]})
-    low, high = values[0] / 1.25, values[-1] * 1.25
+    edge = max(1.25, (values[-1] / values[0]) ** 0.08)
+    low, high = values[0] / edge, values[-1] * edge
     for axis in axes:
         axis.set_xlim(low, high)
         share = [math.log(value / low) / math.log(high / low) for value in values]

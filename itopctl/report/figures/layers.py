@@ -50,7 +50,7 @@ def records(material: Material) -> list[Record]:
     return found
 
 
-@FIGURES.add("layers", source="", records=records, needs=("layers",))
+@FIGURES.add("layers", source="", records=records, layers=True)
 def draw(records: Sequence[Record], look: Look) -> Figure:
     """density (bars) and R_s (points) of each layer, by method; a panel a sparsity"""
     panels = [replace(panel, references=()) for panel in by_sparsity(records)]

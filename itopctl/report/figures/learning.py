@@ -23,7 +23,7 @@ def records(material: Material) -> list[Record]:
     return curve_records(material, "learning", _COLUMNS)
 
 
-@FIGURES.add("learning", source="", records=records, needs=("curves",))
+@FIGURES.add("learning", source="", records=records, curves=_COLUMNS)
 def draw(records: Sequence[Record], look: Look) -> Figure:
     """test accuracy over training, by method; a panel a sparsity, the dense network in each"""
     figure, _ = draw_curves(

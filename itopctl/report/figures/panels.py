@@ -234,7 +234,15 @@ def finish(figure: Figure, look: Look, handles: Mapping[str, Any], x: str, y: st
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0.0, below, 1.0, 1.0 - below))
     figure.supxlabel(x, y=legend + _EDGE / height, va="bottom", parse_math=True).set_in_layout(False)
-    figure.supylabel(y, y=(1.0 + below) / 2, parse_math=True)
+    figure.supylabel(y, y=(1.0 - _above(figure) / height + below) / 2, parse_math=True)
+
+
+def _above(figure: Figure) -> float:
+    """Inches of the titles above the first row of panels."""
+    title = figure.get_suptitle()
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    lines = [text.count("\n") + 1 for text in (title, *titles[:1]) if text]
+    return 0.05 * len(lines) + 0.14 * sum(lines)
 
 
 def accuracy_label(best_by: str) -> str:

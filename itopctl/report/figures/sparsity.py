@@ -96,7 +96,7 @@ def _draw_panel(
         x = [1 - record["sparsity"] for record in members]
         y = [100 * record["accuracy_mean"] for record in members]
         axis.plot(x, y, **style.line_options())
-        if len(kinds) <= _MOST_BANDS and len(members) > 1:
+        if len(kinds) <= _MOST_BANDS and any(record["accuracy_std"] is not None for record in members):
             spread = [100 * (record["accuracy_std"] or 0.0) for record in members]
             low = [value - by for value, by in zip(y, spread, strict=True)]
             high = [value + by for value, by in zip(y, spread, strict=True)]
