@@ -1,7 +1,7 @@
 """What runs in a job of SLURM: the runs of that job, by the same pool and workers as on the user's machine.
 
-Started as `python -m itopctl.dispatch.job SUBMISSION_FOLDER` by the batch script; which job it is, it learns from
-SLURM. It writes run directories only.
+Started by the batch script with the submission's folder as its argument; which job it is, it learns from SLURM. It
+writes run directories only.
 
 SIGUSR2 comes before the time limit, SIGTERM at preemption and at scancel: each run is saved after its present step. At
 the time limit the job then asks to be started again; after a preemption SLURM does so by itself.

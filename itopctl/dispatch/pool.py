@@ -14,7 +14,6 @@ import re
 import selectors
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, deque
@@ -28,6 +27,7 @@ from itopctl.dispatch.endings import end_for_the_dead
 from itopctl.dispatch.memory import oom_kills
 from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.slots import Slot
+from itopctl.dispatch.start import same_package
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.files import read_json
 from itopctl.store.locks import is_held
@@ -116,7 +116,7 @@ class _Worker:
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "itopctl.dispatch.worker", str(write_end), str(slot.threads), scheduler],
+            [*same_package("itopctl.dispatch.worker"), str(write_end), str(slot.threads), scheduler],
             stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
             start_new_session=True, env=environment,
         )  # fmt: skip

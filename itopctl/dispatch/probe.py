@@ -1,6 +1,6 @@
 """A job of a minute that tells what a node can see: the code, the data, the results folder, its GPUs.
 
-On the node it is started as `python -m itopctl.dispatch.probe FOLDER`, by a batch script like that of any other job.
+On the node it is started with its folder as the argument, by a batch script like that of any other job.
 """
 
 from __future__ import annotations

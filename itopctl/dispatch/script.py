@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import shlex
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from submitit.slurm import slurm as submitit_slurm
 
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.slurm import environment
+from itopctl.dispatch.start import from_path
 from itopctl.errors import UserError
 from itopctl.spec.slurm import SlurmOptions
 
@@ -56,9 +56,7 @@ def script_text(
         found = next((sign for sign in forbidden if sign in str(path or "")), None)
         if found is not None:
             raise UserError(f"{path}: {found!r} means something else in a path to SLURM or Python; use another folder.")
-    command = " ".join([
-        shlex.quote(sys.executable), "-u", "-m", module, shlex.quote(str(folder.absolute())),
-    ])  # fmt: skip
+    command = shlex.join([*from_path(module), str(folder.absolute())])
     search = [*imports, snapshot] if snapshot is not None else []
     parameters = _parameters(name, jobs, options, throttle, dependency, search, workdir)
     with warnings.catch_warnings():

@@ -11,9 +11,7 @@ import contextlib
 import hashlib
 import importlib.machinery
 import importlib.util
-import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import itopctl
+from itopctl.dispatch.repository import Repository
 from itopctl.errors import UserError
 from itopctl.spec.config import RunConfig
 from itopctl.store.files import cannot_write, flush, flush_folder, make_folder, read_json, write_json
@@ -80,11 +79,12 @@ def find_code(folder: Path, apart: Iterable[Path], modules: Iterable[str]) -> Ma
         apart: folders with results and data, never copied.
         modules: top-level names of the user's modules, from the specs.
     """
+    apart = list(apart)
     files = {f"itopctl/{path.relative_to(_PACKAGE)}": path for path in _sources(_PACKAGE)}
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is not None:
-        root = Path(top)
-        listed = _git(folder, "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--full-name", "--", top)
+    git = Repository.around(folder, apart)
+    if git is not None:
+        root = git.top
+        listed = git.ask("ls-files", "--cached", "--others", "--exclude-standard", "-z", "--full-name", "--", str(root))
         own = {name: root / name for name in (listed or "").split("\0") if name}
     else:
         root = folder
@@ -178,8 +178,10 @@ def take(
         EnvironmentUnfitError: it cannot be written.
     """
     folder = folder.absolute()
-    files = find_code(folder, [results.path, data_dir], modules)
-    commit, dirty = git_state(folder)
+    apart = [results.path, data_dir]
+    files = find_code(folder, apart, modules)
+    git = Repository.around(folder, apart)
+    commit, dirty = git_state(folder, apart)
     digest = digest_of(files)
     if not copy:
         return Code(commit, dirty, digest, None, str(folder), tuple(modules))
@@ -193,16 +195,17 @@ def take(
     target = results.snapshots.absolute() / digest
     if not dry and not (target / _RECORD).exists():
         _copy(files, target, {"digest": digest, "git_commit": commit, "git_dirty": dirty, "from": str(folder)})
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    workdir = target / folder.resolve().relative_to(Path(top).resolve()) if top else target
+    root = git.top if git is not None else folder
+    workdir = target / folder.resolve().relative_to(root.resolve())
     if not dry:
         workdir.mkdir(parents=True, exist_ok=True)  # a folder without files is in no snapshot
-    imports = tuple(str(target / name) for name in _imports_of(files, Path(top) if top else folder, folder, modules))
+    imports = tuple(str(target / name) for name in _imports_of(files, root, folder, modules))
     return Code(commit, dirty, digest, str(target), str(workdir), tuple(modules), imports)
 
 
 def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
     """What this process runs: the snapshot it was started in, or what is there now; see `find_code`."""
+    apart = list(apart)
     snapshot = _PACKAGE.parent
     record = read_json(snapshot / _RECORD)
     if record is not None and record.get("digest") == snapshot.name:
@@ -212,17 +215,14 @@ def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
         }
         digest = digest_of(find_code(Path.cwd(), apart, strays)) if strays else snapshot.name
         return Code(record.get("git_commit"), record.get("git_dirty"), digest, str(snapshot), str(Path.cwd()))
-    commit, dirty = git_state(Path.cwd())
+    commit, dirty = git_state(Path.cwd(), apart)
     return Code(commit, dirty, digest_of(find_code(Path.cwd(), apart, modules)), None, str(Path.cwd()))
 
 
-def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit, and whether anything differs from it; None where there is no repository."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
-        return None, None
-    status = _git(folder, "status", "--porcelain")
-    return commit, bool(status) if status is not None else None
+def git_state(folder: Path, apart: Iterable[Path] = ()) -> tuple[str | None, bool | None]:
+    """Commit, and whether anything differs from it; None where there is no repository, or it is not asked."""
+    git = Repository.around(folder, apart)
+    return git.state() if git is not None else (None, None)
 
 
 def _copy(files: Mapping[str, Path], target: Path, record: Mapping[str, Any]) -> None:
@@ -267,14 +267,3 @@ def _rename(aside: Path, target: Path) -> None:
 
 def _sources(package: Path) -> list[Path]:
     return sorted(path for path in package.rglob("*") if path.suffix in _SUFFIXES and "__pycache__" not in path.parts)
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.rstrip("\n")

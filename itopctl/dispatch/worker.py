@@ -1,6 +1,6 @@
 """One process that trains run after run: torch is imported once. Used by the local pool, and by jobs of a scheduler.
 
-Started as `python -m itopctl.dispatch.worker REPORT_FD THREADS SCHEDULER`. Commands come as JSON lines on standard
+Started with REPORT_FD THREADS SCHEDULER as its arguments (`start.py`). Commands come as JSON lines on standard
 input: `{"run": path of a run directory, "data_dir": …, "job": …}`, or `{"stop": cause, "message": why}`: stop after the
 current step. The end of the input means stop, too, so no worker outlives its pool. Reports go as JSON lines to the file
 descriptor: `{"ready": …}`, events of the run, and `{"ended": …}`. What the training prints goes to the run's log.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -65,3 +67,24 @@ def test_a_manifest_cannot_smuggle_in_another_runs_config(folder: Path) -> None:
     refused = itopctl("retry", "--trust", "--results", folder / "r", cwd=folder)
     assert refused.returncode == 2 and "the config of run" in refused.stderr
     assert not (folder / "mark").exists()
+
+
+def test_no_module_that_lies_in_a_results_folder_is_imported_by_who_stands_in_it(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    spec = write_spec(tmp_path, base={**BASE, "model": "lenet-300-100"}, grid={"seed": [0]})
+    assert itopctl("sweep", spec, "--results", theirs, cwd=tmp_path).returncode == 0
+    (run,) = (theirs / "runs").iterdir()
+    (run / "result.json").unlink()
+    (theirs / "itop.db").unlink()
+    for name in ("torch", "numpy", "typing", "pynvml", "json"):
+        (theirs / f"{name}.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'mark')!r}).touch()\n")
+    done = _typed_in(theirs, "retry", "--results", ".")
+    assert done.returncode == 0 and "1 run to try again" in done.stdout, done.stdout + done.stderr
+    assert not (tmp_path / "mark").exists()
+
+
+def _typed_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the installed command does; `python -m` would look for modules in the folder before anything of ours."""
+    start = "import sys; sys.path[:] = filter(None, sys.path); from itopctl.__main__ import main; main()"
+    command = [sys.executable, "-c", start, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)

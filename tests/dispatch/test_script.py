@@ -205,6 +205,19 @@ def test_any_path_reaches_the_process_that_the_job_starts(
     assert (submission / f"{array}_1_0_log.out").exists()
 
 
+def test_no_module_is_imported_for_lying_where_a_job_runs(fake: FakeSlurm, tmp_path: Path) -> None:
+    code, theirs = tmp_path / "code", tmp_path / "theirs"
+    code.mkdir()
+    theirs.mkdir()
+    (code / "tell.py").write_text("import json, other; print(json.__name__, other.WHOSE)")
+    (code / "other.py").write_text("WHOSE = 'of the snapshot'")
+    for name in ("json", "other", "runpy"):
+        (theirs / f"{name}.py").write_text("raise SystemExit('it was imported')")
+    array = submit_script(tmp_path, script_text(tmp_path, "one", 1, NOTHING, None, None, code, theirs, module="tell"))
+    assert fake.run(f"{array}_0") == 0
+    assert (tmp_path / f"{array}_0_0_log.out").read_text() == "json of the snapshot\n"
+
+
 @QUOTING
 @given(value=AWKWARD)
 def test_any_value_of_a_further_parameter_reaches_sbatch(fake: FakeSlurm, tmp_path: Path, value: str) -> None:

@@ -33,4 +33,4 @@ export PYTHONPATH='/home/me/it'"'"'s "mine"/snapshots/0123456789ab'${PYTHONPATH:
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de/%A_%a_%t_log.out' --error '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de/%A_%a_%t_log.err' --cpus-per-task=8 /usr/bin/python3 -u -m itopctl.dispatch.job '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de'
+srun --unbuffered --output '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de/%A_%a_%t_log.out' --error '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de/%A_%a_%t_log.err' --cpus-per-task=8 /usr/bin/python3 -u -c 'import sys; sys.path[:] = filter(None, sys.path); import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)' itopctl.dispatch.job '/home/me/it'"'"'s "mine"/submissions/cifar100-0badc0de'

@@ -18,4 +18,4 @@ export PYTHONPATH='/home/me/its results/snapshots/0123456789ab'${PYTHONPATH:+:$P
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.out' --error '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.err' /usr/bin/python3 -u -m itopctl.dispatch.probe '/home/me/its results/submissions/cifar100-0badc0de'
+srun --unbuffered --output '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.out' --error '/home/me/its results/submissions/cifar100-0badc0de/%A_%a_%t_log.err' /usr/bin/python3 -u -c 'import sys; sys.path[:] = filter(None, sys.path); import runpy; sys.argv.pop(0); runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)' itopctl.dispatch.probe '/home/me/its results/submissions/cifar100-0badc0de'
