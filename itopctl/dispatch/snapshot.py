@@ -32,6 +32,7 @@ _STALE_SECONDS = 86_400.0
 MAX_BYTES = 200_000_000
 _PACKAGE = Path(itopctl.__file__).parent
 _SUFFIXES = (".py", ".pyi", ".typed", ".yaml", ".yml", ".json", ".toml")
+_IMPORTABLE = (*importlib.machinery.all_suffixes(), ".pth")
 _RECORD = "snapshot.json"
 _ELSEWHERE = "_elsewhere"  # in a snapshot: modules that lie outside of the folder it was taken of
 DIGEST_LENGTH = 12
@@ -193,7 +194,7 @@ def take(
             "file of it. Let git ignore what is no code, or give --no-snapshot."
         )
     target = results.snapshots.absolute() / digest
-    if not dry and not (target / _RECORD).exists():
+    if not dry and not _is_sound(target, files, digest):
         _copy(files, target, {"digest": digest, "git_commit": commit, "git_dirty": dirty, "from": str(folder)})
     root = git.top if git is not None else folder
     workdir = target / folder.resolve().relative_to(root.resolve())
@@ -225,6 +226,21 @@ def git_state(folder: Path, apart: Iterable[Path] = ()) -> tuple[str | None, boo
     return git.state() if git is not None else (None, None)
 
 
+def _is_sound(target: Path, files: Mapping[str, Path], digest: str) -> bool:
+    """Whether a snapshot has all that it should, and no other code: the folder it lies in may be somebody else's.
+
+    What jobs wrote beside it is none. Compiled code is made anew.
+    """
+    if target.is_symlink() or not (target / _RECORD).exists():
+        return False
+    for cache in target.rglob("__pycache__"):
+        shutil.rmtree(cache, ignore_errors=True)
+    if any(path.is_symlink() or not (path.is_file() or path.is_dir()) for path in target.rglob("*")):
+        return False
+    there = {str(path.relative_to(target)) for path in target.rglob("*") if path.name.endswith(_IMPORTABLE)}
+    return there <= files.keys() and digest_of({name: target / name for name in files}) == digest
+
+
 def _copy(files: Mapping[str, Path], target: Path, record: Mapping[str, Any]) -> None:
     """Copy aside, then rename: a snapshot is there whole or not at all, whoever else makes the same."""
     try:
@@ -239,7 +255,7 @@ def _copy(files: Mapping[str, Path], target: Path, record: Mapping[str, Any]) ->
             aside.chmod(0o755)
             write_json(aside / _RECORD, dict(record))
             with contextlib.suppress(FileExistsError):
-                _rename(aside, target)
+                _rename(aside, target, files, str(record["digest"]))
             flush_folder(target.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -255,11 +271,11 @@ def _remove_leftovers(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _rename(aside: Path, target: Path) -> None:
+def _rename(aside: Path, target: Path, files: Mapping[str, Path], digest: str) -> None:
     try:
         aside.rename(target)
     except OSError:
-        if (target / _RECORD).exists():
+        if _is_sound(target, files, digest):
             return  # another process was quicker
         shutil.rmtree(target, ignore_errors=True)  # somebody took a part of it away
         aside.rename(target)

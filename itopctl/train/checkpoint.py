@@ -36,7 +36,12 @@ def encode(state: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """Inverse of `encode`, on the CPU. Raises ValueError for anything else."""
+    """Inverse of `encode`, on the CPU.
+
+    Raises:
+        ValueError: it is anything else.
+        MemoryError, RuntimeError: there is no room for it now, which says nothing of the file (`is_want_of_memory`).
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             entries = file.infolist()
@@ -47,6 +52,8 @@ def decode(data: bytes) -> dict[str, Any]:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         _check_values(state, len(data))
     except Exception as error:  # a file of somebody else may make PyTorch raise anything
+        if is_want_of_memory(error):
+            raise
         raise ValueError(f"it is no checkpoint: {type(error).__name__}: {str(error)[:100]}") from error
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint: no dictionary")

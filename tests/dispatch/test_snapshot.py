@@ -226,6 +226,36 @@ def test_a_half_made_copy_does_not_count(repository: Path) -> None:
     } - {"snapshot.json"}
 
 
+@pytest.mark.parametrize("planted", ["torch.py", "deep/er.pyc", "torch.so", "model.py", "itopctl/dispatch/job.py"])
+def test_a_snapshot_that_somebody_put_there_is_not_taken_for_this_code(repository: Path, planted: str) -> None:
+    code = taken(repository)
+    place = Path(code.snapshot or "") / planted
+    whole = place.read_bytes() if place.exists() else None
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("import theirs\n")
+    assert taken(repository) == code
+    assert (place.read_bytes() if place.exists() else None) == whole
+
+
+def test_compiled_code_and_links_that_somebody_put_into_a_snapshot_are_gone(repository: Path) -> None:
+    code = taken(repository)
+    snapshot = Path(code.snapshot or "")
+    cache = snapshot / "__pycache__" / "model.cpython-311.pyc"
+    cache.parent.mkdir()
+    cache.write_bytes(b"theirs")
+    assert taken(repository) == code and not cache.exists()
+    (snapshot / "torch").symlink_to(repository)
+    assert taken(repository) == code and not (snapshot / "torch").exists()
+
+
+def test_what_jobs_wrote_into_a_snapshot_stays(repository: Path) -> None:
+    code = taken(repository)
+    written = Path(code.snapshot or "") / "notes" / "of my own.txt"
+    written.parent.mkdir()
+    written.write_text("seen")
+    assert taken(repository) == code and written.read_text() == "seen"
+
+
 def test_jobs_work_in_the_folder_that_the_command_was_typed_in(repository: Path) -> None:
     inner = repository / "experiments"
     code = take(Results(repository / "results"), inner, repository / "data", ())
