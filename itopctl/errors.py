@@ -43,6 +43,15 @@ class DataUnfitError(EnvironmentUnfitError):
     """A data set is missing or damaged."""
 
 
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
+
+
+def is_want_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, of the host or a GPU, in whatever words."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(sign in str(error).lower() for sign in _MEMORY_SIGNS)
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
     """The allowed word that `word` most looks like, or None where nothing comes close."""
     candidates = list(allowed)

@@ -6,7 +6,7 @@ import errno
 import signal
 from typing import Literal
 
-from itopctl.errors import DataUnfitError, DiskFullError, EnvironmentUnfitError, NotWritableError
+from itopctl.errors import DataUnfitError, DiskFullError, EnvironmentUnfitError, NotWritableError, is_want_of_memory
 
 Cause = Literal[
     "finished", "user-error", "out-of-memory", "disk-full", "not-writable", "data", "environment", "killed", "timeout",
@@ -19,14 +19,10 @@ RETRIED_AT_ONCE: frozenset[Cause] = frozenset({"killed"})
 STOPPED: frozenset[Cause] = frozenset({"cancelled", "timeout", "preempted"})
 """Causes of an end that was asked for: the run saved itself first, and goes on from there."""
 
-_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
-
 
 def cause_of_exception(error: BaseException) -> Cause:
     """What an exception that ended a training stands for."""
-    text = str(error).lower()
-    name = type(error).__name__
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or any(sign in text for sign in _MEMORY_SIGNS):
+    if is_want_of_memory(error):
         return "out-of-memory"
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, DiskFullError) or number in (errno.ENOSPC, errno.EDQUOT):

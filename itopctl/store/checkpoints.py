@@ -9,12 +9,13 @@ training's affair (`itopctl.train.checkpoint`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from itopctl.store.files import read_bytes, remove, rename, write_whole
+from itopctl.store.files import NOT_OURS, read_bytes, remove, rename, write_whole
 from itopctl.store.rundir import RunDirectory
 
 KEPT = 2
@@ -41,10 +42,17 @@ class Checkpoint:
     digest: str
 
     def read(self) -> bytes:
-        """Its content. Raises DamagedCheckpointError where that is not what was written."""
+        """Its content.
+
+        Raises:
+            DamagedCheckpointError: that is not what was written.
+            OSError: it cannot be read just now (an I/O error, no permission), which says nothing of it.
+        """
         try:
             data = read_bytes(self.path, _MOST_BYTES)
         except OSError as error:
+            if error.errno not in (errno.ENOENT, *NOT_OURS):
+                raise
             raise DamagedCheckpointError(str(error.strerror)) from error
         if _digest(data) != self.digest:
             raise DamagedCheckpointError("its content is not what was written")
@@ -76,8 +84,8 @@ def save_checkpoint(run: RunDirectory, step: int, data: bytes) -> None:
 
 
 def set_aside(run: RunDirectory, checkpoint: Checkpoint) -> Path:
-    """Rename one that cannot be used, over any set aside before; returns its new name. Raises OSError."""
-    damaged = run.path / "checkpoint.damaged.pt"
+    """Rename one that cannot be used; returns its new name. Raises OSError."""
+    damaged = run.path / checkpoint.path.name.replace("checkpoint-", "checkpoint.damaged-", 1)
     rename(checkpoint.path, damaged)
     return damaged
 

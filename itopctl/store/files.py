@@ -131,7 +131,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
 
 
-_NOT_OURS = (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO)  # a link, a pipe, a device: no file of ours
+NOT_OURS = (errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.ENXIO)
+"""What opening or reading says of a link, a pipe, a device, something too large: no file of ours."""
 
 
 def read_json_surely(path: Path) -> dict[str, Any] | None:
@@ -145,7 +146,7 @@ def read_json_surely(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, MemoryError):
         return None
     except OSError as error:
-        if error.errno in _NOT_OURS:
+        if error.errno in NOT_OURS:
             return None
         raise
 

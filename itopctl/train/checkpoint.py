@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from itopctl.dst import SparseTraining
 from itopctl.dst.exploration import unpack_bits
+from itopctl.errors import is_want_of_memory
 
 _MOST_VALUES, _DEEPEST = 1_000_000, 32
+_MARGIN = 16 << 20
 
 BEST = ("epoch", "step", "validation_accuracy", "test_accuracy", "exploration_rate")
 """What is known of the epoch that was best on validation."""
@@ -40,8 +42,19 @@ def decode(data: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: it is anything else.
-        MemoryError, RuntimeError: there is no room for it now, which says nothing of the file (`is_want_of_memory`).
+        MemoryError: there is no room for it just now, which says nothing of it.
     """
+    try:
+        return _decoded(data)
+    except MemoryError:
+        _check_room(len(data))
+    try:
+        return _decoded(data)
+    except MemoryError as error:
+        raise ValueError("it is no checkpoint: it asks for more memory than it can need") from error
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             entries = file.infolist()
@@ -53,11 +66,19 @@ def decode(data: bytes) -> dict[str, Any]:
         _check_values(state, len(data))
     except Exception as error:  # a file of somebody else may make PyTorch raise anything
         if is_want_of_memory(error):
-            raise
+            raise MemoryError(f"there is no room for a checkpoint of {len(data) >> 20} MiB") from error
         raise ValueError(f"it is no checkpoint: {type(error).__name__}: {str(error)[:100]}") from error
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint: no dictionary")
     return state
+
+
+def _check_room(size: int) -> None:
+    """Raise MemoryError where there is less room than a checkpoint of this size can need."""
+    try:
+        torch.empty(3 * size + _MARGIN, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise MemoryError(f"there is no room for a checkpoint of {size >> 20} MiB") from error
 
 
 def _check_values(state: Any, size: int) -> None:

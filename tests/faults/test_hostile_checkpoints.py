@@ -45,7 +45,7 @@ def test_a_checkpoint_that_does_not_fit_the_run_is_set_aside(saved_run: SavedRun
     saved_run.check_goes_on(lab, 3)
     run = lab.results.run(RUN)
     assert "set aside" in run.log.read_text()
-    assert (run.path / "checkpoint.damaged.pt").exists()
+    assert list(run.path.glob("checkpoint.damaged-*.pt"))
 
 
 @pytest.mark.parametrize(

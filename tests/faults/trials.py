@@ -6,6 +6,7 @@ The run has six steps in two epochs, two topology updates, and a checkpoint afte
 from __future__ import annotations
 
 import json
+import errno
 import os
 import pickle
 import resource
@@ -64,6 +65,7 @@ _TIMES = {
 def attempt(
     results: str, kill_at: int | None = None, torn: bool = False, tidy: bool = False, record: str | None = None,
     memory: int | None = None, ballast: str | None = None, fill_at: int | None = None, fill_after: float | None = None,
+    unreadable: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make an attempt at the run.
 
@@ -75,6 +77,7 @@ def attempt(
         record: file for a list of all changes, those included that prepare the run.
         memory: bytes that this process may take at most.
         ballast: a file that fills the disk, before the change of number `fill_at`, or `fill_after` so many seconds.
+        unreadable: number of the error that opening a checkpoint gives; ENOMEM: of the kind that Python raises then.
 
     Returns:
         How it ended, the kinds of all changes that were made, and whether output goes where it went before.
@@ -91,6 +94,8 @@ def attempt(
         files.watchers.append(killer(kill_at, torn))
     if ballast is not None:
         _fill(Path(ballast), fill_at, fill_after)
+    if unreadable is not None:
+        _keep_from_opening_checkpoints(unreadable)
     output = [Path(f"/proc/self/fd/{number}").readlink() for number in (1, 2)]
     ended = execute(folder.run(RUN), DATA, Job(), lambda: None)
     restored = output == [Path(f"/proc/self/fd/{number}").readlink() for number in (1, 2)]
@@ -99,6 +104,15 @@ def attempt(
     kinds = [change.kind for change in changes[prepared:]]
     told = {"state": ended.state, "cause": ended.cause, "message": ended.message}
     return {**told, "changes": kinds, "restored": restored}
+
+
+def _keep_from_opening_checkpoints(number: int) -> None:
+    def refusing(path: Any, *arguments: Any, **about: Any) -> int:
+        if Path(path).name.startswith("checkpoint-"):
+            raise MemoryError if number == errno.ENOMEM else OSError(number, os.strerror(number), str(path))
+        return really(path, *arguments, **about)
+
+    really, os.open = os.open, refusing
 
 
 def _fill(ballast: Path, at: int | None, after: float | None) -> None:
