@@ -30,7 +30,7 @@ def write_csv(tables: Sequence[Table]) -> str:
     out = io.StringIO()
     names = list(dict.fromkeys(name for record in records for name in record))
     writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writerow({name: _harmless(name) for name in names})
+    writer.writerow({name: _flat(name) for name in names})
     for record in records:
         writer.writerow({name: _flat(value) for name, value in record.items()})
     return out.getvalue()
