@@ -5,6 +5,7 @@ A run that is in several counts once. Not for anything that changes results.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
 
 if TYPE_CHECKING:
     from itopctl.store.database import Store
+    from itopctl.store.rundir import Results
 
 Record = dict[str, Any]
 Further = Callable[["Store", Sequence[Record]], Mapping[str, Record]]
@@ -28,12 +30,33 @@ def _layers(store: Store, runs: Sequence[Record]) -> dict[str, Record]:
     return {run["run_id"]: {"layers": found.get(run["run_id"], [])} for run in runs}
 
 
-FURTHER: dict[str, Further] = {"layers": _layers}
+def _prediction(store: Store, runs: Sequence[Record]) -> dict[str, Record]:
+    """What R_s was to be expected, for runs whose layers are known; those that differ in the seed alone share it."""
+    from itopctl.plan.exploration import predicted_exploration
+    from itopctl.store.queries import layers_of
+
+    layers = layers_of(store, [run["run_id"] for run in runs])
+    known: dict[str, Record] = {}
+    found = {}
+    for run in runs:
+        shares = [(layer["name"], layer["active"], layer["size"]) for layer in layers.get(run["run_id"], [])]
+        key = repr(({name: value for name, value in run["config"].items() if name != "seed"}, shares))
+        if key not in known:
+            rate, how = predicted_exploration(run["config"], layers.get(run["run_id"], []))
+            kind = _PREDICTIONS.get(how)
+            known[key] = {"predicted_exploration_rate": rate if kind else None, "prediction": kind}
+        found[run["run_id"]] = known[key]
+    return found
+
+
+FURTHER: dict[str, Further] = {"layers": _layers, "prediction": _prediction}
 """Name → what some tables need of each run beside its record and settings (`TableKind.further`)."""
 
 _COMPARED = (
     "test_accuracy", "test_accuracy_at_best_validation", "exploration_rate", "exploration_rate_at_best_validation",
 )  # fmt: skip
+_PREDICTIONS = {"exact": "expected", "expected": "expected", "upper": "upper", "bound": "upper"}
+"""How well R_s is known before → how a table says so; one that is approximate stands beside no measured one."""
 _NAMED = 5  # ids that a sentence lists
 
 
@@ -52,25 +75,39 @@ class Wanted:
     further: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A store, and the folder of the files that it is an index of, where that is known; `name` is what it is called."""
+
+    name: str
+    store: Store
+    results: Results | None
+
+
 @dataclass
 class Gathered:
     """Runs of one or several stores.
 
     Attributes:
         runs: each once, with `results`: the folder or store it comes from.
+        origins: the stores, in their order, open.
         several: whether there was more than one.
         notes: what belongs under the tables.
         warnings: what a person must know whatever becomes of the tables.
     """
 
     runs: list[Record] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
     several: bool = False
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def gather(results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str], wanted: Wanted) -> Gathered:
-    """The runs of some sweeps, or of all.
+@contextlib.contextmanager
+def gathered(
+    results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str], wanted: Wanted
+) -> Iterator[Gathered]:
+    """The runs of some sweeps, or of all; their stores are open until it is left.
 
     One folder and one store belong together, as in every other command. Of several, each folder has its own store, and
     each store is read as it is.
@@ -84,51 +121,58 @@ def gather(results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str]
         UserError: no store has a sweep of that name.
         EnvironmentUnfitError: a folder or a store cannot be read.
     """
-    from itopctl.store.queries import RUN_COLUMNS, select_runs, sweep_names
-
     found = Gathered(several=len(results) > 1 or len(stores) > 1)
-    needed = {"run_id", "state", *wanted.columns, *(_COMPARED if found.several else ())}
-    columns = [name for name in RUN_COLUMNS if name in needed]
-    read = [*columns, "config"] if wanted.settings else columns
-    known: list[str] = []
-    sources: list[list[Record]] = []
-    for name, store in _opened(results, stores, found.several):
-        try:
-            here = sweep_names(store)
-            known += here
-            if sweeps and set(sweeps).isdisjoint(here):
-                continue
-            runs = select_runs(store, sweeps, columns=read)
-            further = [FURTHER[more](store, runs) for more in wanted.further]
-            for run in runs:
-                for fields in further:
-                    run.update(fields.get(run["run_id"], {}))
-                run["results"] = name
-            sources.append(runs)
-        finally:
-            store.close()
+    try:
+        for origin in _opened(results, stores, found.several):
+            found.origins.append(origin)
+        _check_sweeps(found.origins, sweeps)
+        _merge(found, [_read(origin, sweeps, wanted, found.several) for origin in found.origins])
+        if wanted.settings:
+            _add_settings(found.runs)
+        yield found
+    finally:
+        for origin in found.origins:
+            origin.store.close()
+
+
+def _check_sweeps(origins: Sequence[Origin], sweeps: Sequence[str]) -> None:
+    from itopctl.store.queries import sweep_names
+
+    known = {name for origin in origins for name in sweep_names(origin.store)}
     for name in sweeps:
         if name not in known:
             if not known:
                 raise UserError(f"there is no sweep {name!r}; nothing was run here yet.")
-            raise UserError(unknown("sweep", name, sorted(set(known))))
-    _merge(found, sources)
-    if wanted.settings:
-        _add_settings(found.runs)
-    return found
+            raise UserError(unknown("sweep", name, sorted(known)))
 
 
-def _opened(results: Sequence[Path], stores: Sequence[str], several: bool) -> Iterator[tuple[str, Store]]:
-    """(name, store) of each source, one after the other."""
+def _read(origin: Origin, sweeps: Sequence[str], wanted: Wanted, several: bool) -> list[Record]:
+    """The runs of one store."""
+    from itopctl.store.queries import RUN_COLUMNS, select_runs
+
+    needed = {"run_id", "state", *wanted.columns, *(_COMPARED if several else ())}
+    columns = [name for name in RUN_COLUMNS if name in needed]
+    runs = select_runs(origin.store, sweeps, columns=[*columns, "config"] if wanted.settings else columns)
+    further = [FURTHER[name](origin.store, runs) for name in wanted.further]
+    for run in runs:
+        for fields in further:
+            run.update(fields.get(run["run_id"], {}))
+        run["results"] = origin.name
+    return runs
+
+
+def _opened(results: Sequence[Path], stores: Sequence[str], several: bool) -> Iterator[Origin]:
+    """Each source, one after the other."""
     if not several:
         folder, store = open_results(results[0] if results else None, stores[0] if stores else None)
-        yield str(folder.path), store
+        yield Origin(str(folder.path), store, folder)
         return
     for path in dict.fromkeys(results):
-        yield str(path), open_results(path, None)[1]
+        folder, store = open_results(path, None)
+        yield Origin(str(path), store, folder)
     for url in dict.fromkeys(stores):
         store = _as_it_is(url)
-        yield store.name, store
+        yield Origin(store.name, store, None)
 
 
 def _as_it_is(url: str) -> Store:

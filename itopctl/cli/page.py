@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,8 @@ import typer
 from itopctl.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
+    from itopctl.cli.gather import Origin
     from itopctl.report.page import Attempt, Environment, RunEntry, Section, Spec
-    from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 Record = dict[str, Any]
 
@@ -26,15 +24,7 @@ _PACKAGES = ("itopctl", "torch", "torchvision", "numpy", "scikit-learn")
 _TITLES = 3  # sweeps that the title names
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where runs come from: a store, and the folder of their files, where there is one here."""
-
-    store: Store
-    results: Results | None
-
-
-def html_page(runs: Sequence[Record], sources: Sequence[Source], sweeps: Sequence[str], best_by: str = "final") -> str:
+def html_page(runs: Sequence[Record], sources: Sequence[Origin], sweeps: Sequence[str], best_by: str = "final") -> str:
     """The page about some runs.
 
     Args:
@@ -111,7 +101,7 @@ def _sections(runs: Sequence[Record], best_by: str) -> list[Section]:
 class _Making:
     """How some runs were made, as their sources know it."""
 
-    def __init__(self, sources: Sequence[Source], run_ids: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[Origin], run_ids: Sequence[str]) -> None:
         from itopctl.store.provenance import attempts_at, environments
 
         self._sources = sources

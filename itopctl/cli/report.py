@@ -11,7 +11,7 @@ import typer
 
 from itopctl.cli import report_options as options
 from itopctl.cli.common import FormatOption, JsonOption, SweepsArgument, check_format, print_tables
-from itopctl.cli.table_kinds import TABLES, TableKind, Wish
+from itopctl.cli.table_kinds import PAGE, TABLES, TableKind, Wish
 from itopctl.errors import EnvironmentUnfitError, UserError, plural
 
 if TYPE_CHECKING:
@@ -120,16 +120,26 @@ def report(
     ] = None,
     margin: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="claims: accuracies that differ by less count as equal.", hidden=True),
+        typer.Option(
+            metavar="POINTS",
+            help="claims: accuracies that differ by less count as equal. Default: 0.5.",
+            rich_help_panel=_SHOWN,
+        ),
     ] = None,
     confidence: Annotated[
-        float | None, typer.Option(metavar="P", help="claims: of intervals and verdicts, such as 0.95.", hidden=True)
+        float | None,
+        typer.Option(metavar="SHARE", help="claims: of intervals and verdicts. Default: 0.95.", rich_help_panel=_SHOWN),
     ] = None,
     format_: FormatOption = "rich",
     json: JsonOption = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write to a file; its ending chooses the format unless --format does."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write to a file; its ending chooses the format unless --format does. HTML is a page with everything, "
+            "unless a --table is named.",
+        ),
     ] = None,
     results: Annotated[
         list[Path] | None,
@@ -152,7 +162,8 @@ def report(
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
     from itopctl.catalogue import METHODS
-    from itopctl.cli.gather import gather
+    from itopctl.cli.gather import gathered
+    from itopctl.cli.page import html_page, print_page
     from itopctl.report.where import parse
 
     style = check_format(format_, json)
@@ -160,7 +171,10 @@ def report(
         "--rows": rows, "--columns": columns, "--cell": cell, "--sort": sort, "--best-by": best_by, "--digits": digits,
         "--margin": margin, "--confidence": confidence,
     }  # fmt: skip
-    kind = options.kind_of_table(table, given)
+    html = style == "html" or (style == "rich" and output is not None and output.suffix == ".html")
+    kind = options.kind_of_table(table, given, html)
+    if kind is PAGE and group_by is not None:
+        raise UserError("--group-by means nothing for the page; name a --table.")
     wish = Wish(
         fields=options.fields_of(best_by),
         methods=METHODS.names(),
@@ -170,18 +184,21 @@ def report(
         rows=options.names(rows),
         columns=options.names(columns),
         cells=options.names(cell),
-        margin=None if margin is None else options.within("--margin", margin, 0.0, 100.0) / 100,
+        margin=None if margin is None else options.within("--margin", margin, 0.01, 50.0) / 100,
         confidence=options.within("--confidence", confidence, 0.5, 0.9999),
     )
     groups = options.groups(kind, group_by, wish)
     filters = [parse(text) for text in where or []]
     asked = [*options.asked_for(wish), *groups, *(name for given in filters for name in given.fields)]
-    found = gather(results or [], store or [], sweeps or [], options.wanted(kind, asked, wish.fields))
-    for warning in found.warnings:
-        _say(warning)
-
-    wish, groups = options.resolved(wish, groups, found)
-    runs = _selected(found, filters, wish.fields, kind)
+    wanted = options.wanted(kind, asked, wish.fields)
+    with gathered(results or [], store or [], sweeps or [], wanted) as found:
+        for warning in found.warnings:
+            _say(warning)
+        wish, groups = options.resolved(wish, groups, found)
+        runs = _selected(found, filters, wish.fields, kind)
+        if kind is PAGE:
+            print_page(html_page(runs, found.origins, sweeps or [], wish.best_by), output)
+            return
     tables = _tables(kind, runs, groups, wish)
     if style in ("csv", "json"):
         for note in found.notes:

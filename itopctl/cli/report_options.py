@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from itopctl.cli.table_kinds import TABLES, TableKind, Wish
+from itopctl.cli.table_kinds import PAGE, TABLES, TableKind, Wish
 from itopctl.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -39,27 +39,33 @@ def complete_best_by(incomplete: str) -> list[str]:
     return [name for name in BEST_BY if name.startswith(incomplete)]
 
 
-def kind_of_table(name: str | None, given: Mapping[str, object]) -> TableKind:
-    """The table asked for, by name or by options that only one has.
+def kind_of_table(name: str | None, given: Mapping[str, object], html: bool = False) -> TableKind:
+    """The table asked for, by name or by options that only one has; else the paper's, or the page of all of them.
 
     Args:
         given: option → what it was given, None where it was not.
+        html: whether it is to be HTML.
 
     Raises:
         UserError: no table has this name, or it has no use for one of the options.
     """
-    if name is None:
-        name = _PIVOT if given["--rows"] is not None or given["--cell"] is not None else next(iter(TABLES))
-        if given["--columns"] is not None:
-            name = _PIVOT
+    if name is None and any(given[option] is not None for option in ("--rows", "--columns", "--cell")):
+        name = _PIVOT
+    if name is None and html:
+        return _fitting(PAGE, "the page; name a --table", given)
+    name = name or next(iter(TABLES))
     if name not in TABLES:
         raise UserError(f"--table: {unknown('table', name, TABLES)}")
+    return _fitting(TABLES[name], f"--table {name}", given)
+
+
+def _fitting(kind: TableKind, shown: str, given: Mapping[str, object]) -> TableKind:
+    """The kind, if every option that was given means something for it."""
     for option, value in given.items():
-        if value is not None and option not in TABLES[name].takes:
-            fitting = [other for other, kind in TABLES.items() if option in kind.takes]
-            hint = f"; it goes with --table {' or '.join(fitting)}" if fitting else ""
-            raise UserError(f"{option} means nothing for --table {name}{hint}.")
-    return TABLES[name]
+        if value is not None and option not in kind.takes:
+            names = [name for name, other in TABLES.items() if option in other.takes]
+            raise UserError(f"{option} means nothing for {shown}; it goes with --table {' or '.join(names)}.")
+    return kind
 
 
 def best_by(given: str | None) -> str:

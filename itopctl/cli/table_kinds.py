@@ -94,6 +94,14 @@ def _exploration(runs: list[Record], wish: Wish) -> list[Table]:
     return exploration_tables(runs, wish.methods, wish.best_by, wish.digits, wish.order)
 
 
+def _claims(runs: list[Record], wish: Wish) -> list[Table]:
+    from itopctl.report.claims import claims_tables
+
+    given = {"margin": wish.margin, "confidence": wish.confidence}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return claims_tables(runs, wish.methods, wish.best_by, **chosen)
+
+
 def _layers(runs: list[Record], wish: Wish) -> list[Table]:
     from itopctl.report.layers import layer_tables
 
@@ -135,10 +143,18 @@ TABLES: dict[str, TableKind] = {
         by_study=True,
     ),
     "exploration": TableKind(
-        "accuracy and R_s against update interval, sparsity and growth",
+        "accuracy and R_s against update interval, sparsity and growth, beside predictions",
         _exploration,
         (*STUDY_COLUMNS, "growth", "update_interval", "topology_updates"),
         takes=frozenset({"--sort", "--best-by", "--digits"}),
+        by_study=True,
+        further=("prediction",),
+    ),
+    "claims": TableKind(
+        "the paper's claims, tested on these runs",
+        _claims,
+        (*STUDY_COLUMNS, "steps"),
+        takes=frozenset({"--best-by", "--margin", "--confidence"}),
         by_study=True,
     ),
     "layers": TableKind(
@@ -182,4 +198,14 @@ TABLES: dict[str, TableKind] = {
         group_by=("dataset", "model"),
     ),
 }
-"""Name → table, in the order of the help. `claims` and whatever else comes is one entry more."""
+"""Name → table, in the order of the help. Another one is an entry more."""
+
+PAGE = TableKind(
+    "everything on one page (`itopctl.cli.page`)",
+    lambda runs, wish: [],
+    None,
+    takes=frozenset({"--best-by"}),
+    by_study=True,
+    further=("prediction",),
+)
+"""What `--format html` makes where no table is asked for: not a table, but it needs runs like one."""

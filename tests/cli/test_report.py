@@ -297,6 +297,37 @@ def test_further_tables_are_made_of_the_same_runs(report: Type, table: str, coun
         assert report("-t", table, "--digits", "1").code == 0
 
 
+def test_predicted_rates_stand_beside_measured_ones(report: Type) -> None:
+    records = told(report("-t", "exploration", "--json"))
+    kinds = {record["method"]: record["prediction"] for record in records}
+    assert kinds == {"set-itop": "expected", "rigl-itop": "upper", "static": "expected"}
+    random = [record for record in records if record["method"] == "set-itop"]
+    assert len(random) == 2
+    for record in random:
+        assert record["exploration_rate_mean"] == pytest.approx(record["predicted_exploration_rate"], abs=0.02)
+        assert record["largest_difference"] < 0.02
+
+
+def test_claims_are_tested_with_the_margin_and_confidence_given(report: Type) -> None:
+    usual = told(report("-t", "claims", "--json"))
+    assert usual and all("verdict" in record for record in usual)
+    assert told(report("-t", "claims", "--json", "--margin", "0.5", "--confidence", "0.95")) == usual
+    assert told(report("-t", "claims", "--json", "--margin", "20", "--confidence", "0.6")) != usual
+
+
+def test_html_is_a_page_of_everything_or_a_table_that_is_named(report: Type, tmp_path: Path) -> None:
+    assert report("-o", tmp_path / "all.html", "-w", "method != static").code == 0
+    page = (tmp_path / "all.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "set-itop" in page and "Exploration" in page
+    assert report("-o", tmp_path / "one.html", "-t", "runs").code == 0
+    assert len((tmp_path / "one.html").read_text()) < len(page)
+    assert "rigl-itop" in report("--format", "html", "--rows", "method").out
+    for option in (("--sort", "method"), ("--digits", "2"), ("--group-by", "seed")):
+        wrong = report("--format", "html", *option)
+        assert wrong.code == 2 and "means nothing for the page; name a --table" in wrong.err
+
+
 # Several stores -------------------------------------------------------------------------------------------------
 
 FIRST, SECOND, THIRD = map(run_id, (1, 2, 3))
@@ -341,6 +372,13 @@ def test_where_a_run_comes_from_is_a_field_like_any_other(typed: Type, two: tupl
     assert {Path(record["results"]).name: record["runs"] for record in records} == {"mine": 1, "yours": 2}
     alone = told(typed("-t", "runs", "--json", "--results", two[0]))
     assert "results" not in alone[0]
+
+
+def test_a_page_can_be_of_several_folders(typed: Type, two: tuple[Path, Path], tmp_path: Path) -> None:
+    both = [word for folder in two for word in ("--results", str(folder))]
+    done = typed("-o", tmp_path / "page.html", *both)
+    assert done.code == 0, done.err
+    assert all(run in (tmp_path / "page.html").read_text() for run in (FIRST, SECOND, THIRD))
 
 
 def test_a_sweep_may_be_in_any_of_the_stores(typed: Type, two: tuple[Path, Path]) -> None:
