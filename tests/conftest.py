@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.chromium import missing as no_browser
 from tests.helpers import itopctl, write_spec
 from tests.report import latex
 from tests.store.postgres import Postgres, a_postgres, missing
 
 _NO_POSTGRES = "no PostgreSQL for the tests"
+NO_BROWSER = "no browser for the tests"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line what was left out, and why."""
-    for what, lacking in ((_NO_POSTGRES, missing), (latex.NO_LATEX, latex.missing)):
+    for what, lacking in ((_NO_POSTGRES, missing), (latex.NO_LATEX, latex.missing), (NO_BROWSER, no_browser)):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if what in str(report.longrepr)]
         if skipped:
             terminalreporter.write_line(f"{len(skipped)} tests skipped: {what}: {lacking()}")

@@ -52,7 +52,11 @@ class Configs:
 
 
 def compact(configs: Sequence[Settings]) -> Configs:
-    """Flat configs without repetition; see `Configs.settings` for the way back."""
+    """Flat configs without repetition; see `Configs.settings` for the way back.
+
+    What is null says that a setting means nothing for a run, and is left out.
+    """
+    configs = [{name: value for name, value in config.items() if value is not None} for config in configs]
     shared = _same_in_all(configs) if len(configs) > 1 else {}
     members: dict[tuple[Any, ...], list[Settings]] = {}
     for settings in configs:
@@ -100,7 +104,7 @@ def in_yaml(value: Any) -> str:
     """A setting's value as YAML on one line, as a spec would say it."""
     if isinstance(value, str):
         plain = _PLAIN.fullmatch(value) and value.lower() not in _NOT_STRINGS
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(in_yaml, value)) + "]"
     if isinstance(value, Mapping):

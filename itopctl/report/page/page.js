@@ -44,7 +44,9 @@
         heads.forEach((other) => other.setAttribute("aria-sort", "none"));
         head.setAttribute("aria-sort", next);
         const sign = next === "descending" ? -1 : 1;
-        body.append(...(next === "none" ? asWritten : sortRows(asWritten, place, numeric, sign)));
+        const ordered = document.createDocumentFragment();
+        for (const row of next === "none" ? asWritten : sortRows(asWritten, place, numeric, sign)) ordered.append(row);
+        body.append(ordered);
       });
     });
   };
