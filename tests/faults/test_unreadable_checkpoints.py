@@ -1,4 +1,4 @@
-"""A checkpoint that cannot be read just now is no damaged one: the attempt ends and says why, and nothing is touched."""
+"""A checkpoint that cannot be read just now is no damaged one: the attempt ends and says why, nothing is touched."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ The run has six steps in two epochs, two topology updates, and a checkpoint afte
 
 from __future__ import annotations
 
-import json
 import errno
+import json
 import os
 import pickle
 import resource

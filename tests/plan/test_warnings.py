@@ -40,8 +40,8 @@ def test_a_sound_plan_has_no_warnings() -> None:
 
 def test_fewer_updates_than_a_handful_are_counted_and_the_interval_named_that_gives_one() -> None:
     assert warned(run_config(update_interval=10)) == [
-        "1 run (set-itop, lenet-300-100 on digits) will hardly explore (R_s 0.13): an update interval of 10 steps makes "
-        "2 topology updates in 22 steps; 4 steps or fewer give 5."
+        "1 run (set-itop, lenet-300-100 on digits) will hardly explore (R_s 0.13): an update interval of 10 steps "
+        "makes 2 topology updates in 22 steps; 4 steps or fewer give 5."
     ]
 
 
@@ -86,8 +86,10 @@ def test_layers_that_get_no_weight_are_named() -> None:
     ("machine", "memory", "words"),
     [
         (Machine("cuda", 2, 1, 10**10), 11 * 10**9, "11 GB where the GPU has 10 GB; a smaller batch_size helps."),
-        (Machine("cuda", 6, 3, 10**10), 4 * 10**9, "4 GB a run, 3 runs at one time where the GPU has 10 GB; --runs-per"),
-        (Machine("cpu", 8, 8, 10**10), 3 * 10**9, "3 GB a run, 8 runs at one time where this machine has 10 GB; --workers 3"),
+        (Machine("cuda", 6, 3, 10**10), 4 * 10**9,
+         "4 GB a run, 3 runs at one time where the GPU has 10 GB; --runs-per"),
+        (Machine("cpu", 8, 8, 10**10), 3 * 10**9,
+         "3 GB a run, 8 runs at one time where this machine has 10 GB; --workers 3"),
     ],
 )  # fmt: skip
 def test_memory_that_will_not_do_is_weighed_against_what_there_is(machine: Machine, memory: int, words: str) -> None:
