@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DARK = "#555555"
+_ASIDE = 0.25  # from one kind to the next at the same interval, as a share of the panel's margin
 
 
 def records(material: Material) -> list[Record]:
@@ -72,7 +73,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     colors = ScalarMappable(Normalize(0.0, min(1.0, math.ceil(10 * most) / 10) or 1.0), "cividis")
     for panel, axis in zip(panels, axes, strict=True):
         axis.set_xscale("log")
-        _draw_panel(axis, panel, moving, levels, colors)
+        _draw_panel(axis, panel, moving, levels, colors, _edge(shown))
     few_numbers(axes, look)
     _set_intervals(axes, look, shown)
     bar = figure.colorbar(colors, ax=axes, aspect=_aspect(axes), pad=0.02, fraction=0.06)
@@ -103,16 +104,18 @@ def _draw_panel(
     moving: dict[Name, LineStyle],
     levels: dict[Name, LineStyle],
     colors: ScalarMappable,
+    edge: float,
 ) -> None:
     for name, style in levels.items():
         members = [record for record in [*panel.references, *panel.records] if name_of(record) == name]
         draw_level(axis, style, [record for record in members if not record["update_interval"]])
     import numpy as np
 
-    for name, style in moving.items():
+    for index, (name, style) in enumerate(moving.items()):
         members = [record for record in panel.records if name_of(record) == name and record["update_interval"]]
         members.sort(key=lambda record: record["update_interval"])
-        x = [record["update_interval"] for record in members]
+        aside = edge ** (_ASIDE * (index - (len(moving) - 1) / 2))  # or else their deviations cover each other
+        x = [aside * record["update_interval"] for record in members]
         y = [100 * record["accuracy_mean"] for record in members]
         spread = [100 * (record["accuracy_std"] or 0.0) for record in members]
         if any(spread):
@@ -127,13 +130,19 @@ def _draw_panel(
 
 def _set_intervals(axes: Sequence[Axes], look: Look, shown: Sequence[Record]) -> None:
     values = sorted({record["update_interval"] for record in shown if record["update_interval"]})
-    edge = max(1.25, (values[-1] / values[0]) ** 0.08)
+    edge = _edge(shown)
     low, high = values[0] / edge, values[-1] * edge
     for axis in axes:
         axis.set_xlim(low, high)
         share = [math.log(value / low) / math.log(high / low) for value in values]
         ticks_at(axis, look, values, [f"{value:g}" if value < 1e6 else f"{value:.3g}" for value in values], share)
     share_x(axes)
+
+
+def _edge(shown: Sequence[Record]) -> float:
+    """Factor of the interval from the outermost points to the edge of a panel."""
+    values = [record["update_interval"] for record in shown if record["update_interval"]]
+    return max(1.25, float(max(values) / min(values)) ** 0.08)
 
 
 def _handles(moving: dict[Name, LineStyle], levels: dict[Name, LineStyle]) -> dict[str, Any]:
