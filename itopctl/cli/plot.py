@@ -105,7 +105,7 @@ def _material(store: Store, sweeps: list[str], best_by: str, figure: Entry) -> M
     from dataclasses import replace
 
     from itopctl.catalogue import METHODS
-    from itopctl.report.figures.material import Material
+    from itopctl.report.figures.material import Material, published_points
     from itopctl.report.groups import measured_fields, studies
     from itopctl.spec.config import defining_settings
     from itopctl.store.histories import mean_curves, mean_layers
@@ -120,7 +120,8 @@ def _material(store: Store, sweeps: list[str], best_by: str, figure: Entry) -> M
         raise EnvironmentUnfitError("there are no runs to draw yet.")
     for run in runs:
         run["settings"] = defining_settings(run.pop("config"))
-    material = Material(studies(runs, METHODS.names()), best_by)
+    found = studies(runs, METHODS.names())
+    material = Material(found, best_by, published_points(found))
     if curves := figure.options.get("curves"):
         material = replace(material, curves=mean_curves(store, material.run_ids(), curves))
     if figure.options.get("layers"):

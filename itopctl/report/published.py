@@ -27,6 +27,7 @@ class Source:
 
     Attributes:
         id: short name, for machine-readable output.
+        short: its name in a legend.
         cite: authors, title, year, place.
         secondary: whether the numbers were read in another project's transcription, not in the work itself.
         seeds: runs behind each number; None where that is not known.
@@ -34,6 +35,7 @@ class Source:
     """
 
     id: str
+    short: str
     cite: str
     secondary: bool
     seeds: int | None
@@ -69,6 +71,13 @@ class Published:
         """What tells results of one source and method apart, the sparsity aside."""
         names = ("allocation", "training_multiplier")
         return tuple((name, self.settings[name]) for name in names if name in self.settings)
+
+    @property
+    def label(self) -> str:
+        """Source and variant as a legend names them, such as `RigL erk 5×`."""
+        training = self.settings["training_multiplier"]
+        parts = [self.source.short, self.settings.get("allocation", ""), f"{training:g}×" if training != 1 else ""]
+        return " ".join(filter(None, parts))
 
     def differing(self, group: Group) -> dict[str, tuple[Any, Any]]:
         """Setting → (theirs, ours), where the recipes are known to differ.
@@ -136,7 +145,9 @@ def _everything() -> tuple[list[tuple[Source, tuple[str, str]]], list[Published]
     about, results = [], []
     for entry in yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         secondary = entry["transcription"] == "secondary"
-        source = Source(entry["id"], entry["cite"], secondary, entry.get("seeds"), entry.get("remark", ""))
+        source = Source(
+            entry["id"], entry["short"], entry["cite"], secondary, entry.get("seeds"), entry.get("remark", "")
+        )
         about.append((source, (entry.get("dataset", ""), entry.get("model", ""))))
         results += [_published(source, entry, row) for row in entry["rows"]]
     return about, results

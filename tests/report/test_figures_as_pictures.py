@@ -105,7 +105,7 @@ def test_everything_in_a_legend_differs_in_line_or_marker(name: str, case: str) 
     figure = picture(name, figure_records(name, CASES[case]))
     handles = [handle for legend in figure.legends for handle in legend.legend_handles]
     looks = [
-        (str(h.get_linestyle()), h._dash_pattern, h.get_marker(), h.get_markerfacecolor() == "white")
+        (str(h.get_linestyle()), h._dash_pattern, h.get_marker(), h.get_markerfacecolor() == "none")
         for h in handles
         if hasattr(h, "get_marker")
     ]
@@ -118,7 +118,7 @@ def test_published_points_are_hollow_and_named_with_their_source() -> None:
     hollow = [
         text.get_text()
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
-        if handle.get_markerfacecolor() == "white"
+        if handle.get_markerfacecolor() == "none"
     ]
     assert [label.strip() for label in hollow] == [
         "set-itop, Liu et al. 2021", "rigl-itop, Liu et al. 2021", "snip, _somebody's $own_words$"

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itopctl.catalogue import METHODS
+from itopctl.report.figures.material import published_points
 from itopctl.report.groups import studies
 from itopctl.report.paper import paper_tables
 from itopctl.report.published import compare, published_for, sources_for
@@ -152,3 +153,18 @@ def test_an_order_of_runs_changes_nothing() -> None:
     runs = [ours(seed=n, accuracy=0.93 + n / 1000) for n in range(3)] + [ours("rigl-itop", seed=n) for n in range(2)]
     assert table_of(*runs).rows == table_of(*reversed(runs)).rows
     assert len(studies(runs)) == 1
+
+
+def test_points_of_a_figure_are_of_ones_own_methods_and_within_ones_own_sparsities() -> None:
+    found = studies([ours(sparsity=0.99), ours(sparsity=0.9995), ours("gse")])
+    points = published_points(found)
+    assert [(point.method, point.sparsity) for point in points] == [
+        ("set-itop", 0.99), ("set-itop", 0.999), ("set-itop", 0.9995),
+    ]  # fmt: skip
+    assert {point.label for point in points} == {"EAST erk"}
+    assert published_points(studies([ours(sparsity=0.9) | {"model": "mine"}])) == []
+
+
+def test_a_label_names_source_allocation_and_length_of_training() -> None:
+    labels_ = {result.label for result in published_for("imagenet", "resnet50")}
+    assert {"ITOP erk", "ITOP erk 2×", "RigL uniform", "RigL erk 100×"} <= labels_

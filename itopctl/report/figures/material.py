@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.report.groups import Group, Study
+from itopctl.report.published import published_for
 from itopctl.report.statistics import Summary
 from itopctl.report.table import Record
 
@@ -33,6 +34,17 @@ class PublishedPoint:
 
     def belongs_to(self, study: Study) -> bool:
         return self.dataset in (None, study.dataset) and self.model in (None, study.model)
+
+
+def published_points(studies: Sequence[Study]) -> list[PublishedPoint]:
+    """What was published about the data sets and models of studies: of their methods, within their sparsities."""
+    return [
+        PublishedPoint(found.method, found.sparsity, found.accuracy, found.std, found.label, study.dataset, study.model)
+        for study in studies
+        for found in published_for(study.dataset, study.model)
+        if found.method in {kind.method for kind in study.kinds}
+        and min(study.sparsities) <= found.sparsity <= max(study.sparsities)
+    ]
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ _HOLLOW_LINE: dict[str, Any] = {"linestyle": (0, (1, 2)), "linewidth": 0.9}
 
 def _hollow(style: LineStyle) -> dict[str, Any]:
     return {
-        "linestyle": "", "marker": style.marker or "o", "color": style.color, "markerfacecolor": "white",
+        "linestyle": "", "marker": style.marker or "o", "color": style.color, "markerfacecolor": "none",
         "markeredgecolor": style.color, "markeredgewidth": 1.0, "markersize": 5.0, "elinewidth": 0.6, "zorder": 4,
     }  # fmt: skip
 
