@@ -29,6 +29,11 @@ STEPS_AN_EPOCH = 352
 LAYERS = [(f"layer{block}.{n}.weight", [64 * block, 64 * block, 3, 3]) for block in range(1, 5) for n in range(9)]
 
 _RUNS_AT_ONCE = 500
+_EVALUATION = (
+    "run_id, kind, step, epoch, attempt, train_loss, validation_accuracy, test_accuracy, exploration_rate, density, "
+    "drop_fraction, lr, wall_seconds"
+)
+_LAYER = "run_id, position, name, shape, size, active, density, exploration_rate"
 
 
 def reports_and_figures() -> list[Figure]:
@@ -78,15 +83,17 @@ def _finish(store: Store, configs: Mapping[str, dict[str, Any]]) -> None:
         with store.write() as connection:
             upsert(connection, tables.runs, [_run_row(run_id, configs[run_id]) for run_id in part])
             _insert(
-                connection, "evaluations", (row for run_id in part for row in _evaluations(run_id, configs[run_id]))
+                connection,
+                "evaluations",
+                _EVALUATION,
+                (row for run_id in part for row in _evaluations(run_id, configs[run_id])),
             )
-            _insert(connection, "layers", (row for run_id in part for row in _layers(run_id, configs[run_id])))
+            _insert(connection, "layers", _LAYER, (row for run_id in part for row in _layers(run_id, configs[run_id])))
 
 
-def _insert(connection: Connection, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
-    listed = list(rows)
-    marks = ", ".join("?" * len(listed[0]))
-    connection.exec_driver_sql(f"INSERT INTO {table} VALUES ({marks})", listed)
+def _insert(connection: Connection, table: str, columns: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    marks = ", ".join("?" * len(columns.split(",")))
+    connection.exec_driver_sql(f"INSERT INTO {table} ({columns}) VALUES ({marks})", list(rows))
 
 
 def _explored(config: Mapping[str, Any], share: float) -> float:
@@ -119,7 +126,7 @@ def _evaluations(run_id: str, config: Mapping[str, Any]) -> Iterator[tuple[Any, 
         accuracy = _accuracy(config, share)
         yield (
             run_id, "epoch", epoch * STEPS_AN_EPOCH, float(epoch), 1, 2 * math.exp(-5 * share), accuracy, accuracy,
-            _explored(config, share), density, 0.1, 0.1, None, None, None, None, 14.0 * epoch,
+            _explored(config, share), density, 0.1, 0.1, 14.0 * epoch,
         )  # fmt: skip
 
 
