@@ -37,7 +37,7 @@ def plan(
     format_: FormatOption = "rich",
     json: JsonOption = False,
 ) -> None:
-    """Say what the runs of some specs will explore and cost; nothing is started, nothing is written.
+    """Say what the runs of some specs will explore and cost; nothing is started.
 
     Steps, topology updates, the exploration rate they will reach, training FLOPs against dense, memory and disk; time,
     where this machine has finished such runs before. To see a run's layers the command imports PyTorch, and your own

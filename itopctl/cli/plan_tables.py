@@ -13,7 +13,7 @@ from itopctl.plan.forecast import Forecast, Impossible
 from itopctl.plan.history import History, Pace
 from itopctl.plan.totals import Expected, Machine, Totals
 from itopctl.plan.warnings import memory_of, warnings_on_all, warnings_on_runs
-from itopctl.report.groups import Group, studies
+from itopctl.report.groups import Group, Kind, studies
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, rate, size, sparsity
 from itopctl.spec.config import RunConfig, defining_settings
@@ -22,7 +22,7 @@ UNKNOWN = "unknown"
 
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
-_ROWS_SHOWN = 200  # of runs, to a person
+_ROWS_SHOWN = 200  # of a table, to a person
 
 _MARKS = {"approximate": "≈ ", "upper": "≤ ", "bound": "≤ "}
 
@@ -34,7 +34,7 @@ _NOTES = {
 }
 
 _COLUMNS = (
-    Column("steps", "right", rank=4), Column("updates", "right", rank=1), Column("R_s", "right"),
+    Column("ΔT", "right"), Column("steps", "right", rank=4), Column("updates", "right", rank=1), Column("R_s", "right"),
     Column("train FLOPs", "right"), Column("time", "right"), Column("memory", "right", rank=3),
     Column("disk", "right", rank=2),
 )  # fmt: skip
@@ -108,12 +108,13 @@ def groups_table(runs: Sequence[PlannedRun]) -> list[Table]:
         columns = [Column("method"), Column("sparsity", "right"), Column("runs"), *_COLUMNS]
         rows = [
             [
-                Cell(group.kind.label), Cell(sparsity(group.sparsity)), Cell(_counts(members)), *_cells(members[0]),
+                Cell(_label(group.kind)), Cell(sparsity(group.sparsity)), Cell(_counts(members)), *_cells(members[0]),
             ]
-            for group in study.groups if (members := _members(group))
+            for group in study.groups[:_ROWS_SHOWN] if (members := _members(group))
         ]  # fmt: skip
         records = [_group_record(group) for group in study.groups]
-        tables.append(Table(study.title, columns, rows, records, _notes(runs, study.dataset, study.model)))
+        notes = [*_notes(runs, study.dataset, study.model), *_left_out(len(study.groups))]
+        tables.append(Table(study.title, columns, rows, records, notes))
     return tables
 
 
@@ -128,19 +129,18 @@ def runs_table(runs: Sequence[PlannedRun]) -> list[Table]:
         entries = [(group, run) for group in study.groups for run in _members(group)]
         rows = [
             [
-                Cell(run.run_id), Cell(run.state), Cell(group.kind.label),
+                Cell(run.run_id), Cell(run.state), Cell(_label(group.kind)),
                 Cell(sparsity(group.sparsity)), Cell(str(run.config.seed)), *_cells(run),
             ]
             for group, run in entries[:_ROWS_SHOWN]
         ]  # fmt: skip
-        hidden = len(entries) - _ROWS_SHOWN
-        more = [f"… and {hidden:,} more; --format csv or json lists them all."] if hidden > 0 else []
         records = [
             {"run_id": run.run_id, "state": run.state, **_place(group), "seed": run.config.seed, **run.record(),
              "config": run.config.model_dump(mode="json")}
             for group, run in entries
         ]  # fmt: skip
-        tables.append(Table(study.title, columns, rows, records, [*_notes(runs, study.dataset, study.model), *more]))
+        notes = [*_notes(runs, study.dataset, study.model), *_left_out(len(entries))]
+        tables.append(Table(study.title, columns, rows, records, notes))
     return tables
 
 
@@ -205,6 +205,16 @@ def _entry(run: PlannedRun) -> Record:
     }  # fmt: skip
 
 
+def _left_out(rows: int) -> list[str]:
+    hidden = rows - _ROWS_SHOWN
+    return [f"… and {hidden:,} more; --format csv or json lists them all."] if hidden > 0 else []
+
+
+def _label(kind: Kind) -> str:
+    """A kind's name without its update interval, which has a column of its own."""
+    return Kind(kind.method, tuple(entry for entry in kind.settings if entry[0] != "update_interval")).label
+
+
 def _members(group: Group) -> list[PlannedRun]:
     return [entry["planned"] for entry in group.runs]
 
@@ -215,11 +225,12 @@ def _counts(runs: Sequence[PlannedRun]) -> str:
 
 
 def _cells(run: PlannedRun) -> list[Cell]:
-    forecast = run.forecast
+    forecast, interval = run.forecast, Cell(number(run.config.update_interval))
     if isinstance(forecast, Impossible):
-        return [Cell(NOTHING) for _ in _COLUMNS]
+        return [interval, *(Cell(NOTHING) for _ in _COLUMNS[1:])]
     seconds = run.seconds
     return [
+        interval,
         Cell(f"{forecast.steps:,}"),
         Cell(f"{forecast.updates:,}"),
         Cell(UNKNOWN if forecast.exploration_rate is None

@@ -153,7 +153,8 @@ def predicted_layer_exploration(
         total_steps: optimizer steps of the training.
         known: how well it is known, where that was found out already; by default `how_known` of the rules.
     """
-    if not rules.dynamic or all(active == size for active, size in shares.values()):
+    settled = not update_fractions(rules, total_steps) or all(active == size for active, size in shares.values())
+    if settled:
         return {name: active / size for name, (active, size) in shares.items()}, "exact"
     assert rules.drop and rules.growth
     known = known or how_known(rules.drop, rules.growth, rules.redistribution)

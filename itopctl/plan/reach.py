@@ -61,17 +61,18 @@ def _interval_reaching(
 
 def _unknown(rules: Rules) -> str:
     if rules.redistribution != "none":
-        why = f"with redistribution {rules.redistribution!r}"
+        what, why = f"with redistribution {rules.redistribution!r}", ""
     elif rules.growth in ("random", "random-unexplored"):
-        why = f"where weights are dropped by {rules.drop!r}"
+        what, why = f"where weights are dropped by {rules.drop!r}", ""
     else:
+        what = f"by growth {rules.growth!r}"
         why = (
-            f"by growth {rules.growth!r}: it comes back to the same weights (RigL-ITOP reached 0.93 and 0.83 on "
-            "ImageNet, where random growth would have reached 1.00)"
+            ": it comes back to the same weights (RigL-ITOP on ImageNet reached 0.93 and 0.83, where random growth "
+            "would have reached 1.00)"
         )
     return (
-        f"how much is explored {why} is not known before training. {{reach: …}} is for random growth; give these runs "
-        "an interval in steps or epochs."
+        f"how much is explored {what} is not known before training{why}. Give these runs an interval in steps or "
+        "epochs; {reach: …} is for random growth."
     )
 
 

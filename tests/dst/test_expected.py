@@ -308,6 +308,8 @@ def test_a_network_that_does_not_change_is_known_exactly():
     assert predicted_layer_exploration(Rules.of_method("static"), shares, 50) == ({"a": 0.2, "b": 1.0}, "exact")
     dense = {"a": (100, 100)}
     assert predicted_layer_exploration(rules(0.5, DropSchedule()), dense, 50) == ({"a": 1.0}, "exact")
+    never_updated = Rules.of_method("rigl", update_interval=50, drop="threshold")
+    assert predicted_layer_exploration(never_updated, {"a": (20, 100)}, 50) == ({"a": 0.2}, "exact")
 
 
 def test_planning_imports_neither_torch_nor_numpy_before_it_counts():

@@ -86,10 +86,16 @@ def test_layers_that_get_no_weight_are_named() -> None:
     ("machine", "memory", "words"),
     [
         (Machine("cuda", 2, 1, 10**10), 11 * 10**9, "11 GB where the GPU has 10 GB; a smaller batch_size helps."),
-        (Machine("cuda", 6, 3, 10**10), 4 * 10**9,
-         "4 GB a run, 3 runs at one time where the GPU has 10 GB; --runs-per"),
-        (Machine("cpu", 8, 8, 10**10), 3 * 10**9,
-         "3 GB a run, 8 runs at one time where this machine has 10 GB; --workers 3"),
+        (
+            Machine("cuda", 6, 3, 10**10),
+            4 * 10**9,
+            "4 GB a run, 3 runs at one time where the GPU has 10 GB; --runs-per-gpu 2 helps.",
+        ),
+        (
+            Machine("cpu", 8, 8, 10**10),
+            3 * 10**9,
+            "3 GB a run, 8 runs at one time where this machine has 10 GB; --workers 3 helps.",
+        ),
     ],
 )  # fmt: skip
 def test_memory_that_will_not_do_is_weighed_against_what_there_is(machine: Machine, memory: int, words: str) -> None:
