@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from itopctl.dst import inference_flops
+from itopctl.dst import FlopsMeter, SparseTraining, inference_flops
+from itopctl.spec.config import RunConfig
+from itopctl.train.data.tensors import ImageData
+from itopctl.train.evaluation import Evaluation
 from itopctl.train.measure import device_name, peak_memory_bytes
 
-if TYPE_CHECKING:
-    from itopctl.train.loop import Training
+
+class Trained(Protocol):
+    """What is asked of a training (`itopctl.train.loop.Training`) when it has come to its end."""
+
+    config: RunConfig
+    data: ImageData
+    device: torch.device
+    meter: FlopsMeter
+    sparse: SparseTraining
+    progress: Any
+    inference_ratio: float
+
+    @property
+    def wall_seconds(self) -> float: ...
+
+    @property
+    def energy_joules(self) -> float | None: ...
+
+    def measured(self) -> Evaluation: ...
 
 
-def result_of(training: Training) -> dict[str, Any]:
+def result_of(training: Trained) -> dict[str, Any]:
     """The result of a training that has come to its end; accuracies, rates and ratios are fractions."""
     evaluation = training.measured()
     best = training.progress.best or {}
