@@ -24,7 +24,15 @@ _PACKAGES = ("itopctl", "torch", "torchvision", "numpy", "scikit-learn")
 _TITLES = 3  # sweeps that the title names
 
 
-def html_page(runs: Sequence[Record], sources: Sequence[Origin], sweeps: Sequence[str], best_by: str = "final") -> str:
+def html_page(
+    runs: Sequence[Record],
+    sources: Sequence[Origin],
+    sweeps: Sequence[str],
+    best_by: str = "final",
+    margin: float | None = None,
+    confidence: float | None = None,
+    remarks: Sequence[str] = (),
+) -> str:
     """The page about some runs.
 
     Args:
@@ -32,6 +40,8 @@ def html_page(runs: Sequence[Record], sources: Sequence[Origin], sweeps: Sequenc
         sources: where they come from.
         sweeps: what was asked for; none: every run.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
+        margin, confidence: of the verdicts (`itopctl.report.claims.claims_tables`); None: the usual.
+        remarks: sentences about the runs, to stand on top.
 
     Raises:
         EnvironmentUnfitError: there are no runs.
@@ -39,24 +49,32 @@ def html_page(runs: Sequence[Record], sources: Sequence[Origin], sweeps: Sequenc
     from datetime import datetime
 
     from itopctl import __version__
-    from itopctl.report.page import Page, render_page
+    from itopctl.catalogue import METHODS
+    from itopctl.cli.page_figures import figures_of, verdicts_of
+    from itopctl.report.page import Page, Section, render_page
+    from itopctl.report.paper import paper_tables
     from itopctl.report.runs import runs_table
 
     if not runs:
         raise EnvironmentUnfitError("there are no runs to report on yet.")
     made = _Making(sources, [run["run_id"] for run in runs])
     commit, dirty = made.commit()
+    figures, left_out = figures_of(runs, [source.store for source in sources], best_by)
     page = Page(
         title=_title(sweeps),
         made_at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         command=shlex.join(["itopctl", *sys.argv[1:]]),
-        sections=_sections(runs, best_by),
+        sections=[Section("Results", paper_tables(runs, METHODS.names(), best_by))],
+        verdicts=verdicts_of(runs, best_by, margin, confidence),
+        figures=figures,
+        further=_further(runs, best_by),
         runs_table=runs_table(runs),
         runs=[made.entry(run) for run in runs],
         specs=made.specs(sweeps, runs),
         environment=made.environment(runs),
         commit=commit,
         dirty=dirty,
+        left_out=[*remarks, *left_out],
         version=__version__,
     )
     return render_page(page)
@@ -82,16 +100,14 @@ def _title(sweeps: Sequence[str]) -> str:
     return ", ".join(sweeps[:_TITLES]) + more
 
 
-def _sections(runs: Sequence[Record], best_by: str) -> list[Section]:
+def _further(runs: Sequence[Record], best_by: str) -> list[Section]:
     from itopctl.catalogue import METHODS
     from itopctl.report.cost import cost_tables
     from itopctl.report.exploration import exploration_tables
     from itopctl.report.page import Section
-    from itopctl.report.paper import paper_tables
 
     methods = METHODS.names()
     made = [
-        Section("Results", paper_tables(runs, methods, best_by)),
         Section("Exploration", exploration_tables(runs, methods, best_by)),
         Section("Cost", cost_tables(runs, methods, best_by)),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +11,6 @@ from itopctl.cli.common import ResultsOption, StoreOption, SweepsArgument, open_
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
-    from itopctl.catalogue import Entry
-    from itopctl.report.figures.material import Material
     from itopctl.store.database import Store
 
 
@@ -71,6 +69,7 @@ def plot(
     store: StoreOption = None,
 ) -> None:
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
+    from itopctl.cli.material import material_of
     from itopctl.report.figures.catalogue import FIGURES
     from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
     from itopctl.report.figures.style import WIDTHS, Look
@@ -91,7 +90,7 @@ def plot(
     _check_folder(output)
     _, opened = open_results(results, store)
     check_sweeps(opened, sweeps or [])
-    material = _material(opened, sweeps or [], best_by, entry)
+    material = material_of(_runs(opened, sweeps or [], best_by), opened, best_by, [entry])
     records = figure_records(figure, material)
     drawn = encoded(picture(figure, records, Look(width, title, best_by)), ending)
     data = output.with_suffix(".csv")
@@ -100,15 +99,10 @@ def plot(
     typer.echo(f"{output}, and its data: {data}")
 
 
-def _material(store: Store, sweeps: list[str], best_by: str, figure: Entry) -> Material:
-    """What a figure is made from, as the store has it."""
-    from dataclasses import replace
-
-    from itopctl.catalogue import METHODS
-    from itopctl.report.figures.material import Material, published_points
-    from itopctl.report.groups import measured_fields, studies
+def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]:
+    """What figures need of runs, as the store has it."""
+    from itopctl.report.groups import measured_fields
     from itopctl.spec.config import defining_settings
-    from itopctl.store.histories import mean_curves, mean_layers
     from itopctl.store.queries import select_runs
 
     columns = (
@@ -120,13 +114,7 @@ def _material(store: Store, sweeps: list[str], best_by: str, figure: Entry) -> M
         raise EnvironmentUnfitError("there are no runs to draw yet.")
     for run in runs:
         run["settings"] = defining_settings(run.pop("config"))
-    found = studies(runs, METHODS.names())
-    material = Material(found, best_by, published_points(found))
-    if curves := figure.options.get("curves"):
-        material = replace(material, curves=mean_curves(store, material.run_ids(), curves))
-    if figure.options.get("layers"):
-        material = replace(material, layers=mean_layers(store, material.run_ids()))
-    return material
+    return runs
 
 
 def _check_folder(output: Path) -> None:

@@ -197,7 +197,9 @@ def report(
         wish, groups = options.resolved(wish, groups, found)
         runs = _selected(found, filters, wish.fields, kind)
         if kind is PAGE:
-            print_page(html_page(runs, found.origins, sweeps or [], wish.best_by), output)
+            remarks = [*found.notes, *found.warnings]
+            page = html_page(runs, found.origins, sweeps or [], wish.best_by, wish.margin, wish.confidence, remarks)
+            print_page(page, output)
             return
     tables = _tables(kind, runs, groups, wish)
     if style in ("csv", "json"):

@@ -103,6 +103,7 @@ def page(found: list[Record] | None = None, **changed: Any) -> Page:
             Figure("rs-accuracy", "Accuracy against exploration", "A dot is a run.", svg(), "a,b\n1,2\n"),
             Figure("exploration", "Exploration over training", "By method.", svg("#D55E00"), "a,b\n3,4\n"),
         ],
+        further=[Section("Further", [verdicts()])],
         runs_table=runs_table(found),
         runs=entries(found),
         specs=[Spec("digits", SPEC, "sweeps/my digits.yaml", ("optimizer.lr=0.1", "epochs=4"), "A demo.")],

@@ -150,7 +150,7 @@ def test_where_files_differed_from_the_commit_the_command_says_so() -> None:
 
 
 def test_a_page_without_anything_but_a_title_is_a_page() -> None:
-    empty = render_page(dataclasses.replace(pages.page([]), sections=[], verdicts=[], figures=[], specs=[],
+    empty = render_page(dataclasses.replace(pages.page([]), sections=[], verdicts=[], further=[], figures=[], specs=[],
                                             environment=[], runs_table=None, commit=""))  # fmt: skip
     assert Document(empty).faults == []
     assert "<section" not in empty
@@ -359,6 +359,7 @@ def attacked(word: str) -> Page:
     return pages.page(
             title=word, made_at=word, command=word, sections=[Section(word, [table], word)], verdicts=[table],
             figures=[Figure(word, word, word, pages.svg(), word)], runs_table=table,
+            further=[Section(word, [table])],
             runs=[RunEntry(record, settings, [Attempt(word, word, word, word, word)], word),
                   RunEntry({**record, "run_id": f"{word}2", "sweep": "b"}, {**settings, "seed": 1})],
             specs=[Spec(word, word, word, (word,), word, word)], environment=[Environment(word, {word: 1, "b": 2})],

@@ -62,6 +62,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     figure, axes = lay_out(look, records, panels, list(handles))
     for panel, axis in zip(panels, axes, strict=True):
         axis.set_xscale("log")
+        axis.set_xlim(*_limits(shown))  # or a single sparsity would have no width, and matplotlib complain
         _draw_panel(axis, panel, own, published)
     few_numbers(axes, look)
     _set_sparsities(axes, look, shown)
@@ -136,11 +137,17 @@ def _hollow_handles(published: dict[Name, LineStyle]) -> dict[str, Any]:
     return handles
 
 
+def _limits(shown: Sequence[Record]) -> tuple[float, float]:
+    """Of the axis, as densities: most sparse at the right."""
+    densities = [1 - record["sparsity"] for record in shown if not is_dense(record)]
+    return max(densities) * 1.15, min(densities) / 1.15
+
+
 def _set_sparsities(axes: Sequence[Axes], look: Look, shown: Sequence[Record]) -> None:
     """Logarithmic in the density, so that 90, 95 and 98 % stand apart; most sparse at the right."""
     values = sorted({record["sparsity"] for record in shown if not is_dense(record)})
     densities = [1 - value for value in values]
-    low, high = densities[-1] / 1.15, densities[0] * 1.15
+    high, low = _limits(shown)
     for axis in axes:
         axis.set_autoscalex_on(False)
         share = [math.log(high / value) / math.log(high / low) for value in densities]

@@ -116,9 +116,10 @@ class Page:
         title: what it is about.
         made_at: when, in words.
         command: the command line that made it.
-        sections: tables of results, in order.
+        sections: tables of results, in order; what is read first.
         verdicts: the tables of claims; may be empty.
         figures: in order; may be empty.
+        further: tables that come after the figures.
         runs_table: one row a run; the ids in it lead to the runs' details.
         runs: every run, in the order of that table.
         specs: one for each sweep.
@@ -135,6 +136,7 @@ class Page:
     sections: Sequence[Section] = ()
     verdicts: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
+    further: Sequence[Section] = ()
     runs_table: Table | None = None
     runs: Sequence[RunEntry] = ()
     specs: Sequence[Spec] = ()

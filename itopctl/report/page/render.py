@@ -130,6 +130,8 @@ def _contents(page: Page) -> Iterator[tuple[str, str]]:
         yield "verdicts", "Verdicts"
     if page.figures:
         yield "figures", "Figures"
+    for number, section in enumerate(page.further, len(page.sections) + 1):
+        yield f"section-{number}", section.title
     if page.runs:
         yield "runs", "Runs"
     if page.specs or page.environment:
