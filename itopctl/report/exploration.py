@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, Order, in_order
@@ -105,7 +106,7 @@ def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> 
     if exact:
         notes.append(
             "Predicted: what random growth is expected to explore by the end of training; "
-            f"no run differs from it by more than {max(exact):.3f}."
+            f"no run differs from it by more than {math.ceil(round(1000 * max(exact), 6)) / 1000:.3f}."
         )
     if any(r["prediction"] == UPPER for r in records):
         notes.append("≤: an upper estimate, for growth that comes back to weights it knows.")
