@@ -42,7 +42,7 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
     records = [_record(study, group, accuracy) for group in groups]
     energy = any(record["energy_joules"] is not None for record in records)
     columns = [
-        Column("method"), Column("sparsity", "right"), Column("test %", "right"), Column("time", "right"),
+        Column("method"), Column("sparsity", "right", key=True), Column("test %", "right"), Column("time", "right"),
         Column("training FLOPs", "right"), Column("of dense", "right"), Column("inference FLOPs", "right", rank=3),
         Column("memory", "right", rank=1), *([Column("energy", "right")] if energy else []),
         Column("points per TFLOP", "right", rank=2), Column("device", rank=4),

@@ -45,7 +45,8 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
     groups = in_order(sparse, order, Fields((), best_by), lambda group: group.runs)
     detailed = any(set(dict(group.kind.settings)) - _OWN_COLUMNS for group in groups)
     columns = [
-        Column("sparsity", "right"), Column("growth"), Column("ΔT", "right"), Column("method"),
+        Column("sparsity", "right"), Column("growth", key=True), Column("ΔT", "right", key=True),
+        Column("method", key=True),
         *([Column("settings")] if detailed else []), Column("updates", "right", rank=2), Column("test %", "right"),
         Column("R_s", "right"), Column("predicted", "right"), Column("n", "right", rank=1),
     ]  # fmt: skip

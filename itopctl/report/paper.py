@@ -216,7 +216,7 @@ def _flops(group: Group) -> Cell:
 def _ratios(training: float | None, inference: float | None) -> Cell:
     if training is None and inference is None:
         return Cell("")
-    return Cell(" / ".join(NOTHING if value is None else f"{rate(value)}×" for value in (training, inference)))
+    return Cell(" / ".join(rate(value) for value in (training, inference)))
 
 
 def _variant_in_words(results: dict[float, Published]) -> list[str]:

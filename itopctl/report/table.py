@@ -22,12 +22,15 @@ class Column:
             all that have a digit are `97.31`, `97.31 ± 0.20`, `1,500`, `96.5 %`, `2.00×*` and of one unit.
         whole: whether cells set left must not be folded either.
         rank: where a terminal is too narrow for all, columns of the highest rank are left out first; 0 stays.
+        key: whether it says which row it is, as the first column always does: where a table is split into parts side
+            by side, each begins with these.
     """
 
     header: str
     align: Literal["left", "right", "center"] = "left"
     whole: bool = False
     rank: int = 0
+    key: bool = False
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_shipped_specs_expand(name: str, tmp_path: Path) -> None:
     path = Path("sweeps").resolve() / f"{name}.yaml"
     plan = json.loads(itopctl("sweep", path, "--dry-run", "--format", "json", cwd=tmp_path).stdout)
     configs = [record["config"] for record in plan]
-    assert {"dense", "static", "set-itop", "rigl-itop"} == {config["method"] for config in configs}
+    assert {"dense", "static", "set-itop", "rigl-itop"} <= {config["method"] for config in configs}
     assert len({config["seed"] for config in configs}) >= 2
     if name == "cifar100":
         assert {config["model"] for config in configs} == {"resnet34"}

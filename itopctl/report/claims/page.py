@@ -26,7 +26,8 @@ _NO_SPREAD = (
 def claims_table(study: Study, claims: Sequence[Claim], options: Options) -> Table:
     """The table of a study."""
     columns = [
-        Column("claim"), Column("sparsity", "right"), Column(f"effect [{_percents(options.confidence)}]", "right"),
+        Column("claim"), Column("sparsity", "right", key=True),
+        Column(f"effect [{_percents(options.confidence)}]", "right"),
         Column("n", "right"), Column("p (corrected)", "right", rank=1), Column("verdict", whole=True),
         Column("missing", "right"),
     ]  # fmt: skip

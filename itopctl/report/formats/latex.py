@@ -25,9 +25,10 @@ _SIZES = (
     ("", 6, 32.8, r"\footnotesize"),
     (r"\small", 5, 36.0, r"\footnotesize"),
     (r"\footnotesize", 4, 40.0, r"\scriptsize"),
+    (r"\scriptsize", 2, 42.5, r"\tiny"),
 )
-_POINTS = {"": 10, r"\small": 9, r"\footnotesize": 8}
-_LINES = {"": 44, r"\small": 48, r"\footnotesize": 55}  # of a page, in the type of the table
+_POINTS = {"": 10, r"\small": 9, r"\footnotesize": 8, r"\scriptsize": 7}
+_LINES = {"": 44, r"\small": 48, r"\footnotesize": 55, r"\scriptsize": 64}  # of a page, in the type of the table
 _FEWEST_LINES = 20  # for rows, however long the notes
 _RULES = 3  # lines that the rules of a table and the room around it take
 _SOURCE_WIDTH = 40  # cells of more letters do not line up in the file
@@ -99,13 +100,15 @@ def _width(columns: Sequence[LatexColumn], size: str, room: int) -> float:
 
 
 def _panels(columns: Sequence[LatexColumn], size: str, room: int, width: float) -> Iterator[list[LatexColumn]]:
-    """Columns in as many tables as it takes to fit a width, each beginning with the first column."""
-    first, *rest = columns
-    panel = [first]
-    for column in rest:
-        if len(panel) > 1 and _width([*panel, column], size, room) > width:
+    """Columns in as many tables as it takes to fit a width, each beginning with those that say which row it is."""
+    keys = [column for place, column in enumerate(columns) if column.column.key or not place]
+    if 2 * _width(keys, size, room) > width:
+        keys = [columns[0]]  # or there would be no room beside them
+    panel = list(keys)
+    for column in (column for column in columns if column not in keys):
+        if len(panel) > len(keys) and _width([*panel, column], size, room) > width:
             yield panel
-            panel = [first]
+            panel = list(keys)
         panel.append(column)
     yield panel
 
@@ -114,29 +117,19 @@ _Piece = tuple[list[LatexColumn], range]
 
 
 def _floats(panels: Sequence[list[LatexColumn]], rows: int, room: int) -> Iterator[list[_Piece]]:
-    """Panels, and of long ones the rows, so that each float fits a page of so many lines."""
-    page: list[_Piece] = []
-    left = float(room)
-    for panel in panels:
-        heights = [max(column.height(row) for column in panel) for row in range(rows)]
-        head = _RULES + max(len(column.header) for column in panel)
-        start = 0
-        while start < rows or not start:
-            end, used = start, float(head)
-            while end < rows and used + heights[end] <= left:
-                used += heights[end]
-                end += 1
-            if end > start or not rows or not page:
-                end = max(end, min(start + 1, rows))  # one at least, however high it is
-                page.append((panel, range(start, end)))
-                left -= used
-                start = end
-            if start >= rows:
-                break
-            if page:
-                yield page
-                page, left = [], float(room)
-    yield page
+    """So many rows, in all panels, as fit a page of so many lines: what belongs together stands together."""
+    heights = [sum(max(column.height(row) for column in panel) for panel in panels) for row in range(rows)]
+    heads = sum(_RULES + max(len(column.header) for column in panel) for panel in panels)
+    start = 0
+    while start < rows or not start:
+        end, used = start, float(heads)
+        while end < rows and (end == start or used + heights[end] <= room):  # one at least, however high it is
+            used += heights[end]
+            end += 1
+        yield [(panel, range(start, end)) for panel in panels]
+        if end >= rows:
+            return
+        start = end
 
 
 def _settings(columns: Sequence[LatexColumn]) -> list[str]:

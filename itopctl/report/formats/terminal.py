@@ -59,13 +59,18 @@ def _least_width(columns: Sequence[_RichColumn]) -> int:
 
 
 def _panels(columns: Sequence[_RichColumn], width: int) -> Iterator[list[_RichColumn]]:
-    """Columns in as many tables as it takes to fit a width, each beginning with the first column."""
-    first, *rest = columns
-    panel = [first]
-    for column in rest:
-        if len(panel) > 1 and _least_width([*panel, column]) > width:
+    """Columns in as many tables as it takes to fit a width, each beginning with those that say which row it is.
+
+    Where these alone would fill it, with the first.
+    """
+    keys = [column for place, column in enumerate(columns) if column.key or not place]
+    if 2 * _least_width(keys) > width:
+        keys = [columns[0]]
+    panel = list(keys)
+    for column in (column for column in columns if column not in keys):
+        if len(panel) > len(keys) and _least_width([*panel, column]) > width:
             yield panel
-            panel = [first]
+            panel = list(keys)
         panel.append(column)
     yield panel
 
@@ -75,6 +80,7 @@ class _RichColumn:
 
     def __init__(self, table: Table, index: int) -> None:
         column = table.columns[index]
+        self.key = column.key
         self.header, self.align, self.rank = clean(column.header), column.align, column.rank
         cells = [row[index] for row in table.rows]
         lines = [_lines(cell) for cell in cells]
