@@ -30,7 +30,7 @@ from itopctl.dispatch.slots import Slot
 from itopctl.dispatch.start import same_package
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.files import read_json
-from itopctl.store.locks import is_held
+from itopctl.store.locks import is_held, is_same_process, process_here
 from itopctl.store.rundir import Results
 
 MAX_ATTEMPTS = 3
@@ -120,6 +120,7 @@ class _Worker:
             stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
             start_new_session=True, env=environment,
         )  # fmt: skip
+        self.identity = process_here(self.process.pid)
         os.close(write_end)
         os.set_blocking(self.report, False)
         self.pending = b""
@@ -373,8 +374,10 @@ class Pool:
             end = _End(run_id, "done", "finished", None, worker.began)
         else:
             end = _End(run_id, *self._how_it_died(worker), worker.began)
-            pid, cause = worker.process.pid, end.cause or "lost"
-            end_for_the_dead(self.results.run(run_id), lambda owner: owner.get("pid") == pid, cause, end.message or "")
+            end_for_the_dead(
+                self.results.run(run_id), lambda owner: is_same_process(owner, worker.identity),
+                end.cause or "lost", end.message or "",
+            )  # fmt: skip
         self._tell(end, self._count(end))
 
     def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:

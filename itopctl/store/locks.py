@@ -184,7 +184,18 @@ def process_start(pid: int) -> str | None:
 
 def this_process() -> dict[str, Any]:
     """What tells this process from any other, on any machine."""
+    return process_here(os.getpid())
+
+
+def process_here(pid: int) -> dict[str, Any]:
+    """The same of another process that this one can see, such as its child."""
     return {
-        "host": socket.gethostname(), "pid": os.getpid(), "start": process_start(os.getpid()), "boot": _boot(),
+        "host": socket.gethostname(), "pid": pid, "start": process_start(pid), "boot": _boot(),
         "namespace": _pid_namespace(),
     }  # fmt: skip
+
+
+def is_same_process(who: dict[str, Any], process: dict[str, Any]) -> bool:
+    """Whether a lock, or the first event of an attempt, which says less, names a process (`process_here`)."""
+    told = {name: value for name, value in process.items() if name in ("host", "pid") or name in who}
+    return all(who.get(name) == value for name, value in told.items())

@@ -169,7 +169,8 @@ class RunNews:
         """Whether the lock is still that of the last attempt, which has said already how it ended."""
         last = self._known.get(max(self._known, default=0))
         holder = lock_holder(self.run) or {}
-        return last is not None and last["state"] != "running" and last["pid"] == holder.get("pid")
+        same = last is not None and (last["host"], last["pid"]) == (holder.get("host"), holder.get("pid"))
+        return last is not None and same and last["state"] != "running"
 
     def _apply_result(self, result: Row, row: Row) -> None:
         row.update({name: result.get(name) for name in tables.RESULT_COLUMNS})

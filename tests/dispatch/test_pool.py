@@ -209,6 +209,30 @@ def test_a_run_at_another_process_is_left_alone(tmp_path: Path) -> None:
     assert not results.run(run_id(config)).result.exists()
 
 
+HIJACKED = """
+import json, os
+from pathlib import Path
+def make_model(input_shape, classes):
+    (lock,) = Path("results/runs").glob("*/lock")
+    lock.write_text(json.dumps(json.loads(lock.read_text()) | CHANGED))
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("changed", [{"host": "elsewhere"}, {"namespace": "pid:[1]"}])
+def test_nothing_is_written_for_another_hosts_process_of_the_dead_workers_pid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = run_config(model=own_model(tmp_path, HIJACKED.replace("CHANGED", repr(changed))))
+    results = Results(tmp_path / "results")
+    outcome, _ = run_pool(results, [config])
+    assert outcome.states == {run_id(config): "elsewhere"}
+    run = results.run(run_id(config))
+    assert [event["event"] for event in read_journal(run.journal).events] == ["started"]
+    assert run.lock.exists()
+
+
 def test_a_config_that_is_not_its_directorys_is_refused(tmp_path: Path) -> None:
     config, other = run_config(), run_config(seed=1)
     results = Results(tmp_path)

@@ -183,6 +183,16 @@ def test_a_run_whose_lock_a_live_process_holds_is_running(lab: Lab) -> None:
     assert (row["current_test_accuracy"], row["current_exploration_rate"]) == pytest.approx((0.4, 0.12))
 
 
+def test_a_run_that_another_hosts_process_has_is_running_whatever_its_pid(lab: Lab) -> None:
+    run, journal = lab.begun(A)
+    journal.write("failed", {"step": 40, "epoch": 2.0, "cause": "killed", "message": "", "log": []})
+    journal.close()
+    write_json(run.lock, {"host": STARTED["host"], "pid": STARTED["pid"], "start": "1"})
+    assert lab.row(A)["state"] == "failed", "it has said how it ended, and is about to let go"
+    write_json(run.lock, {"host": "elsewhere", "pid": STARTED["pid"], "start": "1"})
+    assert lab.row(A)["state"] == "running"
+
+
 def test_a_begun_run_that_nobody_holds_is_lost(lab: Lab) -> None:
     lab.begun(A)[1].close()
     row = lab.row(A)
