@@ -27,6 +27,7 @@ from itopctl.store.files import (
     read_bytes,
     read_json,
     rename,
+    replacing,
     write_json,
     write_whole,
 )
@@ -84,19 +85,13 @@ def export(results: Results, target: Path, run_ids: Sequence[str], sweeps: Itera
         EnvironmentUnfitError: it cannot be written.
     """
     mode = _mode(target)
-    aside = target.with_name(f".{target.name}.part")
-    with explained(target):
-        try:
-            with tarfile.open(aside, mode) as archive:  # type: ignore[call-overload]
-                for name in sweeps:
-                    _add(archive, f"sweeps/{name}.json", _restricted(results.manifest(name), set(run_ids)))
-                for run_id in run_ids:
-                    for file in FILES:
-                        with contextlib.suppress(FileNotFoundError):
-                            _add(archive, f"runs/{run_id}/{file}", read_bytes(results.run(run_id).path / file))
-            rename(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
+    with explained(target), replacing(target) as file, tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
+        for name in sweeps:
+            _add(archive, f"sweeps/{name}.json", _restricted(results.manifest(name), set(run_ids)))
+        for run_id in run_ids:
+            for name in FILES:
+                with contextlib.suppress(FileNotFoundError):
+                    _add(archive, f"runs/{run_id}/{name}", read_bytes(results.run(run_id).path / name))
 
 
 def _mode(target: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError
 
@@ -241,9 +242,7 @@ def write_whole(path: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def aside(path: Path, data: bytes, flush: bool = False) -> Iterator[Path]:
     """A file with this content beside `path`, gone on leaving unless it was renamed. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
-    handle = _do(Change("create", beside), lambda: os.open(beside, flags, 0o644))
+    beside, handle = _create_beside(path)
     try:
         try:
             _write(handle, beside, data)
@@ -255,6 +254,51 @@ def aside(path: Path, data: bytes, flush: bool = False) -> Iterator[Path]:
     finally:
         if beside.exists():
             remove(beside)
+
+
+def _create_beside(path: Path) -> tuple[Path, int]:
+    """A new file beside another, under a name that nobody else has, open for writing."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
+    return beside, _do(Change("create", beside), lambda: os.open(beside, flags, 0o644))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which is put in the place of `path`, on disk, when all of it is written.
+
+    Raises:
+        OSError: it cannot be written; what was there before still is, as it is where the caller raises.
+    """
+    beside, handle = _create_beside(path)
+    try:
+        try:
+            with io.BufferedWriter(_Raw(handle, beside), _PIECE) as file:
+                yield cast(BinaryIO, file)
+            _do(Change("flush", beside), lambda: os.fsync(handle))
+        finally:
+            os.close(handle)
+        rename(beside, path)
+    finally:
+        remove(beside)
+
+
+class _Raw(io.RawIOBase):
+    """A descriptor that is written to as everything here is."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle, self._path, self._size = handle, path, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        _write(self._handle, self._path, bytes(data))
+        self._size += len(data)
+        return len(data)
 
 
 def leftovers(path: Path) -> list[Path]:
