@@ -42,6 +42,8 @@ FILES = ("config.json", "environment.json", "log.txt", "journal.jsonl", "result.
 _MEMBER = re.compile(r"(?:runs/(?P<run>[0-9a-f]{12})/(?P<file>[a-z]+\.[a-z]+)|sweeps/(?P<sweep>[^/]+)\.json)")
 _MOST_BYTES = 256 << 20  # of a file
 _MOST_RATIO, _FREE_BYTES = 200, 256 << 20  # of what comes out of an archive to what goes in: more is a trap
+_FREE_MEMBERS, _LEAST_PACKED = 20_000, 20  # and of members, by the bytes that each takes at least, however packed
+_MOST_UNKNOWN = 1000  # files of no run
 _TIMES = frozenset(
     {"attempt", "finished_at", "wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "device_name"}
 )
@@ -177,15 +179,21 @@ def _from_folder(results: Results, done: Imported) -> Iterator[tuple[str, dict[s
 
 def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[tuple[str, str, bytes]]:
     """Run or sweep, file and content of every member that may come in."""
-    budget = _MOST_RATIO * packed + _FREE_BYTES
-    for member in archive:
-        budget -= member.size
-        if budget < 0:
+    budget, members = _MOST_RATIO * packed + _FREE_BYTES, _FREE_MEMBERS + packed // _LEAST_PACKED
+    unknown = 0
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # or the library keeps all it has met
+        budget -= tarfile.BLOCKSIZE + member.size
+        members -= 1
+        if budget < 0 or members < 0:
             raise ValueError("it unpacks to far more than it is")
         match = _MEMBER.fullmatch(member.name)
         name = match and (match["run"] or match["sweep"])
         known = match and (match["file"] in FILES if match["run"] else is_sweep_name(match["sweep"]))
         if not known or not name:
+            unknown += 1
+            if unknown > _MOST_UNKNOWN:
+                raise ValueError(f"more than {_MOST_UNKNOWN:,} of its files are of no run")
             done.refused[_shown(member.name)] = "is no file of a run or a sweep"
             continue
         if not member.isreg() or member.size > _MOST_BYTES:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from itopctl.errors import DiskFullError
+from itopctl.errors import DiskFullError, UserError
 from itopctl.store import files
-from itopctl.store.exchange import export
+from itopctl.store.exchange import export, import_runs
 from itopctl.store.files import Change
 from tests.store.builders import Lab, config, run_id
 
@@ -90,3 +92,55 @@ def test_a_full_disk_leaves_the_archive_that_was_there(
         export(lab.results, tmp_path / name, [A], ["one"])
     assert (tmp_path / name).read_text() == "of yesterday"
     assert list(tmp_path.glob(".out*")) == []
+
+
+# In ---------------------------------------------------------------------------------------------------------
+
+
+def archive_of(path: Path, names: Iterable[str], data: bytes = b"") -> Path:
+    """An archive whose members are all alike but for their names."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:  # type: ignore[call-overload]
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def refusal(lab: Lab, source: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        import_runs(lab.results, source, lambda config: A)
+    return str(caught.value)
+
+
+def test_many_empty_members_are_a_trap(lab: Lab, tmp_path: Path) -> None:
+    source = archive_of(tmp_path / "in.tar.gz", ["sweeps/a.json"] * 40_000)
+    assert "unpacks to far more than it is" in refusal(lab, source)
+
+
+def test_headers_count_among_what_comes_out_of_an_archive(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("itopctl.store.exchange._FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("itopctl.store.exchange._MOST_RATIO", 20)
+    source = archive_of(tmp_path / "in.tar.gz", ["sweeps/a.json"] * 15_000)
+    assert "unpacks to far more than it is" in refusal(lab, source)
+
+
+def test_many_files_of_no_run_make_no_archive_of_runs(lab: Lab, tmp_path: Path) -> None:
+    source = archive_of(tmp_path / "in.tar", (f"photo{number}.jpg" for number in range(2000)))
+    assert "more than 1,000 of its files are of no run" in refusal(lab, source)
+
+
+def test_what_was_met_in_an_archive_is_not_kept(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = archive_of(tmp_path / "in.tar", ["sweeps/a.json"] * 500, b"{}")
+    kept: list[int] = []
+    extract = tarfile.TarFile.extractfile
+
+    def counting(self: tarfile.TarFile, member: tarfile.TarInfo) -> object:
+        kept.append(len(self.members))
+        return extract(self, member)
+
+    monkeypatch.setattr(tarfile.TarFile, "extractfile", counting)
+    import_runs(lab.results, source, lambda config: A)
+    assert len(kept) == 500 and max(kept) <= 1
