@@ -12,11 +12,14 @@ from typing import Any
 from itopctl.errors import UserError, plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
-from itopctl.spec.reading import Document, read_text
+from itopctl.spec.reading import Document, KeyPath, read_text
 from itopctl.spec.resolve import Solve, resolve, steps_of_epochs, with_interval
-from itopctl.spec.sweep import Block, Settings, SweepSpec, overlay, settings_of
+from itopctl.spec.sweep import Block, Settings, SweepSpec, Written, overlay, settings_of
 
 DEFAULT_LIMIT = 10_000
+MOST_LISTED = 1_000_000
+"""Values in the lists and mappings of settings and in `exclude`, counted once for every point they are read for."""
+
 _COMPARABLE = 1e15  # above it, integers and floats are compared exactly or not at all
 
 
@@ -80,6 +83,7 @@ def expand(
             (),
             f"expands to {total:,} runs, more than the limit of {limit:,}; raise it with --max-runs {total}.",
         )
+    _check_lists(spec, overrides or {})
     runs: dict[str, RunConfig] = {}
     ignored: Counter[tuple[str, tuple[str, ...]]] = Counter()
     points = excluded = 0
@@ -111,6 +115,37 @@ def expand(
     warnings += dict.fromkeys(text for config in runs.values() if (text := _never_updates(spec, config)))
     intervals = {reach: tuple(sorted(found)) for reach, found in solved.items()}
     return Expansion(runs, points, excluded, dict(ignored), tuple(warnings), intervals)
+
+
+def _check_lists(spec: SweepSpec, overrides: Settings) -> None:
+    """Raise UserError where long lists, or many of them, would take minutes to read for every point."""
+    listed: Counter[KeyPath] = Counter()
+    met: dict[KeyPath, Written] = {}
+
+    def count(settings: Settings, points: int, least: int = 0) -> None:
+        for one in settings.values():
+            listed[one.path] += points * max(least, _length(one.value))
+            met[one.path] = one
+
+    for block in spec.blocks:
+        count(block.base, block.size)
+        count(overrides, block.size)
+        for axis in block.axes:
+            for point in axis:
+                count(point, block.size // len(axis))
+        for entry in block.exclude:
+            count(entry, block.size, least=1)
+    if listed.total() > MOST_LISTED:
+        first = met[max(listed, key=listed.__getitem__)]
+        raise first.document.error(
+            first.path,
+            f"the lists and mappings of this sweep, read for each of its runs, come to {listed.total():,} values, more "
+            f"than {MOST_LISTED:,}; make them shorter, or several sweeps of this one.",
+        )
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, (list, dict)) else 0
 
 
 def _points(block: Block, overrides: Settings) -> Iterable[Settings]:

@@ -43,6 +43,29 @@ def test_each_point_of_the_grid_is_combined_with_each_row_of_zip() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("base", "sections", "override", "where"),
+    [
+        ({"layer_density": {f"l{n}": 0.5 for n in range(4000)}}, {}, "seed=0", "base.layer_density"),
+        ({"lr_schedule": {"milestones": list(range(1, 3001))}}, {}, "seed=0", "base.lr_schedule.milestones"),
+        ({}, {"exclude": [{"batch_size": list(range(4000))}]}, "seed=0", "exclude[0].batch_size"),
+        ({}, {"exclude": [{"batch_size": n} for n in range(2500)]}, "seed=0", "exclude[0].batch_size"),
+        ({}, {"zip": {"keep_dense": [["x"] * 4000]}}, "seed=0", "zip.keep_dense[0]"),
+        ({}, {}, f"keep_dense={['x'] * 4000}", "keep_dense"),
+    ],
+)
+def test_long_lists_that_would_be_read_for_many_runs_are_refused_at_once(
+    base: dict[str, Any], sections: dict[str, Any], override: str, where: str
+) -> None:
+    text = spec_text({**SPARSE, **base}, grid={"seed": 500}, **sections)
+    assert f" {where}: the lists and mappings of this sweep" in complaint(text, override)
+
+
+def test_a_few_hundred_layers_are_no_long_list() -> None:
+    found = expansion({**SPARSE, "layer_density": {f"l{n}": 0.5 for n in range(300)}}, grid={"seed": 30})
+    assert found.points == 30
+
+
 def test_five_seeds_are_0_to_4() -> None:
     assert settings_of(expansion(grid={"seed": 5}).runs, "seed") == [(0,), (1,), (2,), (3,), (4,)]
 
