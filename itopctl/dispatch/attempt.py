@@ -15,7 +15,7 @@ from typing import Any
 
 from itopctl.dispatch.causes import Cause, cause_of_exception
 from itopctl.dispatch.endings import close_forgotten_attempt
-from itopctl.dispatch.recorder import Recorder, one_line, output_to
+from itopctl.dispatch.recorder import Recorder, one_line, output_to, say, unheard
 from itopctl.dispatch.records import CANCELLED, Ended, Job, Notify, Stop
 from itopctl.dispatch.run_files import RunFiles, load_config
 from itopctl.errors import ItopctlError
@@ -110,7 +110,7 @@ def _attempt(
     close_forgotten_attempt(run, job.job_id)
     journal = JournalWriter(run.journal, reserve=run.reserve)
     record = Recorder(files, journal, job, notify)
-    print(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}", flush=True)
+    say(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}")
     try:
         config = load_config(run)
         saved = files.newest_state()
@@ -130,14 +130,15 @@ def _attempt(
         cause, why = asked_to_stop() or ("cancelled", "")
         return record.failed(cause, f"{why}, {error}" if why else str(error), error.step)
     except RunLockedError as error:  # the journal is another's
-        print(f"{utc_now()} {error}", flush=True)
+        say(f"{utc_now()} {error}")
         return Ended("elsewhere", message=str(error))
     except TrainingDivergedError as error:
         return replace(record.failed("user-error", str(error), error.step), alone=True)
     except ItopctlError as error:
         return record.failed(cause_of_exception(error), str(error))
     except BaseException as error:  # the user's code may raise anything, SystemExit and KeyboardInterrupt included
-        traceback.print_exc()
+        with unheard():
+            traceback.print_exc()
         return record.failed(*(make.blame() or (cause_of_exception(error), one_line(error))))
     finally:
         journal.close()

@@ -38,7 +38,7 @@ class Recorder:
             self.journal.write(event, fields)
         line = log_line(event, fields)
         if line:
-            print(line, flush=True)
+            say(line)
         self.notify({"event": event, "run_id": self.files.run.run_id, **fields})
 
     def started(self, config: RunConfig, state: dict[str, Any] | None) -> None:
@@ -103,11 +103,23 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
 
 
+def say(text: str) -> None:
+    """Print to the log, where that is open: code of the user's may have closed it, and that changes no outcome."""
+    with unheard():
+        print(text, flush=True)
+
+
+def unheard() -> contextlib.suppress:
+    """Passes over what printing raises: on a full disk, where the stream is closed, and where its descriptor is."""
+    return contextlib.suppress(OSError, ValueError)
+
+
 @contextlib.contextmanager
 def output_to(log: Path) -> Iterator[None]:
     """Send what the process prints, C code included, to the end of a file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with unheard():
+            stream.flush()
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     saved = os.dup(1), os.dup(2)
     try:
@@ -116,7 +128,7 @@ def output_to(log: Path) -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):  # on a full disk, what was printed last is lost
+            with unheard():  # on a full disk, what was printed last is lost
                 stream.flush()
         for number, was in zip((1, 2), saved, strict=True):
             os.dup2(was, number)

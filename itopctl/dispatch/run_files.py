@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,8 @@ class RunFiles:
         """Take a checkpoint out of the way, and say so in the log."""
         self.check()
         aside = set_aside(self.run, checkpoint)
-        print(f"{checkpoint.path.name} cannot be used ({why}); set aside as {aside.name}", flush=True)
+        with contextlib.suppress(OSError, ValueError):  # the log may be closed
+            print(f"{checkpoint.path.name} cannot be used ({why}); set aside as {aside.name}", flush=True)
 
     def write_result(self, result: dict[str, Any], journal: JournalWriter) -> None:
         """Write the result, which makes the run a success."""

@@ -170,6 +170,22 @@ def test_one_failing_run_does_not_stop_the_others(
     assert "Traceback" in results.run(run_id(bad)).log.read_text()
 
 
+CLOSING = "import os, sys\ndef make_model(input_shape, classes):\n    {}\n    raise RuntimeError('no such layer')\n"
+
+
+@pytest.mark.parametrize("how", ["os.close(1); os.close(2)", "sys.stdout.close(); sys.stderr.close()"])
+def test_a_failure_keeps_its_cause_where_nothing_can_be_printed_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bad, good = run_config(model=own_model(tmp_path, CLOSING.format(how))), run_config()
+    results = Results(tmp_path / "results")
+    outcome, _ = run_pool(results, [bad, good])
+    assert outcome.states == {run_id(bad): "failed", run_id(good): "done"}
+    (failure,) = [e for e in read_journal(results.run(run_id(bad)).journal).events if e["event"] == "failed"]
+    assert (failure["cause"], failure["message"]) == ("user-error", "RuntimeError: no such layer")
+
+
 def test_a_model_that_ends_the_process_costs_attempts_and_not_the_pool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
