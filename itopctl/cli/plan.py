@@ -69,12 +69,13 @@ def _print(made: Plan, tables: Sequence[object], foreseen: Sequence[PlannedRun],
     counts = "Plan: " + ", ".join(f"{count:,} {kind}" for kind, count in made.counts.items()) + "."
     rich = style == "rich"
     if rich:
-        for line in (counts, *made.notes):
-            typer.echo(line)
+        typer.echo(counts)
+    for line in made.notes:
+        typer.echo(line, err=not rich)
     print_tables(tables, style)  # type: ignore[arg-type]
     for line in total_lines(foreseen, machine):
         typer.echo(line, err=not rich)
-    for line in warning_lines(foreseen, machine):
+    for line in (*made.warnings, *warning_lines(foreseen, machine)):
         typer.secho(f"Warning: {line}", fg="yellow", err=not rich)
 
 

@@ -116,7 +116,7 @@ def _begin(
     records = SweepRecords(folder, plan, overrides, cluster, work.slurm)
     records.write()
     ingest(store, folder)
-    for line in (_counts(plan), *plan.notes):
+    for line in (_counts(plan), *plan.notes, *plan.warnings):
         console.print(line)
     return records, store, console
 
@@ -141,6 +141,6 @@ def _print_plan(plan: Plan, style: str) -> None:
 
     if style == "rich":
         typer.echo(_counts(plan))
-        for note in plan.notes:
+        for note in (*plan.notes, *plan.warnings):
             typer.echo(note)
     print_tables([plan_table(plan)], style)

@@ -186,7 +186,6 @@ TABLES: dict[str, TableKind] = {
         "one row a run",
         _runs,
         None,
-        settings=False,
         takes=frozenset({"--columns", "--sort", "--best-by", "--digits"}),
         may_be_empty=True,
     ),

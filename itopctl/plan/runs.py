@@ -34,6 +34,7 @@ class Plan:
         done: finished: left alone.
         duplicates: points of the specs that are the same run as another point.
         notes: sentences for a person, such as which settings mean nothing for a method.
+        warnings: of what is hardly wanted, such as an interval longer than training.
     """
 
     sweeps: tuple[PlannedSweep, ...]
@@ -44,6 +45,7 @@ class Plan:
     done: tuple[str, ...]
     duplicates: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def configs(self) -> dict[str, RunConfig]:
@@ -81,6 +83,7 @@ def make_plan(sweeps: Sequence[PlannedSweep], states: Mapping[str, str]) -> Plan
         sweeps=tuple(sweeps),
         duplicates=points - len(runs),
         notes=tuple(note for sweep in sweeps for note in _notes(sweep)),
+        warnings=tuple(warning for sweep in sweeps for warning in sweep.expansion.warnings),
         **{kind: tuple(ids) for kind, ids in kinds.items()},
     )
 
@@ -98,4 +101,4 @@ def _notes(sweep: PlannedSweep) -> list[str]:
         notes.append(f"{name}: {expansion.points:,} points are {len(expansion.runs):,} different runs")
     if expansion.excluded:
         notes.append(f"{name}: {plural(expansion.excluded, 'point')} left out by exclude")
-    return [*notes, *expansion.warnings]
+    return notes

@@ -110,7 +110,10 @@ def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> 
             f"no run differs from it by more than {math.ceil(round(1000 * max(exact), 6)) / 1000:.3f}."
         )
     if any(r["prediction"] == UPPER for r in records):
-        notes.append("≤: an upper estimate, for growth that comes back to weights it knows.")
+        notes.append(
+            "≤: an upper estimate, for growth that comes back to weights it knows; with few updates it may be exceeded a"
+            " little."
+        )
     if any(not group.complete for group in groups):
         notes.append("* not all seeds are finished.")
     return notes

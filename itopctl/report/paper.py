@@ -174,7 +174,7 @@ class _Paper:
         when = "after the last step" if self.best_by == "final" else "at the epoch with the best validation accuracy"
         notes = [
             f"Test accuracy in % {when}: mean ± standard deviation over n seeds; R_s: exploration rate then;"
-            " FLOPs: of training / of inference, relative to dense."
+            " FLOPs: of training, and of inference below it, relative to dense."
         ]
         if any(not group.complete for group in self.study.groups):
             notes.append(f"{UNFINISHED} not all seeds are finished.")
@@ -216,7 +216,8 @@ def _flops(group: Group) -> Cell:
 def _ratios(training: float | None, inference: float | None) -> Cell:
     if training is None and inference is None:
         return Cell("")
-    return Cell(" / ".join(rate(value) for value in (training, inference)))
+    above, below = (NOTHING if value is None else f"{rate(value)}×" for value in (training, inference))
+    return Cell(above, below)
 
 
 def _variant_in_words(results: dict[float, Published]) -> list[str]:

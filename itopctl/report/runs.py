@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, header, is_right, shown
-from itopctl.report.groups import BEST_BY, measured_fields
+from itopctl.report.groups import BEST_BY, hashable, in_words, measured_fields, short_name, studies
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number
 
@@ -43,11 +43,14 @@ def runs_table(
     if one_kind and not title:
         title = "{} on {}".format(*kinds.pop())
     accuracy, explored = measured_fields(best_by)
+    varying = _varying(runs)
     other = next(measured_fields(name)[0] for name in BEST_BY if name != best_by)
     headers = [
         Column("run", whole=True), Column("state"), *([Column("results", rank=2)] if origins else []),
         *([] if one_kind else [Column("data set", rank=2), Column("model", rank=2)]),
-        Column("method"), Column("sparsity", "right"), Column("ΔT", "right"), Column("seed", "right", rank=1),
+        Column("method"), Column("sparsity", "right"), Column("ΔT", "right"),
+        *(Column(short_name(name), rank=6 + place) for place, name in enumerate(varying)),
+        Column("seed", "right", rank=1),
         Column(header(accuracy), "right"), Column(header(other), "right", rank=4), Column("R_s", "right"),
         Column("train FLOPs", "right", rank=5), Column("time", "right", rank=3),
     ]  # fmt: skip
@@ -57,6 +60,7 @@ def runs_table(
             *([Cell(run["results"])] if origins else []),
             *([] if one_kind else [Cell(run["dataset"] or NOTHING), Cell(run["model"] or NOTHING)]),
             Cell(run["method"] or NOTHING), *(Cell(shown(name, run[name])) for name in ("sparsity", "update_interval")),
+            *(Cell(_setting(run, name)) for name in varying),
             Cell(number(run["seed"])),
             *(Cell(shown(name, run[name], digits)) for name in (accuracy, other, explored, "train_flops_ratio")),
             Cell(duration(run["wall_seconds"])),
@@ -82,5 +86,19 @@ def _chosen(runs: Sequence[Record], title: str, names: Sequence[str], digits: in
     return Table(title, columns, rows, records)
 
 
+def _varying(runs: Sequence[Record]) -> list[str]:
+    """Settings that are not the same in all runs of a method, data set and model, those with columns aside."""
+    known = [run for run in runs if "settings" in run]
+    kinds = (kind for study in studies(known) for kind in study.kinds)
+    return list(dict.fromkeys(name for kind in kinds for name, _ in kind.settings if name != "update_interval"))
+
+
+def _setting(run: Record, name: str) -> str:
+    value = hashable(run.get("settings", {}).get(name))
+    return NOTHING if value is None else in_words(value)
+
+
 def _record(run: Record) -> Record:
-    return {name: value for name, value in run.items() if name != "settings"}
+    """The run as it is, its settings last."""
+    settings = {"settings": run["settings"]} if "settings" in run else {}
+    return {name: value for name, value in run.items() if name != "settings"} | settings

@@ -207,7 +207,7 @@ def run_details(store: Store, run_id: str) -> Record:
 
         def rows(table: sa.Table, *order: str) -> list[Record]:
             query = sa.select(table).where(table.c.run_id == run_id).order_by(*(table.c[name] for name in order))
-            fitted = (tables.fitting(table, row) for row in connection.execute(query).mappings())  # or damaged
+            fitted = (tables.fitting(table, dict(row)) for row in connection.execute(query).mappings())  # or damaged
             return [{k: v for k, v in row.items() if k != "run_id"} for row in fitted if row is not None]
 
         run = dict(connection.execute(sa.select(tables.runs).where(tables.runs.c.run_id == run_id)).mappings().one())
@@ -232,7 +232,7 @@ def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
         query = query.where(tables.layers.c.run_id.in_(wanted))
     with store.read() as connection:
         for damaged_or_not in connection.execute(query).mappings():
-            row = tables.fitting(tables.layers, damaged_or_not)
+            row = tables.fitting(tables.layers, dict(damaged_or_not))
             if row is not None and row["run_id"] in wanted:
                 found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
     return found

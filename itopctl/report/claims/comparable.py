@@ -34,6 +34,12 @@ class Comparison:
     second: Group
     sparsity: float
 
+    def differing(self) -> set[str]:
+        """Settings, but for the method, that are not the same in both groups."""
+        mine, theirs = self.first.runs[0]["settings"], self.second.runs[0]["settings"]
+        names = (mine.keys() | theirs.keys()) - {"method", "seed"}
+        return {name for name in names if hashable(mine.get(name)) != hashable(theirs.get(name))}
+
     def paired(self, field: str) -> dict[int, float]:
         """Seed → difference of a field, of the seeds that both groups have."""
         return paired_differences(self.first.by_seed(field), self.second.by_seed(field))

@@ -20,7 +20,7 @@ from itopctl.report.claims.verdicts import (
     any_holds,
     judge,
 )
-from itopctl.report.groups import Kind, Study
+from itopctl.report.groups import Kind, Study, short_name, short_name
 from itopctl.report.statistics import Difference, average_difference, holm
 
 _ITOP_NAMES = "set beside set-itop, or rigl beside rigl-itop"
@@ -54,7 +54,19 @@ def _intervals(study: Study, options: Options) -> Claim:
     if not judged:
         return nothing(3, title, f"needs runs of {_ITOP_NAMES}")
     rows = [_row(c, j, options, _against(c)) for c, j in zip(compared, judged, strict=True)]
-    return Claim(3, [counted(_average(title, compared, options), rows), *rows])
+    return Claim(3, [counted(_average(title, compared, options), rows), *rows], _what_else_differs(study, compared))
+
+
+def _what_else_differs(study: Study, compared: Sequence[Comparison]) -> str:
+    """Methods differ in more than the interval; and not every interval of ITOP's methods is longer."""
+    others = sorted({short_name(name) for c in compared for name in c.differing() if name != "update_interval"})
+    note = f"Claim 3 compares methods as they were published, which differ in {', '.join(others)}, too." if others else ""
+    taken = {c.first.kind for c in compared} | {c.second.kind for c in compared}
+    methods = {c.first.kind.method for c in compared}
+    left_out = [kind.label for kind in study.kinds if kind.method in methods and kind not in taken]
+    if left_out:
+        note += f" It leaves out intervals that are not longer than the original one: {', '.join(left_out)}."
+    return note.strip()
 
 
 def _dense(study: Study, options: Options) -> Claim:
@@ -77,7 +89,7 @@ def _dense(study: Study, options: Options) -> Claim:
 
 
 def _too_short(study: Study, options: Options) -> Claim:
-    title = "too short an interval hurts, though R_s is high"
+    title = "too short an interval can hurt, though it explores most"
     compared, left_out = longer_against_shortest(study)
     note = ""
     if left_out:
@@ -89,6 +101,10 @@ def _too_short(study: Study, options: Options) -> Claim:
         return Claim(5, nothing(5, title, needs).findings, note)
     rows = [_row(c, j, options, _against(c)) for c, j in zip(compared, judged, strict=True)]
     whole = Finding("claim", title, any_holds(judged))
+    found = [c for c, j in zip(compared, judged, strict=True) if j.verdict.word == HOLDS]
+    where = [f"{_against(c)} at {100 * c.sparsity:g} %" for c in found]
+    if where:
+        note = " ".join(filter(None, [note, f"Claim 5 holds for {', '.join(where)}, and is shown nowhere else."]))
     return Claim(5, [counted(whole, rows), *rows], note)
 
 

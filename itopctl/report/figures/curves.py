@@ -82,7 +82,7 @@ def draw_curve(
     x = [point["epoch"] for point in points]
     y = [scale * point[f"{field}_mean"] for point in points]
     every = max(1, round(len(points) / _MARKS))
-    axis.plot(x, y, **style.line_options(), markevery=(index * every // max(1, count), every))
+    axis.plot(x, y, **style.line_options(lone=len(x) == 1), markevery=(index * every // max(1, count), every))
     if count <= _MOST_BANDS and all(point[f"{field}_std"] is not None for point in points):
         spread = [scale * point[f"{field}_std"] for point in points]
         low = [value - by for value, by in zip(y, spread, strict=True)]

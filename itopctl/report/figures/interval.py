@@ -98,6 +98,13 @@ def _styles(shown: Sequence[Record]) -> tuple[dict[Name, LineStyle], dict[Name, 
     return found, {name: style for name, style in styles(others).items() if name not in found}
 
 
+def _place(panel: Panel, moving: dict[Name, LineStyle], name: Name, record: Record) -> float:
+    """How far a kind stands aside of its interval, where others have the same: their deviations would cover its own."""
+    there = {name_of(r) for r in panel.records if r["update_interval"] == record["update_interval"]}
+    sharing = [other for other in moving if other in there]
+    return sharing.index(name) - (len(sharing) - 1) / 2
+
+
 def _draw_panel(
     axis: Axes,
     panel: Panel,
@@ -111,11 +118,10 @@ def _draw_panel(
         draw_level(axis, style, [record for record in members if not record["update_interval"]])
     import numpy as np
 
-    for index, (name, style) in enumerate(moving.items()):
+    for name, style in moving.items():
         members = [record for record in panel.records if name_of(record) == name and record["update_interval"]]
         members.sort(key=lambda record: record["update_interval"])
-        aside = edge ** (_ASIDE * (index - (len(moving) - 1) / 2))  # or else their deviations cover each other
-        x = [aside * record["update_interval"] for record in members]
+        x = [record["update_interval"] * edge ** (_ASIDE * _place(panel, moving, name, record)) for record in members]
         y = [100 * record["accuracy_mean"] for record in members]
         spread = [100 * (record["accuracy_std"] or 0.0) for record in members]
         if any(spread):

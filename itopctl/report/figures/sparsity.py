@@ -96,7 +96,9 @@ def _draw_panel(
             continue
         x = [1 - record["sparsity"] for record in members]
         y = [100 * record["accuracy_mean"] for record in members]
-        axis.plot(x, y, **style.line_options())
+        axis.plot(x, y, **style.line_options(lone=len(x) == 1))
+        if len(x) == 1 and members[0]["accuracy_std"]:
+            axis.errorbar(x, y, yerr=100 * members[0]["accuracy_std"], fmt="none", ecolor=style.color, elinewidth=0.8)
         if len(kinds) <= _MOST_BANDS and any(record["accuracy_std"] is not None for record in members):
             spread = [100 * (record["accuracy_std"] or 0.0) for record in members]
             low = [value - by for value, by in zip(y, spread, strict=True)]

@@ -80,12 +80,12 @@ class LineStyle:
     line: Any
     marker: str
 
-    def line_options(self) -> dict[str, Any]:
-        """Keywords of `Axes.plot`."""
+    def line_options(self, lone: bool = False) -> dict[str, Any]:
+        """Keywords of `Axes.plot`; of a `lone` point, which has no line that would be seen, with some marker."""
         return {
-            "color": self.color, "linestyle": self.line, "marker": self.marker or None,
+            "color": self.color, "linestyle": self.line, "marker": self.marker or ("_" if lone else None),
             "markerfacecolor": self.color, "markeredgecolor": "white" if self.marker else self.color,
-            "markeredgewidth": 0.4,
+            "markeredgewidth": 1.2 if lone and not self.marker else 0.4,
         }  # fmt: skip
 
 
