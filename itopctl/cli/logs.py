@@ -47,18 +47,20 @@ def logs(
 
 
 def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
+    from itopctl.cli.printed import Printer
     from itopctl.store.files import pieces
     from itopctl.store.locks import is_held
 
-    offset, looked_at = 0, time.monotonic()
+    offset, looked_at, printer = 0, time.monotonic(), Printer()
     if not directory.log.exists():
         typer.echo(f"itopctl: run {directory.run_id} waits; its log follows when it begins.", err=True)
     while True:
         goes_on = follow and (is_held(directory) or _may_begin(folder, directory))
         for text in pieces(directory.log, offset):
             offset += len(text)
-            typer.echo(text.decode(errors="replace"), nl=False)
+            printer.write(text)
         if not goes_on:
+            printer.end()
             return
         if not is_held(directory) and time.monotonic() - looked_at > _LOOK_SECONDS:
             from itopctl.cli.cluster import look
@@ -98,6 +100,8 @@ def _newest_submission(folder: Results, run_id: str) -> Submission | None:
 
 
 def _print_job(folder: Results, run_id: str) -> None:
+    from itopctl.cli.printed import Printer
+    from itopctl.report.formats.characters import clean
     from itopctl.store.files import pieces
 
     submission = _newest_submission(folder, run_id)
@@ -110,8 +114,11 @@ def _print_job(folder: Results, run_id: str) -> None:
     if not any(path.lstat().st_size for path in outputs):
         raise EnvironmentUnfitError(f"job {submission.id_of(index)} of run {run_id} has printed nothing yet.")
     for path in outputs:
-        text = b""
+        text, printer = b"", Printer()
         for number, text in enumerate(pieces(path)):
-            typer.echo((f"--- {path}\n" if number == 0 else "") + text.decode(errors="replace"), nl=False)
+            if number == 0:
+                typer.echo(f"--- {clean(str(path))}")
+            printer.write(text)
+        printer.end()
         if text and not text.endswith(b"\n"):
             typer.echo()

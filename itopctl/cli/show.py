@@ -21,16 +21,19 @@ def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = No
 
         typer.echo(json_module.dumps(details, indent=1, ensure_ascii=False))
         return
+    from itopctl.cli.printed import for_terminal
     from itopctl.report.formats import make_console, rich_tables
+    from itopctl.report.formats.characters import clean
     from itopctl.report.one_run import run_tables
 
     console = make_console()
-    console.print(_headline(details), markup=False)
+    console.print(clean(_headline(details), lines=True), markup=False)
     console.print(rich_tables(run_tables(details)))
     for attempt in details["attempt_history"][-1:]:
         if attempt["log"]:
             console.print(f"\nThe end of the log when attempt {attempt['attempt']} ended:", markup=False)
-            console.print(attempt["log"], markup=False, highlight=False, soft_wrap=True)
+            log = for_terminal(attempt["log"], colours=False) if console.is_terminal else attempt["log"]
+            console.print(log, markup=False, highlight=False, soft_wrap=True)
 
 
 def _headline(details: dict[str, Any]) -> str:

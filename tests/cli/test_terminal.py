@@ -16,9 +16,14 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from itopctl.cli.printed import Printer
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl, write_spec
+from tests.store.builders import Lab, run_id
 
 SPEC = {
     "base": {
@@ -40,7 +45,7 @@ class Terminal:
             start_new_session=True, env={**os.environ, "TERM": "xterm-256color"},
         )  # fmt: skip
         os.close(inner)
-        self.seen = ""
+        self.seen = self.raw = ""
         self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def read_until(self, wanted: Callable[[str], bool], seconds: float = 60.0) -> str:
@@ -53,7 +58,9 @@ class Terminal:
                     raw = os.read(self.screen, 65536)
                 except OSError:  # the other side is closed
                     break
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.decoder.decode(raw))
+                text = self.decoder.decode(raw)
+                self.raw += text
+                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
         return self.seen
 
     def end(self) -> int:
@@ -97,6 +104,33 @@ def test_following_a_log_shows_a_run_until_it_ends(tmp_path: Path) -> None:
     assert followed.stdout == log.read_text()
     assert followed.stdout.rstrip().endswith("finished after 1650 steps")
     assert sweep.end() == 0
+
+
+HOSTILE = "\x1b]52;c;ZXZpbA==\x07 \x1b[2J\x1b[H \u202egnp.exe \x9b2J \x1b[31mred\x1b[0m\ta\rb"
+
+
+def test_a_log_acts_on_no_terminal_but_by_colours_and_is_raw_elsewhere(tmp_path: Path) -> None:
+    lab = Lab.at(tmp_path / "results")
+    run, journal = lab.begun(run_id(1))
+    run.log.write_text(f"{HOSTILE}\n")
+    journal.write("failed", {"step": 1, "epoch": 0.1, "cause": "killed", "message": HOSTILE, "log": [HOSTILE]})
+    journal.close()
+    for command in ("logs", "show"):
+        terminal = Terminal(command, run_id(1), "--results", lab.results.path)
+        assert terminal.end() == 0
+        assert not re.search("\x07|\x9b|\u202e|\x1b(?!\\[[0-9;]*m)|\r(?!\n)", terminal.raw), repr(terminal.raw)
+        assert "␛]52;c;ZXZpbA==␇ ␛[2J␛[H" in terminal.seen
+        assert ("\x1b[31mred\x1b[0m\ta" in terminal.raw) == (command == "logs")
+    assert itopctl("logs", run_id(1), "--results", lab.results.path).stdout == HOSTILE.replace("\r", "\n") + "\n"
+
+
+def test_a_colour_that_is_cut_between_two_pieces_is_whole(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    printer = Printer()
+    for byte in "\x1b[31mcafé\x1b[0m\r\n\x1b[2Jend\x1b".encode():
+        printer.write(bytes([byte]))
+    printer.end()
+    assert capsys.readouterr().out == "\x1b[31mcafé\x1b[0m\n␛[2Jend␛\x1b[0m"
 
 
 def test_tables_fit_a_terminal_of_eighty_columns(finished_sweep: FinishedSweep) -> None:
