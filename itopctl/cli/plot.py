@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from itopctl.cli.common import ResultsOption, StoreOption, SweepsArgument, open_results
+from itopctl.cli.common import StoreOption, SweepsArgument, open_results
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def plot(
             autocompletion=_complete_best_by,
         ),
     ] = "final",
-    results: ResultsOption = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--results", help="Folder of runs and store.  [default: $ITOPCTL_RESULTS or ./results]", show_default=False
+        ),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
@@ -87,8 +92,10 @@ def plot(
         raise UserError(f"-o {output}: it has no ending; .png, .svg or .pdf says what to write.")
     if ending not in ENDINGS:
         raise UserError(f"-o {output}: {unknown('ending', output.suffix, [f'.{name}' for name in ENDINGS])}")
+    if len(results or []) > 1:
+        raise UserError("--results: a figure is made from one results folder; found several.")
     _check_folder(output)
-    _, opened = open_results(results, store)
+    _, opened = open_results(next(iter(results or []), None), store)
     check_sweeps(opened, sweeps or [])
     material = material_of(_runs(opened, sweeps or [], best_by), opened, best_by, [entry])
     records = figure_records(figure, material)

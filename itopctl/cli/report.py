@@ -205,7 +205,9 @@ def report(
     if style in ("csv", "json"):
         for note in found.notes:
             _say(note)
-    print_tables(_with_notes(tables, [*found.notes, *found.warnings]), style, output)
+    chosen = [f"Only runs with {' and '.join(where)}: p is corrected for what is shown alone."] if where else []
+    notes = [*found.notes, *found.warnings, *(chosen if table == "claims" else [])]
+    print_tables(_with_notes(tables, notes), style, output)
 
 
 def _say(sentence: str) -> None:

@@ -111,8 +111,8 @@ def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> 
         )
     if any(r["prediction"] == UPPER for r in records):
         notes.append(
-            "≤: an upper estimate, for growth that comes back to weights it knows; with few updates it may be exceeded a"
-            " little."
+            "≤: an upper estimate, for growth that comes back to weights it knows; with few updates it may be"
+            " exceeded a little."
         )
     if any(not group.complete for group in groups):
         notes.append("* not all seeds are finished.")

@@ -130,7 +130,7 @@ def test_a_run_that_cannot_be_made_is_named_beside_the_others_and_is_exit_2(desk
 def test_a_plan_knows_what_is_done_and_what_it_took(finished_sweep: FinishedSweep) -> None:
     done = itopctl("plan", finished_sweep.spec, "--results", finished_sweep.results, "--json", "--runs")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("Nothing is left to run.")
+    assert "Nothing is left to run." in done.stderr.splitlines()
     rows = json.loads(done.stdout)
     assert len(rows) == 14
     results = {row["run_id"]: _result(finished_sweep.results, row["run_id"]) for row in rows}
@@ -181,6 +181,15 @@ def test_an_interval_out_of_reach_says_where_it_stands_and_what_would_do(desk: D
     assert (done.code, done.out) == (2, "")
     where = rf"itopctl: {re.escape(str(spec))}:\d+: grid\.update_interval\[1\]: an exploration rate of 0\.95 is out of "
     assert re.match(where + r"reach: .* 22 steps \(2 epochs\) explores 0\.\d{4}\. Training for \d+ epochs", done.err)
+
+
+@pytest.mark.parametrize("style", ["rich", "json", "csv"])
+def test_a_network_that_stays_static_is_warned_of_whatever_the_format(desk: Desk, tmp_path: Path, style: str) -> None:
+    for setting in ({"update_interval": 5000}, {"drop_schedule": {"name": "cosine", "final": 0.005, "stop": 0.01}}):
+        spec = write_spec(tmp_path, base={**BASE, "update_interval": 5, **setting})
+        done = desk("plan", spec, "--format", style)
+        told = done.out if style == "rich" else done.err
+        assert done.code == 0 and any(line.startswith("Warning: ") and "never" in line for line in told.splitlines())
 
 
 def test_a_sweep_that_asks_for_no_rate_does_not_import_torch(tmp_path: Path) -> None:

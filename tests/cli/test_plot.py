@@ -124,3 +124,8 @@ def test_the_help_names_every_figure_and_imports_nothing_heavy() -> None:
     done = itopctl("plot", "--help", COLUMNS="200")
     assert done.returncode == 0
     assert all(name in done.stdout for name in FIGURES.names())
+
+
+def test_several_results_folders_are_refused_and_not_the_last_one_taken(plot: Any, tmp_path: Path) -> None:
+    done = plot("sparsity", "--results", "results", "--results", tmp_path)
+    assert done.code == 2 and "found several" in done.err

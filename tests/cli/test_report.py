@@ -81,7 +81,7 @@ def test_conditions_on_fields_and_settings_choose_runs(report: Type, conditions:
     options = [word for condition in conditions for word in ("--where", condition)]
     found = told(report("-t", "runs", "--json", *options))
     assert len(found) == count
-    assert all(list(run) == list(RUN_COLUMNS) for run in found)
+    assert all(list(run) == [*RUN_COLUMNS, "settings"] for run in found)
 
 
 def test_a_condition_changes_what_a_paper_table_is_made_of(report: Type) -> None:
@@ -428,3 +428,11 @@ def test_one_of_several_that_cannot_be_read_is_exit_3_with_its_name(typed: Type,
 def test_a_folder_that_is_named_twice_is_read_once(typed: Type, two: tuple[Path, Path]) -> None:
     done = typed("-t", "runs", "--json", "--results", two[0], "--results", two[0])
     assert len(told(done)) == 2 and done.err == ""
+
+
+def test_claims_about_chosen_runs_say_that_they_are(report: Type) -> None:
+    assert (
+        "Only runs with sparsity = 90%: p is corrected"
+        in report("-t", "claims", "-w", "sparsity = 90%", "-f", "markdown").out
+    )
+    assert "Only runs with" not in report("-t", "claims", "-f", "markdown").out

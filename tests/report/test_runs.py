@@ -78,9 +78,14 @@ def test_the_fields_asked_for_are_the_columns_and_the_records() -> None:
     }  # fmt: skip
 
 
-def test_settings_that_came_for_a_filter_are_not_in_the_records() -> None:
-    runs = [{**found, "settings": {"optimizer.lr": 0.1}} for found in store_runs()]
-    assert runs_table(runs).records == store_runs()
+def test_settings_are_in_the_records_and_those_that_vary_have_columns() -> None:
+    runs = [{**found, "method": "set", "settings": {"optimizer.lr": 0.1 * n}} for n, found in enumerate(store_runs())]
+    table = runs_table(runs)
+    assert [record["settings"] for record in table.records] == [run["settings"] for run in runs]
+    place = headers(table).index("lr")
+    assert [row[place].text for row in table.rows] == ["0", "0.1", "0.2", "0.3"]
+    alike = [{**run, "settings": {"optimizer.lr": 0.1}} for run in runs]
+    assert "lr" not in headers(runs_table(alike)) and "lr" not in headers(runs_table(store_runs()))
 
 
 def test_where_runs_come_from_is_shown_where_it_matters() -> None:

@@ -20,7 +20,7 @@ from itopctl.report.claims.verdicts import (
     any_holds,
     judge,
 )
-from itopctl.report.groups import Kind, Study, short_name, short_name
+from itopctl.report.groups import Kind, Study, short_name
 from itopctl.report.statistics import Difference, average_difference, holm
 
 _ITOP_NAMES = "set beside set-itop, or rigl beside rigl-itop"
@@ -60,7 +60,9 @@ def _intervals(study: Study, options: Options) -> Claim:
 def _what_else_differs(study: Study, compared: Sequence[Comparison]) -> str:
     """Methods differ in more than the interval; and not every interval of ITOP's methods is longer."""
     others = sorted({short_name(name) for c in compared for name in c.differing() if name != "update_interval"})
-    note = f"Claim 3 compares methods as they were published, which differ in {', '.join(others)}, too." if others else ""
+    note = (
+        f"Claim 3 compares methods as they were published, which differ in {', '.join(others)}, too." if others else ""
+    )
     taken = {c.first.kind for c in compared} | {c.second.kind for c in compared}
     methods = {c.first.kind.method for c in compared}
     left_out = [kind.label for kind in study.kinds if kind.method in methods and kind not in taken]
