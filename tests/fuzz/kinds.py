@@ -173,8 +173,8 @@ KINDS: dict[str, Callable[[Bench, random.Random], None]] = {
 INPUTS = {"files": FILES_AT_ONCE, "recorded": 3}
 QUICK = {"spec": 60, "files": 20, "recorded": 15, "database": 60, "archive": 40, "odd files": 40, "checkpoint": 60,
          "checkpoint file": 10}  # fmt: skip
-ALL = {"spec": 3000, "files": 600, "recorded": 300, "database": 1200, "archive": 900, "odd files": 700,
-       "checkpoint": 1200, "checkpoint file": 100}  # fmt: skip
+ALL = {"spec": 3400, "files": 600, "recorded": 300, "database": 1200, "archive": 1300, "odd files": 700,
+       "checkpoint": 2400, "checkpoint file": 100}  # fmt: skip
 
 
 def attempt(bench: Bench, kind: str, number: int) -> None:

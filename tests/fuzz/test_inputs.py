@@ -37,7 +37,7 @@ def try_all(bench: Bench, kind: str, numbers: range) -> None:
 
 def test_there_are_ten_thousand_inputs_of_every_kind() -> None:
     assert ALL.keys() == QUICK.keys() == KINDS.keys()
-    assert sum(ALL[kind] * INPUTS.get(kind, 1) for kind in KINDS) >= 10_000
+    assert sum(ALL.values()) >= 10_000  # though some numbers are several inputs
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -78,17 +78,18 @@ def test_an_archive_is_on_disk_before_it_has_its_name(
     assert names_in(tmp_path / name) == {A, B}
 
 
+@pytest.mark.parametrize(("error", "words"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the quota is full")])
 @pytest.mark.parametrize("name", ["out.tar", "out.tar.gz", "out.tar.xz"])
-def test_a_full_disk_leaves_the_archive_that_was_there(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_full_disk_or_quota_leaves_the_archive_that_was_there(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: int, words: str
 ) -> None:
     (tmp_path / name).write_text("of yesterday")
 
     def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(DiskFullError):
+    with pytest.raises(DiskFullError, match=words):
         export(lab.results, tmp_path / name, [A], ["one"])
     assert (tmp_path / name).read_text() == "of yesterday"
     assert list(tmp_path.glob(".out*")) == []
