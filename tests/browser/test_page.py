@@ -361,3 +361,21 @@ def test_a_script_that_got_in_all_the_same_would_not_run(shown: Open, tmp_path: 
     browser.open(path)
     assert browser.driver.title == "Sparse training on digits"
     assert any("Content Security Policy" in one for one in browser.complaints())
+
+
+@pytest.mark.slow
+def test_a_page_of_ten_thousand_runs_opens_sorts_and_filters(shown: Open) -> None:
+    usual = pages.records()
+    found = [{**usual[n % len(usual)], "run_id": f"{n:012x}", "test_accuracy": (n * 7919 % 10_000) / 10_000}
+             for n in range(10_000)]  # fmt: skip
+    browser = shown(pages.page(found, sections=[]))
+    column = browser.run(
+        """const table = document.querySelector("[aria-labelledby=runs-table] table");
+        return [...table.tHead.rows[0].cells].findIndex((head) => head.innerText.startsWith("test %"));"""
+    )
+    sort_by(browser, RUNS, column)
+    assert rows(browser, RUNS, column)[:2] == ["0.00", "0.01"]
+    assert filter_by(browser, "rows", "000000001fff") == "1 of 10,000 rows"
+    browser.run("location.hash = 'run-000000001fff'")
+    time.sleep(1)
+    assert browser.run("return document.getElementById('run-000000001fff').checkVisibility()")

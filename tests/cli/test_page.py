@@ -18,7 +18,10 @@ from itopctl.cli.page import html_page, print_page
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import defining_settings
 from itopctl.store import tables
+from itopctl.store.database import Store
+from itopctl.store.ingest import ingest
 from itopctl.store.queries import RUN_COLUMNS, select_runs
+from itopctl.store.rundir import Results
 from tests.browser.chromium import Browser
 from tests.browser.conftest import browser as browser  # a fixture
 from tests.browser.conftest import downloads as downloads
@@ -81,20 +84,19 @@ def test_the_page_says_with_what_and_from_which_spec_the_runs_were_made(
         assert f"git checkout {said['git_commit']}" in text
 
 
-def test_where_runs_were_made_with_different_things_the_page_says_so(source: Origin) -> None:
+def test_where_runs_were_made_with_different_things_the_page_says_so(finished_sweep: FinishedSweep) -> None:
+    folder, store = Results(finished_sweep.results), Store("sqlite://")  # of its own: it is changed here
+    ingest(store, folder)
+    source = Origin("here", store, folder)
     runs = runs_of(source)
-    first = runs[0]["run_id"]
-    with source.store.write() as connection:
+    with store.write() as connection:
         connection.execute(
-            sa.update(tables.attempts).where(tables.attempts.c.run_id == first)
+            sa.update(tables.attempts)
+            .where(tables.attempts.c.run_id == runs[0]["run_id"])
             .values(git_commit="f00", git_dirty=True, host="<other>")
-        )  # fmt: skip
-    try:
-        text = Document(html_page(runs, [source], [])).text
-    finally:
-        with source.store.write() as connection:  # the folder is shared with other tests
-            connection.execute(sa.delete(tables.runs))
-            connection.execute(sa.delete(tables.attempts))
+        )
+    text = Document(html_page(runs, [source], [])).text
+    store.close()
     assert "f00, and changes that were not committed 1 run" in text
     assert "git checkout" not in text
     assert "<other>" in text and "All runs" in text

@@ -238,6 +238,12 @@ def test_a_runs_config_from_the_page_is_a_spec_of_that_very_run(changed: dict[st
     assert run_id(again) == run_id(config)
 
 
+def test_a_further_run_takes_little_room() -> None:
+    found = pages.records() * 4
+    few, many = (render_page(pages.page(found[:count], sections=[], further=[])) for count in (96, 192))
+    assert (len(many.encode()) - len(few.encode())) / 96 < 1_500
+
+
 # Sorting ---------------------------------------------------------------------------------------------------------
 
 
