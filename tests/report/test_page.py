@@ -194,6 +194,11 @@ def test_what_is_shared_and_what_is_a_runs_own_are_its_config_again(found: list[
         assert all(name in config for config in found)
 
 
+def test_numbers_and_truth_values_that_compare_equal_are_not_the_same_setting() -> None:
+    made = compact([{"nesterov": True}, {"nesterov": 1}, {"nesterov": 1.0}])
+    assert made.shared == {} and [in_yaml(own["nesterov"]) for _, own in made.own] == ["true", "1", "1.0"]
+
+
 def test_shared_settings_are_said_once() -> None:
     made = compact([{"method": "a", "seed": s, "lr": 0.1, "zeta": 1} for s in range(3)]
                    + [{"method": "b", "seed": s, "lr": 0.1, "zeta": 2} for s in range(3)])  # fmt: skip
