@@ -337,6 +337,11 @@ def test_on_paper_there_are_no_controls_and_no_table_is_cut(shown: Open) -> None
         "return [...document.querySelectorAll('.box')].every((one) => one.scrollHeight <= one.clientHeight + 1)"
     )
     assert luminance(browser.run("return getComputedStyle(document.body).backgroundColor")) == pytest.approx(1.0)
+    heads = browser.run(
+        """return [...document.querySelectorAll(".sort")]
+          .map((one) => `${getComputedStyle(one).display} ${getComputedStyle(one, "::after").content}`);"""
+    )
+    assert set(heads) == {"contents none"}  # no arrows, and heads that are repeated on each sheet
 
 
 def test_other_peoples_words_run_nothing_and_ask_for_nothing(shown: Open) -> None:
