@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from itopctl.errors import UserError
 from itopctl.report.claims import claims_tables
 from itopctl.report.formats import render
+from itopctl.report.statistics import seeds_needed
 from itopctl.report.table import Record, Table
 from tests.report.records import run, unfinished
 
@@ -78,6 +79,13 @@ def test_what_cannot_be_decided_says_how_many_more_seeds_would() -> None:
     (record,) = compared(table_of([*group("static", [0.8, 0.8, 0.8]), *group("set-itop", [0.82, 0.85, 0.79])]), 2)
     assert (record["verdict"], record["more_runs"], record["more_runs_of"]) == (OPEN, 17, "seeds")
     assert record["more_runs_at_least"] is False
+
+
+def test_a_comparison_among_many_needs_more_seeds_since_it_has_to_stand_the_correction() -> None:
+    """The same 0.667 deviations, one of four comparisons: at 5 % / 4 it takes 29 pairs, alone 20."""
+    runs = [*group("static", [0.8, 0.8, 0.8]), *group("set-itop", [0.82, 0.85, 0.79])]
+    more = [r for dt in (1, 2, 3) for r in group("set-itop", [0.82, 0.85, 0.79], update_interval=dt)]
+    assert {r["more_runs"] for r in compared(table_of([*runs, *more]), 2)} == {seeds_needed(2 / 3, 0.05 / 4) - 3}
 
 
 @pytest.mark.parametrize(("seeds", "missing"), [(1, 2), (2, 1)])
