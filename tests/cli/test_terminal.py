@@ -58,9 +58,9 @@ class Terminal:
                     raw = os.read(self.screen, 65536)
                 except OSError:  # the other side is closed
                     break
-                text = self.decoder.decode(raw)
-                self.raw += text
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+                self.raw += self.decoder.decode(raw)
+                # Of all that came: a control code may be cut between two pieces.
+                self.seen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
         return self.seen
 
     def end(self) -> int:
