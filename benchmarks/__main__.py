@@ -13,8 +13,10 @@ import sys
 from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
 from benchmarks.measure import Figure
+from benchmarks.memory import peak_memory
 from benchmarks.planning import expand_and_plan, status_of_many
 from benchmarks.reporting import reports_and_figures
+from benchmarks.sparse import whole_steps
 from benchmarks.startup import help_text
 from benchmarks.training import fashion_sweep
 
@@ -26,6 +28,8 @@ BENCHMARKS = {
     "cluster": thousand_on_a_cluster,
     "update": topology_updates,
     "step": steps,
+    "sparse": whole_steps,
+    "memory": peak_memory,
     "sweep": fashion_sweep,
 }
 

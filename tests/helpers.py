@@ -30,7 +30,7 @@ def need_fashion_mnist() -> None:
 
 
 def run_config(**settings: Any) -> RunConfig:
-    """One resolved run; by default two short epochs of SET-ITOP on digits."""
+    """One resolved run; by default two short epochs of SET-ITOP on digits, under masks."""
     base: dict[str, Any] = {
         "dataset": "digits",
         "model": "lenet-300-100",
@@ -38,6 +38,7 @@ def run_config(**settings: Any) -> RunConfig:
         "sparsity": 0.9,
         "epochs": 2,
         "update_interval": 5,
+        "compute": "masked",
     }
     base.update(settings)
     text = yaml.safe_dump({"name": "one", "base": base})

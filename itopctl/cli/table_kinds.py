@@ -165,7 +165,7 @@ TABLES: dict[str, TableKind] = {
         further=("layers",),
     ),
     "cost": TableKind(
-        "time, FLOPs, memory, energy, and accuracy for it",
+        "time, speed beside dense, FLOPs, memory, energy, and accuracy for it",
         _cost,
         (
             *STUDY_COLUMNS,
@@ -178,6 +178,7 @@ TABLES: dict[str, TableKind] = {
             "peak_memory_bytes",
             "energy_joules",
             "device_name",
+            "threads",
         ),
         takes=frozenset({"--sort", "--best-by", "--digits"}),
         by_study=True,

@@ -13,9 +13,10 @@ Where to look, in the order of reading: `methods.py` the named presets · `rules
 density per layer · `schedule.py` the drop fraction ζ over training · `drop.py`, `growth.py`, `redistribution.py` the
 rules, and `view.py` what they see · `update.py` one topology update, by `select.py` exact k-subsets and `apportion.py`
 exact shares · `exploration.py` the explored set and R_s · `expected.py` what random growth will explore · `layers.py`
-what can be masked · `masked_layer.py`, `masking.py` one masked weight · `gradient_masks.py` masked gradients,
-`gradients.py` dense ones kept for the rules · `parallel.py` equal masks on all ranks · `flops.py` costs and sizes ·
-`records.py` what the engine tells · `engine.py` the object that puts them together.
+what can be masked · `layer.py` one of these, under a mask (`masked_layer.py`, `masking.py`) or as its nonzeros alone
+(`compressed_layer.py`, computed by `sparse/`), as `backends.py` chooses by `speed.py` · `gradient_masks.py` masked
+gradients, `gradients.py` dense ones kept for the rules · `parallel.py` equal masks on all ranks · `flops.py` costs and
+sizes · `records.py` what the engine tells · `engine.py` the object that puts them together.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """

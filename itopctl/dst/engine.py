@@ -11,23 +11,28 @@ resumed training draws what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from itopctl.dst.backends import Chosen
+from itopctl.dst.compressed_layer import CompressedLayer
 from itopctl.dst.gradient_masks import GradientMasks
-from itopctl.dst.gradients import DenseGradients, finite
+from itopctl.dst.gradients import DenseGradient, DenseGradients, finite
+from itopctl.dst.layer import Layer
 from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
-from itopctl.dst.parallel import Ranks, unwrapped
+from itopctl.dst.parallel import Ranks, is_compiled, unwrapped
 from itopctl.dst.records import LayerReport, TopologyUpdate
 from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import drop_fraction_at
+from itopctl.dst.speed import LayerWork, measure
 from itopctl.dst.update import Drops, TopologyRules
 from itopctl.errors import UserError
 
@@ -45,6 +50,14 @@ class SparseTraining:
         total_steps: optimizer steps of the whole training, for the schedule of ζ.
         rules: explicit rules, in place of a method.
         seed: of the initial masks and of every random choice.
+        compute: `masked` (dense arithmetic under masks), `sparse` (linear and 2-d convolution layers become sparse ones
+            in place: weights, gradients and optimizer state exist only at the nonzeros, and `layer.weight` is
+            one-dimensional), `auto` (for each layer what is faster here, by a measurement), or what each layer is to
+            be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, and rules
+            without momentum.
+        example: a batch as the model will be given it. `auto` needs it; by `sparse`, layers that compute nothing
+            themselves (a transformer's, in its fast path) are found by it.
+        timed: for `auto`: seconds of a layer's step by kind; by default, measured now.
         synchronise: whether all ranks of the process group (the one of DistributedDataParallel, else the default one,
             if there is any) hold the same masks.
         **overrides: single settings of the method's preset, such as `update_interval=500`.
@@ -66,6 +79,9 @@ class SparseTraining:
         total_steps: int,
         rules: Rules | None = None,
         seed: int = 0,
+        compute: str | Mapping[str, str] = "masked",
+        example: Tensor | None = None,
+        timed: Callable[[LayerWork], Mapping[str, float]] = measure,
         synchronise: bool = True,
         **overrides: Any,
     ) -> None:
@@ -80,34 +96,47 @@ class SparseTraining:
         self.total_steps = total_steps
         self.steps_done = 0
         self.updates_done = 0
+        self._compiled = is_compiled(model)
         model, group = unwrapped(model)
         self._weights = maskable_weights(model)
         if not self._weights:
             raise UserError("the model has no linear or convolution layer to make sparse.")
+        self._shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
         self._ranks = Ranks(group if synchronise else None)
         self.seed = int(self._ranks.first(seed))
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
-        self._masker = Masker()
+        masker = Masker()
         # An eps below this may be zero where it is added; the types of optimizer state are those of the weights.
         self._least = max(torch.finfo(weight.dtype).smallest_normal for weight in self._weights.values())
         self._set_aside: dict[str, Tensor] = {}
-        self._layers = self._draw_layers(model, sparsity or 0.0) if self.rules.sparse else []
+        self._layers: list[Layer] = []
+        if self.rules.sparse:
+            counts = active_counts(self._shapes, kinds_of(model), self.rules, sparsity or 0.0)
+            counts = {name: count for name, count in counts.items() if count < self._weights[name].numel()}
+            layers = Chosen(model, self._weights, counts, compute, example, timed, self._why_masked())
+            self._layers = layers.drawn(
+                self.seed, "times_active" in self.rules.needs, masker, self._dense_gradient_read
+            )
+        self._masked = [layer for layer in self._layers if isinstance(layer, MaskedLayer)]
+        self._compressed = [layer for layer in self._layers if isinstance(layer, CompressedLayer)]
         self._gradients = DenseGradients(self._layers, self.rules, total_steps)
-        self._gradient_masks = GradientMasks(self._layers, self._masker, self._left_dense)
+        self._gradient_masks = GradientMasks(self._masked, masker, self._left_dense)
         self._topology = TopologyRules(self.rules, self.seed) if self.rules.dynamic else None
         self._reads_dense_gradient = self.rules.reads_dense_gradient  # a user's module is looked at once
-        self._take_masks([layer.keep.flatten().clone() for layer in self._layers])
-        for layer in self._layers:
+        for compressed in self._compressed:
+            compressed.adopt(optimizer)
+        masks = self._ranks.agree([layer.keep.flatten().clone() for layer in self._masked])
+        for layer, mask in zip(self._masked, masks, strict=True):
+            layer.take(mask, optimizer)
             layer.start_over()
-        self._apply_masks()
 
     # Reading ----------------------------------------------------------------------------------------------
 
     @property
     def maskable(self) -> int:
         """N: maskable weights, masked or not."""
-        return sum(weight.numel() for weight in self._weights.values())
+        return sum(map(math.prod, self._shapes.values()))
 
     @property
     def active(self) -> int:
@@ -127,12 +156,14 @@ class SparseTraining:
 
     def layers(self) -> Iterator[LayerReport]:
         """Every maskable layer, in the model's order; a layer without a mask is fully active and explored."""
-        masked = {layer.name: layer for layer in self._layers}
-        for name, weight in self._weights.items():
-            size = weight.numel()
-            layer = masked.get(name)
-            active, explored = (layer.active_count, layer.explored.count) if layer else (size, size)
-            yield LayerReport(name, tuple(weight.shape), size, active, explored, layer.dropped if layer else 0)
+        thin = {layer.name: layer for layer in self._layers}
+        for name, shape in self._shapes.items():
+            layer, size = thin.get(name), math.prod(shape)
+            if layer is None:
+                yield LayerReport(name, shape, size, size, size)
+            else:
+                active, explored = layer.active_count, layer.explored.count
+                yield LayerReport(name, shape, size, active, explored, layer.dropped, layer.backend)
 
     def mask(self, name: str) -> Tensor:
         """Bool tensor of the weight's shape, True where active."""
@@ -140,6 +171,20 @@ class SparseTraining:
             if layer.name == name:
                 return layer.active
         return torch.ones_like(self._weights[name], dtype=torch.bool)
+
+    def weight(self, name: str) -> nn.Parameter:
+        """The parameter of a maskable layer; of a compressed one, its nonzeros."""
+        return self._weights[name]
+
+    @property
+    def backends(self) -> dict[str, str]:
+        """How each layer that has inactive weights is computed; can be given to another training as `compute`."""
+        return {layer.name: layer.backend for layer in self._layers}
+
+    @property
+    def compressed(self) -> frozenset[str]:
+        """Names of the weights that are kept as their nonzeros alone, in row-major order."""
+        return frozenset(layer.name for layer in self._compressed)
 
     # Stepping ---------------------------------------------------------------------------------------------
 
@@ -152,9 +197,9 @@ class SparseTraining:
         `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
         if self._dense_gradient_read():
-            for layer in self._layers:
+            for layer in self._masked:
                 if not self._gradient_masks.has_seen(layer):
-                    self._keep_aside(layer.name, self._dense(layer))
+                    self._keep_aside(layer.name, self._dense_of(layer))
         self._gradient_masks.mask_all()
 
     def step(self, scaler: torch.amp.GradScaler | None = None) -> TopologyUpdate | None:
@@ -170,6 +215,10 @@ class SparseTraining:
             FloatingPointError: an update was due and a weight is not finite.
         """
         if scaler is not None:
+            if self._compressed:
+                raise UserError(
+                    "a gradient scaler goes with half precision, and sparse layers with float32: compute=masked"
+                )
             _unscale_once(scaler, self.optimizer)
         zeta = self._due()
         overflow = zeta is not None and scaler is not None and not self._gradients_finite()
@@ -189,11 +238,14 @@ class SparseTraining:
             else:
                 self.optimizer.step()
             if not self._optimizer_keeps_zeros():
-                self._apply_masks()
+                for layer in self._masked:
+                    layer.mask(self.optimizer)
         update = None if zeta is None else self._update_topology(zeta, possible, drops)
         if not self._gradients.momentum:  # else it is needed again at the next step
             self._set_aside.clear()
         self._gradient_masks.forget()
+        for compressed in self._compressed:
+            compressed.forget_gradient()
         return update
 
     def update_due(self) -> bool:
@@ -219,12 +271,18 @@ class SparseTraining:
         groups = self.optimizer.param_groups
         return type(self.optimizer) in _ELEMENTWISE and all(group.get("eps", 1.0) >= self._least for group in groups)
 
-    def _dense(self, layer: MaskedLayer) -> Tensor:
+    def _dense(self, layer: Layer) -> DenseGradient:
         """The dense gradient of this step."""
+        if isinstance(layer, CompressedLayer):
+            return layer.gradient
+        assert isinstance(layer, MaskedLayer)
+        return self._dense_of(layer)
+
+    def _dense_of(self, layer: MaskedLayer) -> Tensor:
         if layer.name in self._set_aside and self._gradient_masks.has_seen(layer):
             return self._set_aside[layer.name]
         gradient = layer.weight.grad
-        return torch.zeros_like(layer.weight) if gradient is None else gradient
+        return layer.zeros() if gradient is None else gradient
 
     @torch.no_grad()
     def _keep_aside(self, name: str, gradient: Tensor) -> None:
@@ -246,16 +304,15 @@ class SparseTraining:
     def _a_weight(self) -> Tensor:
         return next(iter(self._weights.values()))
 
-    def _draw_layers(self, model: nn.Module, sparsity: float) -> list[MaskedLayer]:
-        rules = self.rules
-        shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
-        counts = active_counts(shapes, kinds_of(model), rules, sparsity)
-        counted = "times_active" in rules.needs
-        return [
-            MaskedLayer(index, name, weight, counts[name], self.seed, counted)
-            for index, (name, weight) in enumerate(self._weights.items())
-            if counts[name] < weight.numel()
-        ]
+    def _why_masked(self) -> str | None:
+        """Why this training can have no sparse layers, if so."""
+        if not self._ranks.alone or self._masked_late:
+            return "train in one process"
+        if self._compiled:
+            return "cannot be compiled"
+        if "momentum" in self.rules.needs:
+            return "keep no moving average of the dense gradient, which a rule here reads"
+        return None
 
     def _drop(self, zeta: float) -> Drops:
         assert self._topology is not None
@@ -271,7 +328,7 @@ class SparseTraining:
             raise FloatingPointError(f"{where} has a weight that is not finite after step {self.steps_done}")
 
     def _tell_of_woken_weights(self) -> None:
-        for layer in self._layers:
+        for layer in self._masked:
             woken = int(torch.count_nonzero(layer.weight)) - layer.active_count
             if woken > 0:
                 warnings.warn(
@@ -294,35 +351,17 @@ class SparseTraining:
             return TopologyUpdate(self.steps_done, zeta, 0, 0, 0, self.exploration_rate, skipped=True)
         chosen = self._topology.grow(self._layers, drops, self.steps_done)
         self._gradients.forget()
-        moved, new = self._take_masks([mask.keep for mask in chosen])
-        self._apply_masks()
-        for layer, mask in zip(self._layers, chosen, strict=True):
-            layer.dropped += mask.replaced
-        replaced = sum(mask.replaced for mask in chosen)
+        moved, new = self._take([choice.topology for choice in chosen])
+        for layer, choice in zip(self._layers, chosen, strict=True):
+            layer.dropped += choice.replaced
+        replaced = sum(choice.replaced for choice in chosen)
         return TopologyUpdate(self.steps_done, zeta, replaced, moved, new, self.exploration_rate)
 
-    def _take_masks(self, masks: list[Tensor]) -> tuple[int, int]:
-        """Take over flat masks, the same on all ranks; how many weights are active that were not before, or never."""
-        moved = new = 0
-        for layer, mask in zip(self._layers, self._ranks.agree(masks), strict=True):
-            moved += int(torch.count_nonzero(mask & ~layer.keep.reshape(-1)))
-            new += layer.set_active(mask)
-        return moved, new
-
-    @torch.no_grad()
-    def _apply_masks(self) -> None:
-        """Zero weights, gradients and every optimizer slot of a weight's shape, off the mask.
-
-        What has just been grown was off the mask until now, so it starts at zero, with empty slots; a weight
-        dropped and regrown in one update keeps both.
-        """
-        for layer in self._layers:
-            self._masker.mask_(layer.weight, layer.keep)
-            if layer.weight.grad is not None:
-                self._masker.mask_(layer.weight.grad, layer.keep)
-            for slot in _tensors_in(self.optimizer.state.get(layer.weight, {})):
-                if slot.shape == layer.weight.shape:
-                    self._masker.mask_(slot, layer.keep)
+    def _take(self, topologies: Sequence[Tensor]) -> tuple[int, int]:
+        """Take over topologies, the same on all ranks; how many weights are active that were not before, or never."""
+        agreed = self._ranks.agree(list(topologies))  # of several ranks all have masks
+        counts = [layer.take(topology, self.optimizer) for layer, topology in zip(self._layers, agreed, strict=True)]
+        return sum(moved for moved, _ in counts), sum(new for _, new in counts)
 
     # State ------------------------------------------------------------------------------------------------
 
@@ -376,7 +415,8 @@ class SparseTraining:
         self._gradients.load_state_dict(gradients)
         self.steps_done = state["steps_done"]
         self.updates_done = state["updates_done"]
-        self._apply_masks()
+        for layer in self._masked:
+            layer.mask(self.optimizer)
 
     def _check_counts(self, saved: dict[str, Any]) -> None:
         found = {layer.name: layer.saved_count(saved[layer.name]) for layer in self._layers}
@@ -404,15 +444,6 @@ def _choose_rules(method: str | None, rules: Rules | None, overrides: dict[str, 
         given = ", ".join([*(["a method"] if method else []), *overrides])
         raise UserError(f"explicit rules and {given} both given; put everything into the rules.")
     return rules
-
-
-def _tensors_in(state: Any) -> Iterator[Tensor]:
-    """All tensors of an optimizer's state, in whatever it nests them."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, (Mapping, list, tuple)):
-        for value in state.values() if isinstance(state, Mapping) else state:
-            yield from _tensors_in(value)
 
 
 def _unscale_once(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:

@@ -29,6 +29,16 @@ class ExploredSet:
         before, self.count = self.count, count_bits(self.bits)
         return self.count - before
 
+    def add_positions(self, positions: Tensor) -> int:
+        """Mark distinct flat positions as explored, in time that grows with their number; returns how many were new."""
+        byte, bit = positions >> 3, (1 << (positions & 7)).to(torch.uint8)
+        new = (self.bits[byte] & bit) == 0
+        byte, bit = byte[new], bit[new]
+        # Each of these bits is not set and comes once, so that adding sets it.
+        self.bits.index_add_(0, byte, bit)
+        self.count += byte.numel()
+        return byte.numel()
+
     def flags(self) -> Tensor:
         """Flat bool tensor, True where the weight was ever active."""
         return unpack_bits(self.bits, self.size)

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.layers import MASKABLE, weight_name
+from itopctl.dst.layers import MASKABLE, dense_shape, weight_name
 from itopctl.dst.records import LayerReport
 
 Convention = Literal["macs", "micronet"]
@@ -78,7 +78,7 @@ def layer_costs(model: nn.Module, *example: Tensor) -> dict[str, LayerCost]:
         before = costs.get(name)
         costs[name] = LayerCost(
             name,
-            weight.numel(),
+            math.prod(dense_shape(module)),
             channels,
             output.numel() + (before.outputs if before else 0),
             used.numel() // used.shape[axis] + (before.uses if before else 0),

@@ -2,19 +2,30 @@
 
 Two things are made of it. The mean over the last `gradient_batches` steps before an update (RigL, with the accumulation
 of rigl-torch: mean first, absolute value after); its memory is held only in that window. And, where a rule reads
-momentum, a moving average over all steps (SNFS): of the *dense* gradient, so that an inactive weight has one, too.
+momentum, a moving average over all steps (SNFS): of the *dense* gradient, so that an inactive weight has one, too. Of a
+sparse layer the mean of one step is kept as the factors of the gradient, and multiplied out when it is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from itopctl.dst.masked_layer import MaskedLayer
+from itopctl.dst.layer import Layer
 from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import next_update
+from itopctl.dst.sparse.factored import FactoredGradient
+
+DenseGradient = Tensor | FactoredGradient
+"""The dense gradient of a layer: of a masked one as it is, of a sparse one as what it is made of."""
+
+
+def multiplied_out(gradient: DenseGradient) -> Tensor:
+    """A dense gradient as a tensor of the weight's shape."""
+    return gradient.dense() if isinstance(gradient, FactoredGradient) else gradient
 
 
 class DenseGradients:
@@ -26,15 +37,15 @@ class DenseGradients:
         total_steps: of the training.
     """
 
-    def __init__(self, layers: list[MaskedLayer], rules: Rules, total_steps: int) -> None:
+    def __init__(self, layers: list[Layer], rules: Rules, total_steps: int) -> None:
         needs = rules.needs if layers else frozenset()
         self._layers, self._rules, self._total_steps = layers, rules, total_steps
         self._window = int(rules.needed("gradient_batches")) if "gradient" in needs else 0
         self._decay = float(rules.needed("momentum_decay"))
         self.momentum: dict[str, Tensor] = {}
         if "momentum" in needs:
-            self.momentum = {layer.name: torch.zeros_like(layer.weight, requires_grad=False) for layer in layers}
-        self.mean: dict[str, Tensor] = {}
+            self.momentum = {layer.name: layer.zeros() for layer in layers}
+        self.mean: dict[str, DenseGradient] = {}
         self._averaged = 0
         self._finite_part: dict[torch.dtype, Tensor] = {}
 
@@ -46,7 +57,7 @@ class DenseGradients:
         return due is not None and (bool(self.momentum) or due - step < self._window)
 
     @torch.no_grad()
-    def take(self, step: int, gradients: dict[str, Tensor]) -> None:
+    def take(self, step: int, gradients: Mapping[str, DenseGradient]) -> None:
         """Take in the dense gradient of a step; called once a step, where it is wanted.
 
         Args:
@@ -57,13 +68,15 @@ class DenseGradients:
         if self._window and due is not None and due - step < self._window:
             self._averaged += 1
             for name, gradient in gradients.items():
-                if self._averaged == 1:
+                if self._averaged > 1:
+                    multiplied_out(self.mean[name]).lerp_(multiplied_out(gradient), 1 / self._averaged)
+                elif isinstance(gradient, Tensor):
                     self.mean[name] = gradient.clone()
                 else:
-                    self.mean[name].lerp_(gradient, 1 / self._averaged)
+                    self.mean[name] = gradient if self._window == 1 else gradient.dense()
         for name, average in self.momentum.items():
             # A gradient that overflowed counts as zero: it must not stay in the average for good.
-            average.lerp_(self._without_overflow(gradients[name], average), 1.0 - self._decay)
+            average.lerp_(self._without_overflow(multiplied_out(gradients[name]), average), 1.0 - self._decay)
 
     def forget(self) -> None:
         """Let the mean go: its update is over."""
@@ -74,13 +87,13 @@ class DenseGradients:
         """Copies of what the next update will read of the steps so far."""
         return {
             "averaged": self._averaged,
-            "mean": {name: mean.clone() for name, mean in self.mean.items()},
+            "mean": {name: multiplied_out(mean).clone() for name, mean in self.mean.items()},
             "momentum": {name: momentum.clone() for name, momentum in self.momentum.items()},
         }
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise ValueError unless `state_dict` gave this state for layers and rules like these."""
-        shapes = {layer.name: layer.weight.shape for layer in self._layers}
+        shapes = {layer.name: torch.Size(layer.shape) for layer in self._layers}
         for kind, expected in (("momentum", set(self.momentum)), ("mean", set(state["mean"]) and set(shapes))):
             if set(state[kind]) != expected:
                 raise ValueError(f"the saved state has the {kind} of the gradients of {sorted(state[kind])}, "
@@ -93,12 +106,9 @@ class DenseGradients:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state that was checked."""
-        weights = {layer.name: layer.weight for layer in self._layers}
+        zeros = {layer.name: layer.zeros for layer in self._layers}
         self._averaged = state["averaged"]
-        self.mean = {
-            name: torch.empty_like(weights[name], requires_grad=False).copy_(mean)
-            for name, mean in state["mean"].items()
-        }
+        self.mean = {name: zeros[name]().copy_(mean) for name, mean in state["mean"].items()}
         for name, momentum in self.momentum.items():
             momentum.copy_(state["momentum"][name])
 
@@ -112,8 +122,9 @@ class DenseGradients:
         return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0, out=finite)
 
 
-def finite(tensor: Tensor) -> bool:
+def finite(tensor: DenseGradient) -> bool:
     """Whether every entry is finite. Waits for the device."""
+    tensor = multiplied_out(tensor)
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.numel() == 0:

@@ -35,6 +35,8 @@ def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         if not isinstance(module, MASKABLE):
             continue
         weight = module.weight
+        if hasattr(module, "dense_shape"):
+            raise UserError(f"{module_name or 'the model'} is a sparse layer of another training; make the model anew.")
         if not isinstance(weight, nn.Parameter):
             raise UserError(
                 f"{module_name or 'the model'}: its weight is computed by a parametrization; remove it first."
@@ -43,6 +45,23 @@ def maskable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
             seen.add(id(weight))
             found[weight_name(module_name)] = weight
     return found
+
+
+def modules_of(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, list[nn.Module]]:
+    """Name of each of these weights → every module that has it, under whatever name."""
+    names = {id(weight): name for name, weight in weights.items()}
+    users: dict[str, list[nn.Module]] = {name: [] for name in weights}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in names:
+                users[names[id(parameter)]].append(module)
+    return users
+
+
+def dense_shape(module: nn.Module) -> tuple[int, ...]:
+    """Shape of a layer's weight, zeros included, also where the layer keeps only its nonzeros."""
+    shape: tuple[int, ...] = getattr(module, "dense_shape", None) or tuple(module.get_parameter("weight").shape)
+    return shape
 
 
 def weight_name(module_name: str) -> str:

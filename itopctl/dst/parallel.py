@@ -62,6 +62,12 @@ class Ranks:
         return bool(flag)
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model is wrapped in `torch.compile`, outermost or inside DistributedDataParallel."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return any(isinstance(getattr(wrapper, "_orig_mod", None), nn.Module) for wrapper in (model, inner))
+
+
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
     """The model inside DistributedDataParallel and `torch.compile`, and the process group, if there is one.
 

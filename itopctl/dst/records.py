@@ -32,7 +32,8 @@ class TopologyUpdate:
 class LayerReport:
     """One maskable layer as it is now: `size` weights, of which `active`; `explored` were ever active.
 
-    `dropped` is the number of drops in all topology updates; a weight that is dropped again counts again.
+    `dropped` is the number of drops in all topology updates; a weight that is dropped again counts again. `backend`:
+    `dense` (every weight is active), `masked` (dense arithmetic under a mask) or `sparse` (with the nonzeros alone).
     """
 
     name: str
@@ -41,6 +42,7 @@ class LayerReport:
     active: int
     explored: int
     dropped: int = 0
+    backend: str = "dense"
 
     @property
     def density(self) -> float:

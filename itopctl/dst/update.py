@@ -18,7 +18,7 @@ from itopctl.catalogue import DROPS, GROWTHS, REDISTRIBUTIONS, Catalogue
 from itopctl.dst.apportion import apportion
 from itopctl.dst.gradients import DenseGradients
 from itopctl.dst.keyed import keyed_generator
-from itopctl.dst.masked_layer import MaskedLayer
+from itopctl.dst.layer import Layer
 from itopctl.dst.rules import Rules
 from itopctl.dst.select import highest, lowest
 from itopctl.dst.view import LayerView
@@ -63,10 +63,10 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class NewMask:
-    """What an update chose for a layer: a flat int8 mask (-1 active, 0 not), and how many weights were replaced."""
+class NewTopology:
+    """What an update chose for a layer: a topology, as `Layer.take` has it, and how many weights were replaced."""
 
-    keep: Tensor
+    topology: Tensor
     replaced: int
 
 
@@ -91,7 +91,7 @@ class TopologyRules:
         """Whether the drop must be chosen while the weights are those of the gradient."""
         return self._drop.gradient or (self._redistribution is not None and self._redistribution.gradient)
 
-    def drop(self, layers: list[MaskedLayer], zeta: float, step: int, update: int, gradients: DenseGradients) -> Drops:
+    def drop(self, layers: list[Layer], zeta: float, step: int, update: int, gradients: DenseGradients) -> Drops:
         """Choose what each layer keeps, by the weights as they are."""
         if not layers:  # at sparsity 0 every layer is dense for good
             return Drops([], [], None)
@@ -110,8 +110,8 @@ class TopologyRules:
         )
         return Drops(views, dropped, shares)
 
-    def grow(self, layers: list[MaskedLayer], drops: Drops, step: int) -> list[NewMask]:
-        """Choose what grows, and so the new masks; as many weights in all as were dropped."""
+    def grow(self, layers: list[Layer], drops: Drops, step: int) -> list[NewTopology]:
+        """Choose what grows, and so the new topologies; as many weights in all as were dropped."""
         removed = [dropped.removed for dropped in drops.dropped]
         grown = removed if drops.shares is None else _redistribute(layers, drops.dropped, drops.shares)
         return [
@@ -119,11 +119,11 @@ class TopologyRules:
             for layer, view, dropped, count in zip(layers, drops.views, drops.dropped, grown, strict=True)
         ]
 
-    def _view(self, layer: MaskedLayer, zeta: float, step: int, update: int, gradients: DenseGradients) -> LayerView:
+    def _view(self, layer: Layer, zeta: float, step: int, update: int, gradients: DenseGradients) -> LayerView:
         generator = keyed_generator(self._seed, layer.index, update, device=layer.weight.device)
         active = layer.active_positions()
         return LayerView(
-            layer.name, tuple(layer.weight.shape), step, update, zeta, generator, kept=active, entries=active,
+            layer.name, layer.shape, step, update, zeta, generator, kept=active, entries=active,
             _layer=layer, _gradient=gradients.mean.get(layer.name), _momentum=gradients.momentum.get(layer.name),
         )  # fmt: skip
 
@@ -150,23 +150,23 @@ class TopologyRules:
     def _drop_scores(self, view: LayerView) -> Tensor:
         return _checked(self._drop.function(view), view.indices.numel(), "drop", self._drop.name, view.name)
 
-    def _grow_in_layer(self, layer: MaskedLayer, view: LayerView, dropped: Dropped, count: int) -> NewMask:
+    def _grow_in_layer(self, layer: Layer, view: LayerView, dropped: Dropped, count: int) -> NewTopology:
         if self._growth.chooses:
             grown = self._growth.function(view, count)
         else:
             scores = _checked(self._growth.function(view), layer.size, "growth", self._growth.name, layer.name)
             grown = highest(scores, count, view.generator, dropped.kept)
-        keep = torch.zeros(layer.size, dtype=torch.int8, device=layer.weight.device)
-        keep[dropped.kept] = -1
         if grown.numel() and int(grown.min()) < 0:
             raise ValueError(f"growth rule {self._growth.name!r} gave a position below 0")
-        if bool((keep[grown] != 0).any()):
-            raise AssertionError(f"{layer.name}: kept and grown weights overlap")
-        keep[grown] = -1
-        active = int(torch.count_nonzero(keep))
+        if grown.numel() and int(grown.max()) >= layer.size:
+            raise IndexError(
+                f"growth rule {self._growth.name!r} gave a position beyond the {layer.size} of {layer.name}"
+            )
+        topology = layer.joined(dropped.kept, grown)
+        active = layer.counted(topology)
         if active != dropped.kept.numel() + count:
             raise AssertionError(f"{layer.name}: {active} active weights, not {dropped.kept.numel() + count}")
-        return NewMask(keep, dropped.removed)
+        return NewTopology(topology, dropped.removed)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _dropped(view: LayerView, goes: Tensor) -> Dropped:
     return Dropped(kept, goes.numel() - kept.numel())
 
 
-def _fractions(layers: list[MaskedLayer], shares: list[float], zeta: float) -> list[float]:
+def _fractions(layers: list[Layer], shares: list[float], zeta: float) -> list[float]:
     """SNFS: a nearly dense layer whose share is above average loses at most its sparsity, for it cannot regrow."""
     average = sum(shares) / len(shares)
     sparsities = [(layer.size - layer.active_count) / layer.size for layer in layers]
@@ -200,7 +200,7 @@ def _fractions(layers: list[MaskedLayer], shares: list[float], zeta: float) -> l
     ]
 
 
-def _redistribute(layers: list[MaskedLayer], dropped: list[Dropped], shares: list[float]) -> list[int]:
+def _redistribute(layers: list[Layer], dropped: list[Dropped], shares: list[float]) -> list[int]:
     """How many each layer grows: in proportion to its share, what fits, and one where it would be left with none."""
     least = [0 if drop.kept.numel() else 1 for drop in dropped]
     room = [layer.size - drop.kept.numel() for layer, drop in zip(layers, dropped, strict=True)]

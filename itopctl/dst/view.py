@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from itopctl.dst.masked_layer import MaskedLayer
+from itopctl.dst.gradients import DenseGradient, multiplied_out
+from itopctl.dst.layer import Layer
 from itopctl.dst.select import distinct, outside, positions
 
 
@@ -37,8 +38,8 @@ class LayerView:
     generator: torch.Generator
     kept: Tensor
     entries: Tensor | None
-    _layer: MaskedLayer = field(repr=False)
-    _gradient: Tensor | None = field(repr=False, default=None)
+    _layer: Layer = field(repr=False)
+    _gradient: DenseGradient | None = field(repr=False, default=None)
     _momentum: Tensor | None = field(repr=False, default=None)
 
     @property
@@ -56,14 +57,14 @@ class LayerView:
     @property
     def weight(self) -> Tensor:
         """The weights."""
-        return self._at(self._layer.weight.detach())
+        return self._layer.values(self.entries)
 
     @property
     def gradient(self) -> Tensor:
         """∂L/∂w, the mean over the last `gradient_batches` steps: for a growth rule at masked weights, too."""
         if self._gradient is None:
             raise RuntimeError('this rule reads layer.gradient: declare it with needs=("gradient",)')
-        return self._at(self._gradient)
+        return self._at(multiplied_out(self._gradient))
 
     @property
     def momentum(self) -> Tensor:

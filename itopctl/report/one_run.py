@@ -111,13 +111,13 @@ def _history(run: Record) -> Table:
 def _layers(run: Record) -> Table:
     columns = [
         Column("layer"), Column("shape"), Column("weights", "right"), Column("active", "right"),
-        Column("density", "right"), Column("R_s", "right"), Column("dropped", "right"),
+        Column("density", "right"), Column("R_s", "right"), Column("dropped", "right"), Column("computed"),
     ]  # fmt: skip
     rows = [
         [
             Cell(layer["name"]), Cell("×".join(map(str, layer["shape"]))), Cell(f"{layer['size']:,}"),
             Cell(f"{layer['active']:,}"), Cell(number(layer["density"], 4)), Cell(rate(layer["exploration_rate"])),
-            Cell(number(layer["dropped"])),
+            Cell(number(layer["dropped"])), Cell(layer["backend"] or NOTHING),
         ]
         for layer in run["layers"]
     ]  # fmt: skip

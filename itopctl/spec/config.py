@@ -176,6 +176,11 @@ class RunConfig(_Part):
     channels_last: bool = Field(
         default=False, description="memory layout of convolutions", json_schema_extra={"identity": False}
     )
+    compute: Literal["masked", "sparse", "auto"] = Field(
+        default="auto",
+        description="dense arithmetic under masks, with the nonzeros alone (sparse), or what is faster (auto)",
+        json_schema_extra={"identity": False},
+    )
     compile: bool = Field(default=False, description="use torch.compile", json_schema_extra={"identity": False})
     device: str = Field(
         default="auto",

@@ -30,7 +30,7 @@ from itopctl.catalogue import (
     settings_of_rule,
 )
 from itopctl.errors import UserError, nearest, plural, quoted
-from itopctl.spec.config import RunConfig, steps_per_epoch
+from itopctl.spec.config import RunConfig, steps_per_epoch, user_functions
 from itopctl.spec.reading import Document
 from itopctl.spec.sweep import PARTS, Settings
 
@@ -329,6 +329,7 @@ def _validate(flat: dict[str, Any], written: Settings, document: Document) -> Ru
         entry = written["optimizer.nesterov"]  # on its own it follows the momentum
         raise entry.document.error(entry.path, "nesterov needs a momentum above 0.")
     _check_batches(config, written)
+    _check_compute(config, written)
     return config
 
 
@@ -337,6 +338,21 @@ def _check_batches(config: RunConfig, written: Settings) -> None:
     if batches > 1 and interval is not None and batches >= interval:
         entry = written["gradient_batches"]
         raise entry.document.error(entry.path, f"found {batches}; less than update_interval ({interval}) expected.")
+
+
+def _check_compute(config: RunConfig, written: Settings) -> None:
+    if config.compute != "sparse":
+        return
+    reads_momentum = config.momentum_decay is not None and not user_functions(config.model_dump())
+    reasons = {
+        "compile is true": config.compile,
+        f"precision is {config.precision}": config.precision != "fp32",
+        f"a rule of {config.method} reads the moving average of all weights' gradients": reads_momentum,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            entry = written["compute"]
+            raise entry.document.error(entry.path, f"sparse is not possible where {reason}; auto or masked expected.")
 
 
 def _check_idle(name: str, written: Settings, document: Document) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 
@@ -166,6 +166,7 @@ layers = Table(
     Column("density", Float, nullable=False),
     Column("exploration_rate", Float, nullable=False),
     Column("dropped", Large),
+    Column("backend", String),
 )
 
 Index("sweep_runs_by_position", sweep_runs.c.sweep, sweep_runs.c.position)
@@ -195,6 +196,7 @@ ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
         (runs, ("train_flops", "inference_flops", "energy_joules", "device_name", "threads")),
         (layers, ("dropped",)),
     ),
+    5: ((layers, ("backend",)),),
 }
 """Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""
 

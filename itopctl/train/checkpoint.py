@@ -100,31 +100,41 @@ def _check_values(state: Any, size: int) -> None:
             waiting.extend((inner, depth + 1) for inner in value)
 
 
-def check_fits(state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def check_fits(
+    state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, sparse: SparseTraining
+) -> None:
     """Raise ValueError where whole tensors of a state are not of the shapes and kinds that the training has.
 
     An optimizer takes over whatever it is given, and reads beyond the end of what is too small.
 
     Args:
         state: unpacked.
-        model, optimizer: what is to go on from it.
+        model, optimizer, sparse: what is to go on from it.
     """
     own = model.state_dict()
     if state["model"].keys() != own.keys():
         raise ValueError("it is of another model")
     for name, tensor in own.items():
-        if not _is_alike(state["model"][name], tensor):
+        # How many nonzeros a compressed weight has may have changed: as many as the saved mask has, as `unpack` checks.
+        given = state["model"][name]
+        like = tensor.new_empty(given.shape) if name in sparse.compressed and _is_a_row(given) else tensor
+        if not _is_alike(given, like):
             raise ValueError(f"{name} is of another shape or kind")
     momentum = any(group.get("momentum") for group in optimizer.param_groups)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    shapes = [state["model"][names[weight]].shape for group in optimizer.param_groups for weight in group["params"]]
     for number, slots in state["optimizer"]["state"].items():
         if momentum and not isinstance(slots.get("momentum_buffer"), Tensor):
             raise ValueError("the optimizer's momentum is not there")
         for name, slot in slots.items():
             single = isinstance(slot, (int, float)) or (isinstance(slot, Tensor) and slot.numel() == 1)
-            whole = isinstance(slot, Tensor) and slot.shape == weights[number].shape and slot.is_floating_point()
+            whole = isinstance(slot, Tensor) and slot.shape == shapes[number] and slot.is_floating_point()
             if not (slot is None or whole or (single and name == "step")):
                 raise ValueError(f"the optimizer's {name} is of another shape or kind")
+
+
+def _is_a_row(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1
 
 
 def _is_alike(value: Any, tensor: Any) -> bool:
@@ -164,6 +174,8 @@ def pack(
 ) -> dict[str, Any]:
     """A training's state without the zeros off the masks, in weights and in optimizer state of their shape.
 
+    It is the same whether layers are masked or compressed.
+
     Args:
         state: the states of the three as `model`, `optimizer` and `sparse`, and whatever else.
         model, optimizer, sparse: what they are of.
@@ -173,12 +185,13 @@ def pack(
     weights, slots_of = dict(state["model"]), dict(state["optimizer"]["state"])
     for layer in state["sparse"]["layers"]:
         weight, active = parameters[layer], sparse.mask(layer)
+        packed = _packed_compressed if layer in sparse.compressed else _packed
         for name, parameter in parameters.items():
             if parameter is weight and name in weights:
-                weights[name] = _packed(weights[name], layer, active)
+                weights[name] = packed(weights[name], layer, active)
         number = numbers.get(weight)
         if number in slots_of:
-            slots_of[number] = {name: _packed(slot, layer, active) for name, slot in slots_of[number].items()}
+            slots_of[number] = {name: packed(slot, layer, active) for name, slot in slots_of[number].items()}
     return {**state, "model": weights, "optimizer": {**state["optimizer"], "state": slots_of}}
 
 
@@ -192,8 +205,13 @@ def _packed(value: Any, layer: str, active: Tensor) -> Any:
     return {_ACTIVE_OF: layer, "entries": entries}
 
 
+def _packed_compressed(value: Any, layer: str, active: Tensor) -> Any:
+    """`_packed` of a tensor that is its active entries alone."""
+    return {_ACTIVE_OF: layer, "entries": value} if isinstance(value, Tensor) and value.dim() == 1 else value
+
+
 def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
-    """Inverse of `pack`: every tensor whole again.
+    """Inverse of `pack`: every tensor whole again, or, of a layer that is compressed here, its active entries alone.
 
     Raises:
         ValueError, KeyError: it does not fit together, or not to `sparse`.
@@ -204,16 +222,30 @@ def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
         for layer in sparse.layers()
         if layer.name in saved
     }
-    return {**state, **{part: _unpacked(state[part], masks) for part in ("model", "optimizer")}}
+    thin = sparse.compressed
+    unpacked = {**state, **{part: _unpacked(state[part], masks, thin) for part in ("model", "optimizer")}}
+    numbers = {p: n for n, p in enumerate(p for group in sparse.optimizer.param_groups for p in group["params"])}
+    slots_of = unpacked["optimizer"]["state"]
+    for name in thin & masks.keys():  # what was stored whole, since something stood off the mask
+        unpacked["model"][name] = _active_of(unpacked["model"][name], masks[name])
+        number = numbers.get(sparse.weight(name))
+        if number in slots_of:
+            slots_of[number] = {key: _active_of(slot, masks[name]) for key, slot in slots_of[number].items()}
+    return unpacked
 
 
-def _unpacked(value: Any, masks: Mapping[str, Tensor]) -> Any:
+def _active_of(value: Any, mask: Tensor) -> Any:
+    return value[mask] if isinstance(value, Tensor) and value.shape == mask.shape else value
+
+
+def _unpacked(value: Any, masks: Mapping[str, Tensor], thin: frozenset[str]) -> Any:
     if isinstance(value, Mapping):
         if _ACTIVE_OF in value:
-            return _whole(value, masks)
-        return {key: _unpacked(inner, masks) for key, inner in value.items()}
+            whole = _whole(value, masks)
+            return value["entries"] if value[_ACTIVE_OF] in thin else whole
+        return {key: _unpacked(inner, masks, thin) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_unpacked(inner, masks) for inner in value)
+        return type(value)(_unpacked(inner, masks, thin) for inner in value)
     return value
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
 from itopctl.train.ranks import ALONE, Rank
 from itopctl.train.result import result_of
-from itopctl.train.setup import choose_device, rules_of, seed_everything, seed_measurement, seed_step
+from itopctl.train.setup import choose_device, compute_of, rules_of, seed_everything, seed_measurement, seed_step
+from itopctl.train.timings import timed
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes the name of an event and its fields; `step` and `epoch` are always among them."""
@@ -138,19 +139,7 @@ class Training:
         reset_peak_memory(self.device)
         self.energy = EnergyMeter(self.device)
         self.data = load_images(config.dataset, config.validation, data_dir.resolve(), self.device)
-        seed_everything(config.seed)
-        self.network = Network(config, self.data.shape, self.data.classes, self.device, rank)
-        self.model = self.network.model
-        scaled = config.precision == "fp16"
-        self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
-        self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
-        self.sparse = SparseTraining(
-            self.network.shared, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
-            total_steps=config.total_steps, seed=config.seed,
-        )  # fmt: skip
-        example = torch.zeros(1, *self.data.shape, device=self.device)
-        self.meter = FlopsMeter(layer_costs(self.model, example))
-        self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
+        self._begin(compute_of(config, rank))
         self.progress = Progress(last_zeta=config.drop_fraction)
         self.losses = torch.zeros(_LOSS_WINDOW, device=self.device)
         self.loss_count = 0
@@ -159,6 +148,25 @@ class Training:
         self.last_told = self.last_saved = time.perf_counter()
         self.evaluation_stride = evaluation_stride(config, len(self.data.validation) + len(self.data.test))
         self.stop_wanted = False
+
+    def _begin(self, compute: str | Mapping[str, str]) -> None:
+        """Make the network as it is before the first step, its layers computed as `SparseTraining` is told."""
+        config = self.config
+        seed_everything(config.seed)
+        self.network = Network(config, self.data.shape, self.data.classes, self.device, self.rank)
+        self.model = self.network.model
+        scaled = config.precision == "fp16"
+        self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
+        self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
+        self.meter = FlopsMeter(layer_costs(self.model, torch.zeros(1, *self.data.shape, device=self.device)))
+        before = random_states(self.device)  # a model may draw where its layers are measured
+        self.sparse = SparseTraining(
+            self.network.shared, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
+            total_steps=config.total_steps, seed=config.seed, compute=compute, timed=timed,
+            example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
+        )  # fmt: skip
+        set_random_states(before, self.device)
+        self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
 
     # The training -----------------------------------------------------------------------------------------
 
@@ -281,6 +289,7 @@ class Training:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "sparse": self.sparse.state_dict(),
+            "backends": self.sparse.backends,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": random_states(self.device),
             "threads": torch.get_num_threads(),
@@ -302,8 +311,11 @@ class Training:
         threads = state.get("threads", torch.get_num_threads())  # not in checkpoints of old
         check_numbers(state["progress"], self.progress)
         check_positions(state)
+        backends = state.get("backends")  # not in checkpoints of old
+        if compute_of(self.config, self.rank) == "auto" and backends is not None and backends != self.sparse.backends:
+            self._begin(backends)  # to the bit, whatever is faster now
         state = unpack(state, self.sparse)
-        check_fits(state, self.model, self.optimizer)
+        check_fits(state, self.model, self.optimizer, self.sparse)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._lay_out_slots()

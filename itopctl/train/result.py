@@ -67,7 +67,8 @@ def result_of(training: Trained) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "layers": [
             {"name": layer.name, "shape": list(layer.shape), "size": layer.size, "active": layer.active,
-             "density": layer.density, "exploration_rate": layer.exploration_rate, "dropped": layer.dropped}
+             "density": layer.density, "exploration_rate": layer.exploration_rate, "dropped": layer.dropped,
+             "backend": layer.backend}
             for layer in training.sparse.layers()
         ],
     }  # fmt: skip

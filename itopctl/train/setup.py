@@ -10,7 +10,7 @@ import torch
 
 from itopctl.dst import Rules
 from itopctl.dst.keyed import keyed_generator
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import EnvironmentUnfitError, UserError
 from itopctl.spec.config import RunConfig
 from itopctl.train.ranks import ALONE, Rank
 
@@ -65,6 +65,24 @@ def be_deterministic(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def compute_of(config: RunConfig, rank: Rank = ALONE) -> str:
+    """How layers are computed: as the config says, but `auto` is `masked` where sparse layers cannot be.
+
+    These compute in single precision, uncompiled, in one process.
+
+    Raises:
+        UserError: sparse layers were asked for, and cannot be.
+    """
+    limits = {
+        f"precision is {config.precision}": config.precision != "fp32", "compile is true": config.compile,
+        "several processes train the run": not rank.alone,
+    }  # fmt: skip
+    reasons = [reason for reason, holds in limits.items() if holds]
+    if config.compute == "sparse" and reasons:
+        raise UserError(f"compute: sparse is not possible where {reasons[0]}; use auto or masked.")
+    return "masked" if reasons else config.compute
 
 
 def rules_of(config: RunConfig) -> Rules:

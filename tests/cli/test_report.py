@@ -297,6 +297,13 @@ def test_further_tables_are_made_of_the_same_runs(report: Type, table: str, coun
         assert report("-t", table, "--digits", "1").code == 0
 
 
+def test_speed_is_beside_that_of_dense_runs(report: Type) -> None:
+    records = json.loads(report("-t", "cost", "--format", "json").out)
+    speeds = {record["method"]: record["speed_up"] for record in records}
+    assert speeds["dense"] == pytest.approx(1.0)
+    assert all(speed > 0 for speed in speeds.values())
+
+
 def test_predicted_rates_stand_beside_measured_ones(report: Type) -> None:
     records = told(report("-t", "exploration", "--json"))
     kinds = {record["method"]: record["prediction"] for record in records}

@@ -89,8 +89,8 @@ MUTATIONS = [
     Mutation(
         "momentum sees the masked gradient",
         "gradients.py",
-        "self._without_overflow(gradients[name], average)",
-        "self._without_overflow(gradients[name], average) * (weights_of(self)[name] != 0)",
+        "self._without_overflow(multiplied_out(gradients[name]), average)",
+        "self._without_overflow(multiplied_out(gradients[name]), average) * (weights_of(self)[name] != 0)",
         "growth",
     ),
     Mutation("the moving average decays the other way", "gradients.py", "1.0 - self._decay)", "self._decay)", "growth"),
@@ -138,7 +138,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the initial topology is not counted",
-        "masked_layer.py",
+        "layer.py",
         "self.times_active.copy_(flags)",
         "self.times_active.zero_()",
         "growth",
@@ -164,7 +164,13 @@ MUTATIONS = [
         "self.mean[name] = gradient.abs()",
         "growth",
     ),
-    Mutation("batches are summed", "gradients.py", "lerp_(gradient, 1 / self._averaged)", "add_(gradient)", "growth"),
+    Mutation(
+        "batches are summed",
+        "gradients.py",
+        "lerp_(multiplied_out(gradient), 1 / self._averaged)",
+        "add_(multiplied_out(gradient))",
+        "growth",
+    ),
     Mutation(
         "the window is a batch too long",
         "gradients.py",
@@ -257,14 +263,14 @@ MUTATIONS = [
     # Masks and state
     Mutation(
         "grown weights keep their old optimizer state",
-        "engine.py",
-        "                    self._masker.mask_(slot, layer.keep)\n",
-        "                    pass\n",
+        "masked_layer.py",
+        "                self._masker.mask_(slot, self.keep)\n",
+        "                pass\n",
     ),
     Mutation(
         "weights are not masked after an update",
-        "engine.py",
-        "            self._masker.mask_(layer.weight, layer.keep)\n",
+        "masked_layer.py",
+        "        self._masker.mask_(self.weight, self.keep)\n",
         "",
     ),
     Mutation(
@@ -314,7 +320,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the explored set is not saved",
-        "masked_layer.py",
+        "layer.py",
         '"explored": self.explored.bits.clone().cpu()',
         '"explored": pack_bits(self.active).cpu()',
     ),

@@ -42,9 +42,9 @@ def result(**changed: Any) -> dict[str, Any]:
         "train_flops": 1.5e9, "inference_flops": 8.4e4, "energy_joules": 120.5, "device_name": "a CPU", "threads": 1,
         "layers": [
             {"name": "conv.weight", "shape": [6, 1, 5, 5], "size": 150, "active": 60, "density": 0.4,
-             "exploration_rate": 0.7, "dropped": 30},
+             "exploration_rate": 0.7, "dropped": 30, "backend": "masked"},
             {"name": "fc.weight", "shape": [10, 84], "size": 840, "active": 39, "density": 0.046428571428571430,
-             "exploration_rate": 0.24, "dropped": 19},
+             "exploration_rate": 0.24, "dropped": 19, "backend": "sparse"},
         ],
         **changed,
     }  # fmt: skip
@@ -52,7 +52,8 @@ def result(**changed: Any) -> dict[str, Any]:
 
 def result_of_old() -> dict[str, Any]:
     """What differs in a result as the first versions wrote it: what they did not measure is not there."""
-    layers = [{name: value for name, value in layer.items() if name != "dropped"} for layer in result()["layers"]]
+    later = ("dropped", "backend")
+    layers = [{name: value for name, value in layer.items() if name not in later} for layer in result()["layers"]]
     added = (
         name for version in tables.ADDED.values() for table, names in version if table is tables.runs for name in names
     )

@@ -1,4 +1,4 @@
-"""Databases that older versions of itopctl made: `databases/v1.db` to `v3.db`, with the folders that they index.
+"""Databases that older versions of itopctl made: `databases/v1.db` to `v4.db`, with the folders that they index.
 
 Each was written by the code of its schema version, which ran three tiny runs on digits: two done, one failed for its
 learning rate. They are never made anew: what is tested is that files of the past can be read.

@@ -1,0 +1,170 @@
+"""A weight of which only the active entries are in memory, in a layer that computes with these alone."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from itopctl.dst.layer import Layer, drawn_positions, tensors_in
+from itopctl.dst.select import positions
+from itopctl.dst.sparse.convolution import SparseConv2d
+from itopctl.dst.sparse.factored import FactoredGradient
+from itopctl.dst.sparse.linear import SparseLinear, replace
+
+
+class CompressedLayer(Layer):
+    """A weight of which only the active entries are in memory; the initial ones are drawn here, as of a `MaskedLayer`.
+
+    The module becomes a sparse one in place, and its weight, the same parameter as before, one-dimensional: so the
+    optimizer's state is, too.
+
+    Args:
+        index: of the layer in its model; with the seed, it determines the draw.
+        name: of the parameter.
+        module: an `nn.Linear` or `nn.Conv2d` that is not sparse yet.
+        active_count: in [1, number of weights).
+        seed: of the training.
+        counted: whether `times_active` is kept.
+        dense_gradient_read: whether some rule reads the dense gradient of the coming step; not kept alive.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        module: nn.Linear | nn.Conv2d,
+        active_count: int,
+        seed: int,
+        counted: bool = False,
+        dense_gradient_read: Callable[[], bool] | None = None,
+    ) -> None:
+        weight = module.get_parameter("weight")
+        super().__init__(index, name, weight, tuple(weight.shape), active_count, counted)
+        self._positions = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
+        self.module = compressed(module, self._positions)
+        self._read = None if dense_gradient_read is None else weakref.WeakMethod(dense_gradient_read)
+        self.gradient = FactoredGradient(self.module)
+        self.module.watch(self._watch)
+        self.start_over()
+
+    @property
+    def backend(self) -> str:
+        """How the layer is computed."""
+        return "sparse"
+
+    @property
+    def active(self) -> Tensor:
+        """Bool tensor of the weight's shape, zeros included, True where active; made anew each time."""
+        flags = torch.zeros(self.size, dtype=torch.bool, device=self.weight.device)
+        flags[self._positions] = True
+        return flags.view(self.shape)
+
+    def active_positions(self) -> Tensor:
+        """Flat (row-major) positions of the active weights, ascending."""
+        return self._positions
+
+    def values(self, entries: Tensor | None) -> Tensor:
+        """The weights at these flat positions; without any, all of them, flat, zeros included."""
+        own = self.weight.detach()
+        if entries is self._positions:
+            return own
+        if entries is None:
+            whole = own.new_zeros(self.size)
+            whole[self._positions] = own
+            return whole
+        found, there = _located(entries, self._positions)
+        return torch.where(there, own[found], own.new_zeros(())) if own.numel() else own.new_zeros(entries.shape)
+
+    @torch.no_grad()
+    def adopt(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep what an optimizer knows of the active weights, where it has made steps already."""
+        for slot in tensors_in(optimizer.state.get(self.weight, {})):
+            if slot.shape == self.shape:
+                slot.data = slot.reshape(-1)[self._positions]
+
+    def joined(self, kept: Tensor, grown: Tensor) -> Tensor:
+        """Flat positions, ascending."""
+        both = torch.cat([kept, grown]).sort().values
+        if bool((both[1:] == both[:-1]).any()):
+            raise AssertionError(f"{self.name}: kept and grown weights overlap")
+        return both
+
+    def counted(self, topology: Tensor) -> int:
+        """How many weights are active in a topology."""
+        return topology.numel()
+
+    @torch.no_grad()
+    def take(self, topology: Tensor, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+        """Take over flat positions, ascending, in time that grows with their number."""
+        found, there = _located(topology, self._positions)
+        old_shape = self.weight.shape
+
+        def moved(tensor: Tensor) -> Tensor:
+            return torch.where(there, tensor[found], tensor.new_zeros(()))
+
+        gradient = self.weight.grad
+        for slot in tensors_in(optimizer.state.get(self.weight, {})):
+            if slot.shape == old_shape:
+                slot.data = moved(slot)
+        replace(self.weight, moved(self.weight.detach()))
+        if gradient is not None:
+            self.weight.grad = moved(gradient)
+        self._stand_at(topology)
+        grown = topology[~there]
+        if self.times_active is not None:
+            self.times_active[topology] += 1
+        return grown.numel(), self.explored.add_positions(grown)
+
+    def forget_gradient(self) -> None:
+        """Let what the dense gradient is made of go: the step is over."""
+        if self.gradient.factors:
+            self.gradient = FactoredGradient(self.module)
+
+    def _watch(self, module: nn.Module, input: Tensor, gradient: Tensor) -> None:
+        read = None if self._read is None else self._read()
+        if module is self.module and read is not None and read():  # a copy of the module tells of its passes, too
+            self.gradient.factors.append((input.detach(), gradient.detach()))
+
+    def _activate(self, active: Tensor) -> None:
+        self._stand_at(positions(active))
+
+    def _stand_at(self, topology: Tensor) -> None:
+        self._positions = topology
+        self.active_count = topology.numel()
+        self.module.compress(topology)
+
+
+def compressed(module: nn.Linear | nn.Conv2d, active: Tensor) -> SparseLinear | SparseConv2d:
+    """Make a module sparse in place: its weight keeps the values at these flat positions, ascending."""
+    weight = module.get_parameter("weight")
+    replace(weight, weight.detach().reshape(-1)[active].clone())
+    module.__class__ = SparseLinear if isinstance(module, nn.Linear) else SparseConv2d
+    assert isinstance(module, (SparseLinear, SparseConv2d))
+    module.watch(None)
+    module.compress(active)
+    return module
+
+
+BACKENDS = ("masked", "sparse")
+"""How a layer with inactive weights can be computed: under a mask, or with its nonzeros alone."""
+
+
+def compressible(modules: Iterable[nn.Module]) -> bool:
+    """Whether the modules that use a weight can compute with its nonzeros alone: one of a kind that knows how."""
+    module, *others = modules
+    if others or type(module) not in (nn.Linear, nn.Conv2d) or module.weight.dtype != torch.float32:
+        return False
+    if "forward" in module.__dict__:  # somebody has given it another one
+        return False
+    if not isinstance(module, nn.Conv2d):
+        return True
+    return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _located(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of the wanted positions is `among` others, ascending and not empty, and whether it is there."""
+    found = torch.searchsorted(among, wanted).clamp_(max=among.numel() - 1)
+    return found, among[found] == wanted

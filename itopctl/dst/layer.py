@@ -1,0 +1,161 @@
+"""A weight of which some entries are active: what the engine and the rules know of it, however it is kept in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from itopctl.dst.exploration import ExploredSet, count_bits, pack_bits, unpack_bits
+from itopctl.dst.keyed import keyed_generator
+
+
+class Layer(ABC):
+    """A weight with its topology.
+
+    Attributes:
+        index: of the layer in its model; with the seed, it determines what is drawn for it.
+        name: of the parameter.
+        weight: the parameter.
+        shape, size: of the weight, zeros included.
+        active_count: number of weights that are active, always.
+        dropped: weights dropped by all topology updates so far; one that is dropped again counts again.
+        explored: the weights that were ever active.
+        times_active: flat int32 tensor, at how many topologies (the initial one is the first) each weight was
+            active; None where no rule counts them.
+    """
+
+    explored: ExploredSet
+
+    def __init__(
+        self, index: int, name: str, weight: nn.Parameter, shape: tuple[int, ...], active_count: int, counted: bool
+    ) -> None:
+        self.index = index
+        self.name = name
+        self.weight = weight
+        self.shape = shape
+        self.size = torch.Size(shape).numel()
+        self.active_count = active_count
+        self.dropped = 0
+        self.times_active: Tensor | None = None
+        if counted:
+            self.times_active = torch.zeros(self.size, dtype=torch.int32, device=weight.device)
+
+    @property
+    @abstractmethod
+    def backend(self) -> str:
+        """How the layer is computed."""
+
+    @property
+    @abstractmethod
+    def active(self) -> Tensor:
+        """Bool tensor of the weight's shape, True where active."""
+
+    @abstractmethod
+    def active_positions(self) -> Tensor:
+        """Flat (row-major) positions of the active weights, ascending."""
+
+    @abstractmethod
+    def values(self, entries: Tensor | None) -> Tensor:
+        """The weights at these flat positions; without any, all of them, flat, zeros included."""
+
+    def zeros(self) -> Tensor:
+        """A dense tensor of the weight's shape and layout, all zero."""
+        return torch.zeros(self.shape, dtype=self.weight.dtype, device=self.weight.device)
+
+    @abstractmethod
+    def joined(self, kept: Tensor, grown: Tensor) -> Tensor:
+        """The topology of these flat positions, as `take` has it.
+
+        Raises:
+            AssertionError: a weight is in both.
+        """
+
+    @abstractmethod
+    def counted(self, topology: Tensor) -> int:
+        """How many weights are active in a topology."""
+
+    @abstractmethod
+    def take(self, topology: Tensor, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+        """Become active where a topology says, and nowhere else; weight, gradient and optimizer state follow.
+
+        What has grown starts at zero, with empty slots; a weight that was active before keeps its value and slots.
+
+        Returns:
+            How many weights are active that were not before, and for the first time.
+        """
+
+    def start_over(self) -> None:
+        """Forget all topologies but the present one."""
+        flags = self.active.reshape(-1)
+        self.explored = ExploredSet(flags)
+        if self.times_active is not None:
+            self.times_active.copy_(flags)
+
+    def saved(self) -> dict[str, Any]:
+        """Shape, mask and explored set as bits, and counts where they are kept; nothing shared with this layer."""
+        entry = {
+            "shape": list(self.shape),
+            "mask": pack_bits(self.active).cpu(),
+            "explored": self.explored.bits.clone().cpu(),
+            "dropped": self.dropped,
+        }
+        if self.times_active is not None:
+            entry["times_active"] = self.times_active.clone().cpu()
+        return entry
+
+    def check_saved(self, entry: dict[str, Any]) -> None:
+        """Raise ValueError unless `saved` gave this entry for a layer like this one."""
+        missing = {"shape", "mask", "explored"} - set(entry)
+        if missing:
+            raise ValueError(f"{self.name}: the saved state lacks {', '.join(sorted(missing))}")
+        if entry["shape"] != list(self.shape):
+            raise ValueError(f"{self.name}: saved shape {entry['shape']}, model's {list(self.shape)}")
+        if not entry["mask"].numel() == entry["explored"].numel() == self.explored.bits.numel():
+            raise ValueError(f"{self.name}: the saved mask or explored set is not of {self.size} weights")
+        dropped = entry.get("dropped", 0)
+        if not isinstance(dropped, int) or dropped < 0:
+            raise ValueError(f"{self.name}: {dropped!r} is no number of dropped weights")
+        counts = entry.get("times_active")
+        if (counts is None) != (self.times_active is None) or (counts is not None and counts.numel() != self.size):
+            raise ValueError(f"{self.name}: how often weights were active is not saved as this method needs it")
+        if bool((entry["mask"] & ~entry["explored"]).any()):
+            raise ValueError(f"{self.name}: an active weight is saved as never explored")
+
+    @staticmethod
+    def saved_count(entry: dict[str, Any]) -> int:
+        """How many weights are active in what `saved` gave."""
+        return count_bits(entry["mask"])
+
+    def take_over(self, entry: dict[str, Any]) -> None:
+        """Become what `saved` gave; checked before. The weight has been loaded already."""
+        device = self.weight.device
+        self._activate(unpack_bits(entry["mask"].to(device), self.size))
+        self.explored.take_over(entry["explored"].to(device, copy=True))
+        self.dropped = entry.get("dropped", 0)  # states of old have none
+        if self.times_active is not None:
+            self.times_active.copy_(entry["times_active"])
+
+    @abstractmethod
+    def _activate(self, active: Tensor) -> None:
+        """Be active where a flat bool tensor says; weight and optimizer state are what they should be already."""
+
+
+def drawn_positions(size: int, active_count: int, seed: int, index: int) -> Tensor:
+    """Flat positions of a layer's first active weights, in no order.
+
+    Drawn on the CPU, so that a training starts from the same network on every device.
+    """
+    return torch.randperm(size, generator=keyed_generator(seed, index, 0), device="cpu")[:active_count]
+
+
+def tensors_in(state: Any) -> Iterator[Tensor]:
+    """All tensors of an optimizer's state, in whatever it nests them."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, (Mapping, list, tuple)):
+        for value in state.values() if isinstance(state, Mapping) else state:
+            yield from tensors_in(value)

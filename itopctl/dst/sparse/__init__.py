@@ -1,0 +1,7 @@
+"""Truly sparse layers: weights, gradients and optimizer state exist only at the nonzeros, on PyTorch's own CSR kernels.
+
+Not which weights are active (`itopctl.dst.update`).
+
+`csr.py` products by nonzeros · `linear.py`, `convolution.py` the layers · `batch_last.py` the memory layout between
+convolutions · `factored.py` their dense gradients. Which arithmetic is faster: `itopctl.dst.speed`.
+"""

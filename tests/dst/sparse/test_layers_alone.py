@@ -1,0 +1,135 @@
+"""Sparse layers beside the dense ones that hold the same weights: outputs and gradients, at any shape."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from itopctl.dst.compressed_layer import compressed
+from itopctl.dst.sparse.batch_last import is_batch_last, keep_layout
+from itopctl.dst.sparse.csr import Csr
+
+
+def _active(size: int, share: float, seed: int) -> Tensor:
+    count = round(share * size)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+
+
+def _both(module: nn.Linear | nn.Conv2d, share: float) -> tuple[nn.Module, nn.Module, Tensor]:
+    """The module made sparse, a dense twin whose other weights are zero, and the positions of the nonzeros."""
+    active = _active(module.weight.numel(), share, 0)
+    twin = copy.deepcopy(module)
+    with torch.no_grad():
+        mask = torch.zeros(module.weight.numel())
+        mask[active] = 1
+        twin.weight.mul_(mask.view_as(twin.weight))
+    return compressed(module, active), twin, active
+
+
+def _assert_alike(module: nn.Module, twin: nn.Module, active: Tensor, shape: tuple[int, ...]) -> None:
+    ours = torch.randn(shape).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    output, expected = module(ours), twin(theirs)
+    gradient = torch.randn_like(expected)
+    output.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(output, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(module.weight.grad, twin.weight.grad.flatten()[active], atol=2e-4, rtol=1e-3)
+    if twin.bias is not None:
+        torch.testing.assert_close(module.bias.grad, twin.bias.grad, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(module.dense_gradient(ours, gradient), twin.weight.grad, atol=2e-4, rtol=1e-3)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    inputs=st.integers(1, 12), outputs=st.integers(1, 12), batch=st.integers(1, 9), share=st.floats(0, 1),
+    bias=st.booleans(),
+)  # fmt: skip
+def test_a_sparse_linear_layer_computes_what_the_dense_one_with_zeros_does(
+    inputs: int, outputs: int, batch: int, share: float, bias: bool
+) -> None:
+    module, twin, active = _both(nn.Linear(inputs, outputs, bias), share)
+    _assert_alike(module, twin, active, (batch, inputs))
+
+
+def test_a_sparse_linear_layer_takes_inputs_of_more_dimensions() -> None:
+    module, twin, _ = _both(nn.Linear(6, 4), 0.3)
+    images = torch.randn(2, 3, 5, 6)
+    torch.testing.assert_close(module(images), twin(images))
+    torch.testing.assert_close(module(images[0, 0, 0]), twin(images[0, 0, 0]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_sparse_convolution_computes_what_the_dense_one_with_zeros_does(data: st.DataObject) -> None:
+    def pair(least: int, most: int) -> tuple[int, int]:
+        return data.draw(st.tuples(st.integers(least, most), st.integers(least, most)))
+
+    groups = data.draw(st.integers(1, 3))
+    inputs, outputs = (groups * data.draw(st.integers(1, 3)) for _ in range(2))
+    kernel, stride, padding, dilation = pair(1, 4), pair(1, 3), pair(0, 2), pair(1, 2)
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, data.draw(st.booleans()))
+    module, twin, active = _both(convolution, data.draw(st.floats(0, 1)))
+    _assert_alike(module, twin, active, (data.draw(st.integers(1, 3)), inputs, *pair(7, 10)))
+
+
+def test_numbers_at_the_end_of_a_row_do_not_run_over_into_the_next() -> None:
+    module, twin, active = _both(nn.Conv2d(2, 2, 3, padding=1), 1.0)
+    images = torch.zeros(1, 2, 3, 3)
+    images[0, :, :, 2] = 1e6  # the last column, beside the border and the next row
+    torch.testing.assert_close(module(images), twin(images), rtol=1e-4, atol=1.0)
+    assert active.numel() == twin.weight.numel()
+
+
+@pytest.mark.parametrize("stage", ["batch norm", "max pool", "average pool", "adaptive pool", "relu", "sum", "flatten"])
+def test_what_stands_between_convolutions_keeps_their_layout_and_computes_the_same(stage: str) -> None:
+    module = {
+        "batch norm": nn.BatchNorm2d(4), "max pool": nn.MaxPool2d(3, 2, 1), "average pool": nn.AvgPool2d(2),
+        "adaptive pool": nn.AdaptiveAvgPool2d(2), "relu": nn.ReLU(), "sum": nn.Identity(), "flatten": nn.Flatten(),
+    }[stage]  # fmt: skip
+    twin = copy.deepcopy(module)
+    keep_layout(module if stage != "batch norm" else nn.Sequential(module))
+    images = torch.randn(4, 6, 6, 5).permute(3, 0, 1, 2).requires_grad_()
+    plain = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+    output, expected = module(images), twin(plain)
+    if stage == "sum":
+        output, expected = output + images, expected + plain
+    torch.testing.assert_close(output, expected)
+    if stage == "flatten":
+        assert output.t().is_contiguous()
+    else:
+        assert is_batch_last(output)
+    gradient = torch.randn_like(expected)
+    output.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(images.grad, plain.grad)
+    for (name, ours), theirs in zip(module.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
+
+@given(rows=st.integers(1, 9), columns=st.integers(1, 9), share=st.floats(0, 1))
+def test_the_structure_by_columns_is_the_transposed_one(rows: int, columns: int, share: float) -> None:
+    active = _active(rows * columns, share, 1)
+    values = torch.randn(active.numel())
+    whole = torch.zeros(rows * columns)
+    whole[active] = values
+    structure = Csr(active, (rows, columns))
+    torch.testing.assert_close(structure.by_rows.product(values, torch.eye(columns)), whole.view(rows, columns))
+    torch.testing.assert_close(structure.by_columns.product(values, torch.eye(rows)), whole.view(rows, columns).t())
+
+
+def test_the_structure_takes_twelve_bytes_a_nonzero_and_four_a_row_and_column() -> None:
+    structure = Csr(_active(200 * 300, 0.05, 0), (200, 300))
+    taken = sum(tensor.untyped_storage().nbytes() for tensor in structure.tensors)
+    assert taken == 12 * 3000 + 4 * (201 + 301)
+
+
+def test_a_matrix_too_large_for_32_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="too large"):
+        Csr(torch.tensor([0]), (2**31, 2))
