@@ -104,6 +104,9 @@ class Chosen:
         return works_of(self._model, example, {name: self._counts[name] for name in self._modules})
 
     def _given(self, compute: Mapping[str, str]) -> dict[str, str]:
+        for name in compute:
+            if name not in self._weights:
+                raise UserError(unknown("layer", str(name), list(self._weights)))
         chosen = {name: compute[name] for name in self._counts if compute.get(name, "masked") != "masked"}
         for name, backend in chosen.items():
             if name not in self._modules or backend not in BACKENDS:

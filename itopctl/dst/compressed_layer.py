@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from itopctl.dst.gradient_masks import obey
 from itopctl.dst.layer import Layer, drawn_positions, tensors_in
 from itopctl.dst.select import positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
-from itopctl.dst.sparse.linear import SparseLinear, replace
+from itopctl.dst.sparse.linear import SparseLinear
+from itopctl.dst.sparse.module import replace
 
 
 class CompressedLayer(Layer):
@@ -43,12 +46,19 @@ class CompressedLayer(Layer):
     ) -> None:
         weight = module.get_parameter("weight")
         super().__init__(index, name, weight, tuple(weight.shape), active_count, counted)
-        self._positions = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
-        self.module = compressed(module, self._positions)
+        active = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
+        self.module = compressed(module, active)
         self._read = None if dense_gradient_read is None else weakref.WeakMethod(dense_gradient_read)
         self.gradient = FactoredGradient(self.module)
-        self.module.watch(self._watch)
+        self._pending: list[tuple[int, Tensor, Tensor]] = []
+        self._last: tuple[Tensor, int] | None = None
+        self.module.watch(self._passed)
+        obey(weight, _arriving(weakref.ref(self)))
         self.start_over()
+
+    @property
+    def _positions(self) -> Tensor:
+        return self.module.positions
 
     @property
     def backend(self) -> str:
@@ -118,23 +128,55 @@ class CompressedLayer(Layer):
             self.times_active[topology] += 1
         return grown.numel(), self.explored.add_positions(grown)
 
+    def check_saved(self, entry: dict[str, Any]) -> None:
+        """Raise ValueError unless `saved` gave this entry for a layer like this one, and the weight was loaded."""
+        super().check_saved(entry)
+        if self.weight.numel() != self.saved_count(entry):
+            raise ValueError(f"{self.name}: {self.weight.numel()} nonzeros, {self.saved_count(entry)} in its mask")
+
     def forget_gradient(self) -> None:
         """Let what the dense gradient is made of go: the step is over."""
-        if self.gradient.factors:
-            self.gradient = FactoredGradient(self.module)
+        self.gradient = FactoredGradient(self.module)
+        self._pending, self._last = [], None
 
-    def _watch(self, module: nn.Module, input: Tensor, gradient: Tensor) -> None:
+    def _passed(self, input: Tensor, gradient: Tensor, changeable: bool) -> None:
+        """A backward pass has come through the module; whether it ends at the weight is not known yet."""
         read = None if self._read is None else self._read()
-        if module is self.module and read is not None and read():  # a copy of the module tells of its passes, too
-            self.gradient.factors.append((input.detach(), gradient.detach()))
+        if read is not None and read():
+            input = input.detach().clone() if changeable else input.detach()
+            self._pending.append((torch._C._current_graph_task_id(), input, gradient.detach()))
+
+    def arrived(self) -> None:
+        """A backward pass has made the weight's gradient, or added to it."""
+        passes = [factors for task, *factors in self._pending if task == torch._C._current_graph_task_id()]
+        self._pending = []
+        gradient = self.weight.grad
+        if not passes or gradient is None:
+            return
+        if self._last is None or self._last[0] is not gradient or self._last[1] + 1 != gradient._version:
+            self.gradient = FactoredGradient(self.module)  # what was there before has been let go
+        for input, of_output in passes:
+            self.gradient.add(input, of_output)
+        self.gradient.set_active(gradient.detach().clone())
+        self._last = gradient, gradient._version
 
     def _activate(self, active: Tensor) -> None:
         self._stand_at(positions(active))
 
     def _stand_at(self, topology: Tensor) -> None:
-        self._positions = topology
         self.active_count = topology.numel()
         self.module.compress(topology)
+
+
+def _arriving(layer: weakref.ref[CompressedLayer]) -> Callable[[Tensor], None]:
+    """A hook that ends with the training it belongs to."""
+
+    def arrived(weight: Tensor) -> None:
+        mine = layer()
+        if mine is not None:
+            mine.arrived()
+
+    return arrived
 
 
 def compressed(module: nn.Linear | nn.Conv2d, active: Tensor) -> SparseLinear | SparseConv2d:

@@ -53,8 +53,8 @@ class SparseTraining:
         compute: `masked` (dense arithmetic under masks), `sparse` (linear and 2-d convolution layers become sparse ones
             in place: weights, gradients and optimizer state exist only at the nonzeros, and `layer.weight` is
             one-dimensional), `auto` (for each layer what is faster here, by a measurement), or what each layer is to
-            be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, and rules
-            without momentum.
+            be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, an
+            uncompiled model, an optimizer that treats every weight for itself, and rules without momentum.
         example: a batch as the model will be given it. `auto` needs it; by `sparse`, layers that compute nothing
             themselves (a transformer's, in its fast path) are found by it.
         timed: for `auto`: seconds of a layer's step by kind; by default, measured now.
@@ -215,7 +215,7 @@ class SparseTraining:
             FloatingPointError: an update was due and a weight is not finite.
         """
         if scaler is not None:
-            if self._compressed:
+            if self._compressed and scaler.is_enabled():
                 raise UserError(
                     "a gradient scaler goes with half precision, and sparse layers with float32: compute=masked"
                 )
@@ -310,6 +310,8 @@ class SparseTraining:
             return "train in one process"
         if self._compiled:
             return "cannot be compiled"
+        if type(self.optimizer) not in _ELEMENTWISE:
+            return "need an optimizer that treats every weight for itself"
         if "momentum" in self.rules.needs:
             return "keep no moving average of the dense gradient, which a rule here reads"
         return None

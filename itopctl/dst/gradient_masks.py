@@ -11,13 +11,20 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
 
 _hooks = WeakTensorKeyDictionary()  # weight → the hook on it: a weight obeys the last training it was given to
+
+
+def obey(weight: nn.Parameter, hook: Callable[[Tensor], None]) -> None:
+    """Call a hook whenever the weight's gradient has been made or added to, in place of an earlier training's."""
+    if weight in _hooks:
+        _hooks[weight].remove()
+    _hooks[weight] = weight.register_post_accumulate_grad_hook(hook)
 
 
 class GradientMasks:
@@ -33,10 +40,7 @@ class GradientMasks:
         self._layers, self._masker, self._leave_dense = layers, masker, leave_dense
         self._masked: dict[str, tuple[Tensor | None, int]] = {}
         for layer in layers:
-            if layer.weight in _hooks:
-                _hooks[layer.weight].remove()
-            hook = _hook(weakref.ref(self), weakref.ref(layer))
-            _hooks[layer.weight] = layer.weight.register_post_accumulate_grad_hook(hook)
+            obey(layer.weight, _hook(weakref.ref(self), weakref.ref(layer)))
 
     def mask_all(self) -> None:
         """Mask every gradient, whatever was done to it."""

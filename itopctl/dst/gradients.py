@@ -32,7 +32,7 @@ class DenseGradients:
     """What rules need of the dense gradients of the masked layers.
 
     Args:
-        layers: the masked layers.
+        layers: those that have inactive weights.
         rules: say what is needed.
         total_steps: of the training.
     """
@@ -62,7 +62,7 @@ class DenseGradients:
 
         Args:
             step: from 1.
-            gradients: layer → its dense gradient; read only, and not held on to.
+            gradients: layer → its dense gradient. Tensors are read only, and not held on to.
         """
         due = next_update(self._rules, step, self._total_steps)
         if self._window and due is not None and due - step < self._window:
@@ -124,7 +124,8 @@ class DenseGradients:
 
 def finite(tensor: DenseGradient) -> bool:
     """Whether every entry is finite. Waits for the device."""
-    tensor = multiplied_out(tensor)
+    if isinstance(tensor, FactoredGradient):
+        return tensor.finite()
     if tensor.is_sparse:
         tensor = tensor.coalesce().values()
     if tensor.numel() == 0:

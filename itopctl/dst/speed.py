@@ -69,7 +69,8 @@ def works_of(model: nn.Module, example: Tensor, counts: Mapping[str, int]) -> di
     Returns:
         Only of layers that are called, as often without gradients as with them: others are not computed by the module
         itself, as in the fast path of PyTorch's transformers, which takes weights as they are. Where a layer is called
-        several times, its first work.
+        several times, its first work. None at all where the model does not take outputs as sparse layers lay them out
+        in memory, since it looks at them by `view`.
     """
     weights = {name: weight for name, weight in model.named_parameters() if name in counts}
     works: dict[str, list[LayerWork]] = {name: [] for name in counts}
@@ -83,8 +84,13 @@ def works_of(model: nn.Module, example: Tensor, counts: Mapping[str, int]) -> di
         with torch.enable_grad():
             model(example)
         calls = {name: len(noted) for name, noted in works.items()}
+        for _, module in watched:
+            module.forward = _laid_out(module.forward)
         with torch.no_grad():
-            model(example)
+            try:
+                model(example)
+            except RuntimeError:
+                return {}
     finally:
         for _, module in watched:
             module.__dict__.pop("forward", None)
@@ -99,6 +105,18 @@ def _noting(forward: Callable[..., Any], note: Callable[[Tensor], None]) -> Call
         return forward(input)
 
     return noting
+
+
+def _laid_out(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's forward whose outputs lie in memory as a sparse one's do."""
+
+    def laid_out(input: Tensor) -> Any:
+        output: Tensor = forward(input)
+        if output.dim() == 4:
+            return from_batch_last(to_batch_last(output))
+        return output.t().contiguous().t() if output.dim() == 2 else output
+
+    return laid_out
 
 
 def _note(works: list[LayerWork], module: nn.Module, active: int, input: Tensor) -> None:
@@ -149,6 +167,7 @@ def faster(works: Mapping[str, LayerWork], times: Mapping[str, Mapping[str, floa
         if works[name].settings is None and seconds["masked"] >= _LEAST_GAIN * seconds["sparse"]
     }  # fmt: skip
     convolutions = {name: seconds for name, seconds in able.items() if works[name].settings is not None}
+    convolutions = {name: seconds for name, seconds in convolutions.items() if "turned" in seconds}
     sparse = {name for name, seconds in convolutions.items() if seconds["sparse"] < seconds["turned"]}
     masked = sum(seconds["masked"] for seconds in convolutions.values())
     mixed = sum(min(seconds["sparse"], seconds["turned"]) for seconds in convolutions.values())

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.dst import SparseTraining
+from itopctl.dst.compressed_layer import BACKENDS
 from itopctl.dst.exploration import unpack_bits
+from itopctl.dst.sparse.module import structure_names
 from itopctl.errors import is_want_of_memory
 
 _MOST_VALUES, _DEEPEST = 1_000_000, 32
@@ -111,13 +113,16 @@ def check_fits(
         state: unpacked.
         model, optimizer, sparse: what is to go on from it.
     """
-    own = model.state_dict()
+    structure = structure_names(model)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in structure}
+    thin = {name for name, parameter in model.named_parameters(remove_duplicate=False)
+            if any(parameter is sparse.weight(layer) for layer in sparse.compressed)}  # fmt: skip
     if state["model"].keys() != own.keys():
         raise ValueError("it is of another model")
     for name, tensor in own.items():
         # How many nonzeros a compressed weight has may have changed: as many as the saved mask has, as `unpack` checks.
         given = state["model"][name]
-        like = tensor.new_empty(given.shape) if name in sparse.compressed and _is_a_row(given) else tensor
+        like = tensor.new_empty(given.shape) if name in thin and _is_a_row(given) else tensor
         if not _is_alike(given, like):
             raise ValueError(f"{name} is of another shape or kind")
     momentum = any(group.get("momentum") for group in optimizer.param_groups)
@@ -169,6 +174,20 @@ def check_positions(state: Mapping[str, Any]) -> None:
         raise ValueError("its number of threads is none")
 
 
+def backends_in(state: Mapping[str, Any]) -> dict[str, str]:
+    """How layers were computed; none was sparse before a state said so.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    backends = state.get("backends", {})
+    if not isinstance(backends, dict) or not all(
+        isinstance(name, str) and backend in BACKENDS for name, backend in backends.items()
+    ):
+        raise ValueError("how its layers were computed is not said as it must be")
+    return backends
+
+
 def pack(
     state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer, sparse: SparseTraining
 ) -> dict[str, Any]:
@@ -182,7 +201,9 @@ def pack(
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     numbers = {p: n for n, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
-    weights, slots_of = dict(state["model"]), dict(state["optimizer"]["state"])
+    structure = structure_names(model)  # the masks say it, too
+    weights = {name: value for name, value in state["model"].items() if name not in structure}
+    slots_of = dict(state["optimizer"]["state"])
     for layer in state["sparse"]["layers"]:
         weight, active = parameters[layer], sparse.mask(layer)
         packed = _packed_compressed if layer in sparse.compressed else _packed
@@ -207,7 +228,7 @@ def _packed(value: Any, layer: str, active: Tensor) -> Any:
 
 def _packed_compressed(value: Any, layer: str, active: Tensor) -> Any:
     """`_packed` of a tensor that is its active entries alone."""
-    return {_ACTIVE_OF: layer, "entries": value} if isinstance(value, Tensor) and value.dim() == 1 else value
+    return {_ACTIVE_OF: layer, "entries": value.clone()} if isinstance(value, Tensor) and value.dim() == 1 else value
 
 
 def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
@@ -227,7 +248,9 @@ def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
     numbers = {p: n for n, p in enumerate(p for group in sparse.optimizer.param_groups for p in group["params"])}
     slots_of = unpacked["optimizer"]["state"]
     for name in thin & masks.keys():  # what was stored whole, since something stood off the mask
-        unpacked["model"][name] = _active_of(unpacked["model"][name], masks[name])
+        value = unpacked["model"][name] = _active_of(unpacked["model"][name], masks[name])
+        if not isinstance(value, Tensor) or value.numel() != int(masks[name].sum()):
+            raise ValueError(f"{name} does not fit its mask")
         number = numbers.get(sparse.weight(name))
         if number in slots_of:
             slots_of[number] = {key: _active_of(slot, masks[name]) for key, slot in slots_of[number].items()}

@@ -25,6 +25,7 @@ from torch.nn import functional
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.spec.config import RunConfig
 from itopctl.train.checkpoint import (
+    backends_in,
     check_fits,
     check_numbers,
     check_positions,
@@ -311,8 +312,8 @@ class Training:
         threads = state.get("threads", torch.get_num_threads())  # not in checkpoints of old
         check_numbers(state["progress"], self.progress)
         check_positions(state)
-        backends = state.get("backends")  # not in checkpoints of old
-        if compute_of(self.config, self.rank) == "auto" and backends is not None and backends != self.sparse.backends:
+        backends = backends_in(state)
+        if compute_of(self.config, self.rank) == "auto" and backends != self.sparse.backends:
             self._begin(backends)  # to the bit, whatever is faster now
         state = unpack(state, self.sparse)
         check_fits(state, self.model, self.optimizer, self.sparse)

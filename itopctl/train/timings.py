@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, float] | None:
     try:
         seconds = json.loads(path.read_text())["seconds"]
         times = {kind: float(seconds[kind]) for kind in ("masked", "sparse", "turned") if kind in seconds}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return times if times.get("masked", 0.0) > 0.0 else None
 

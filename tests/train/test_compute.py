@@ -119,6 +119,25 @@ def test_a_run_goes_on_as_it_was_computed_though_another_way_is_faster_now(monke
     assert (result["train_loss"], result["test_accuracy"]) == (whole["train_loss"], whole["test_accuracy"])
 
 
+def test_a_state_of_old_goes_on_masked_as_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = stopped_after(8, run_config(compute="masked"))
+    del state["backends"]
+    monkeypatch.setattr(loop, "timed", lambda work: {"masked": 1.0, "sparse": 0.1})
+    resumed = Training(run_config(compute="auto"), DATA, lambda *_: None)
+    resumed.load_state_dict(state)
+    assert set(resumed.sparse.backends.values()) == {"masked"}
+    assert resumed.run()["train_loss"] == train(run_config(compute="masked"))[0]["train_loss"]
+
+
+@pytest.mark.parametrize("length", [-1, 1])
+def test_weights_that_do_not_fit_their_masks_are_refused(length: int) -> None:
+    state = stopped_after(3, run_config(compute="sparse"))
+    entries = state["model"]["1.weight"]["entries"]
+    state["model"]["1.weight"] = torch.zeros(entries.numel() + length)
+    with pytest.raises(ValueError, match="does not fit its mask"):
+        Training(run_config(compute="sparse"), DATA, lambda *_: None).load_state_dict(state)
+
+
 @pytest.mark.parametrize("backends", [{"nowhere.weight": "sparse"}, {"1.weight": "fast"}, {"1.weight": 3}], ids=str)
 def test_a_state_with_backends_that_cannot_be_is_refused_or_of_no_effect(backends: dict[str, Any]) -> None:
     config = run_config(compute="auto")

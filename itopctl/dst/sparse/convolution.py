@@ -8,7 +8,6 @@ entry for each row of the image, not for each pixel, and stride, padding, dilati
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch.nn.grad import conv2d_weight
 
 from itopctl.dst.sparse.batch_last import from_batch_last, owning_batch_last, to_batch_last
 from itopctl.dst.sparse.csr import Bags, bags_by
-from itopctl.dst.sparse.linear import Watch, make_room, tell
+from itopctl.dst.sparse.module import SparseModule
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class _Structure:
     entry_values: Tensor
 
 
-class SparseConv2d(nn.Conv2d):
+class SparseConv2d(SparseModule, nn.Conv2d):
     """A 2-d convolution that multiplies by the nonzeros of its weight alone.
 
     Made of an `nn.Conv2d` that pads with zeros, in place, by `compress`. Its `weight` is one-dimensional then, the
@@ -82,9 +81,7 @@ class SparseConv2d(nn.Conv2d):
     the usual shape.
     """
 
-    _positions: Tensor
     _structures: dict[int, _Structure]
-    _watch: weakref.WeakMethod[Any] | None = None
 
     @property
     def dense_shape(self) -> tuple[int, ...]:
@@ -93,14 +90,13 @@ class SparseConv2d(nn.Conv2d):
 
     def compress(self, positions: Tensor) -> None:
         """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
-        self._positions, self._structures = positions, {}
-
-    def watch(self, watch: Watch | None) -> None:
-        """Have a bound method told the input and the output's gradient of every backward pass; it is not kept alive."""
-        self._watch = None if watch is None else weakref.WeakMethod(watch)
+        super().compress(positions)
+        self._structures = {}
 
     def forward(self, input: Tensor) -> Tensor:
         images = (input if input.dim() == 4 else input.unsqueeze(0)).to(self.weight.dtype)
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            raise RuntimeError(f"{self.in_channels} channels expected; the input has shape {tuple(input.shape)}")
         output: Tensor = _Convolution.apply(images, self.weight, self.bias, self)
         return output if input.dim() == 4 else output.squeeze(0)
 
@@ -125,7 +121,7 @@ class SparseConv2d(nn.Conv2d):
         return self._structures[down.size]
 
     def _made(self, down: _Side) -> _Structure:
-        positions, device = self._positions, self._positions.device
+        positions, device = self.positions, self.positions.device
         _, fan_in, height, width = self.dense_shape
         output = positions // (fan_in * height * width)
         input = output // (self.out_channels // self.groups) * fan_in + positions // (height * width) % fan_in
@@ -146,14 +142,6 @@ class SparseConv2d(nn.Conv2d):
         backward = bags_by(input_rows, self.in_channels * down.size, output_sources, value)
         assert forward.order is not None
         return _Structure(forward, backward, forward.order.long())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without who watches: a copy is somebody else's."""
-        return {name: value for name, value in self.__dict__.items() if name != "_watch"}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        make_room(self.get_parameter("weight"), state_dict.get(f"{prefix}weight"))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class _Convolution(torch.autograd.Function):
@@ -180,7 +168,7 @@ class _Convolution(torch.autograd.Function):
         outputs = to_batch_last(gradient)
         of_input = of_values = None
         if ctx.needs_input_grad[1]:
-            rows = outputs.view(outputs.shape[0] * outputs.shape[1], -1)
+            rows = outputs.flatten(2).flatten(0, 1)
             shifted = _shifted(to_batch_last(input), right.outputs, right.meetings)
             of_values = torch.zeros_like(values).index_add_(
                 0, structure.entry_values, structure.forward.sampled(rows, shifted)
@@ -191,7 +179,7 @@ class _Convolution(torch.autograd.Function):
             batch, channels, height, width = input.shape
             of_input = from_batch_last(made.view(channels, height, width, batch))
         of_bias = outputs.flatten(1).sum(dim=1) if ctx.needs_input_grad[2] else None
-        tell(layer, input, gradient)
+        layer.tell(input, gradient, not ctx.needs_input_grad[0])
         return of_input, of_values, of_bias, None
 
 
@@ -205,11 +193,11 @@ def _shifted(images: Tensor, width: int, meetings: list[tuple[slice, slice]]) ->
     """
     channels, height, _, batch = images.shape
     if meetings == [(slice(0, width, 1), slice(0, width, 1))] and width == images.shape[2]:
-        return images.view(channels * height, -1)
+        return images.view(channels * height, width * batch)
     tables = images.new_empty(len(meetings), channels, height, width, batch)
     for table, (columns, pixels) in zip(tables, meetings, strict=True):
         _put(table, columns, images[:, :, pixels])
-    return tables.view(-1, width * batch)
+    return tables.view(len(meetings) * channels * height, width * batch)
 
 
 def _put(table: Tensor, columns: slice, values: Tensor) -> None:

@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
-from itopctl.dst.sparse.convolution import SparseConv2d
-from itopctl.dst.sparse.linear import SparseLinear
+from itopctl.dst.sparse.module import SparseModule
+
+_SURELY_FINITE = 1e38
 
 
-@dataclass
 class FactoredGradient:
-    """The dense gradient of a layer as what it is made of: inputs, and gradients of outputs, of every backward pass.
+    """The dense gradient of a layer as what it is made of: the input, and the gradient of the output.
 
-    It is multiplied out where it is read, and not kept: one layer's dense gradient is in memory at a time.
+    It is multiplied out where it is read, and not kept: one layer's dense gradient is in memory at a time. Only where
+    several backward passes add up to it, it is kept, since what they are made of could be larger.
+
+    Args:
+        module: the layer.
     """
 
-    module: SparseLinear | SparseConv2d
-    factors: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    def __init__(self, module: SparseModule) -> None:
+        self._module = module
+        self._factors: tuple[Tensor, Tensor] | None = None
+        self._total: Tensor | None = None
+        self._active: Tensor | None = None
+
+    def add(self, input: Tensor, gradient: Tensor) -> None:
+        """Add what a backward pass brings."""
+        if self._factors is None and self._total is None:
+            self._factors = (input, gradient)
+            return
+        if self._factors is not None:
+            self._total, self._factors = self._module.dense_gradient(*self._factors), None
+        assert self._total is not None
+        self._total += self._module.dense_gradient(input, gradient)
+
+    def set_active(self, values: Tensor) -> None:
+        """Say what the gradient is at the nonzeros: the loss may depend on these otherwise, too, by a penalty."""
+        self._active = values
 
     def dense(self) -> Tensor:
-        """∂L/∂w of all weights, in the weight's shape."""
-        if not self.factors:
-            weight = self.module.weight
-            return torch.zeros(self.module.dense_shape, dtype=weight.dtype, device=weight.device)
-        first, *others = (self.module.dense_gradient(*pair) for pair in self.factors)
-        for other in others:
-            first += other
-        return first
+        """∂L/∂w of all weights, in the weight's shape; the caller's own."""
+        module = self._module
+        if self._factors is not None:
+            dense = module.dense_gradient(*self._factors)
+        elif self._total is not None:
+            dense = self._total.clone()
+        else:
+            weight = module.get_parameter("weight")
+            dense = torch.zeros(module.dense_shape, dtype=weight.dtype, device=weight.device)
+        if self._active is None:
+            return dense
+        flat = dense.contiguous().view(-1)
+        flat[module.positions] = self._active
+        return flat.view(module.dense_shape)
+
+    def finite(self) -> bool:
+        """Whether every entry is finite; most often without multiplying out."""
+        if self._factors is not None:
+            input, gradient = self._factors
+            largest = float(input.abs().max()) * float(gradient.abs().max()) * gradient.numel()
+            if largest < _SURELY_FINITE and (self._active is None or bool(self._active.isfinite().all())):
+                return True
+        return bool(self.dense().isfinite().all())

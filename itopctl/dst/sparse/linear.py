@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,24 +9,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from itopctl.dst.sparse.csr import Csr
-
-Watch = Callable[[nn.Module, Tensor, Tensor], None]
-"""Told a layer, its input and the gradient of its output by every backward pass."""
+from itopctl.dst.sparse.module import SparseModule
 
 
-class SparseLinear(nn.Linear):
+class SparseLinear(SparseModule, nn.Linear):
     """A linear layer that multiplies by the nonzeros of its weight alone.
 
-    Made of an `nn.Linear` in place, by `compress`. Its `weight` is one-dimensional then, the nonzeros in row-major
-    order. Activations are laid out feature by feature, [features, batch] in memory, behind tensors of the usual shape:
-    such layers pass them on to each other, through what works element by element, without a copy.
+    Made of an `nn.Linear` in place, by `compress`. Activations are laid out feature by feature, [features, batch] in
+    memory, behind tensors of the usual shape: such layers pass them on to each other, through what works element by
+    element, without a copy.
 
     Attributes:
         structure: where the nonzeros stand in the weight of shape [out_features, in_features].
     """
 
     structure: Csr
-    _watch: weakref.WeakMethod[Any] | None = None
 
     @property
     def dense_shape(self) -> tuple[int, ...]:
@@ -37,52 +32,19 @@ class SparseLinear(nn.Linear):
 
     def compress(self, positions: Tensor) -> None:
         """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
+        super().compress(positions)
         self.structure = Csr(positions, (self.out_features, self.in_features))
 
-    def watch(self, watch: Watch | None) -> None:
-        """Have a bound method told the input and the output's gradient of every backward pass; it is not kept alive."""
-        self._watch = None if watch is None else weakref.WeakMethod(watch)
-
     def forward(self, input: Tensor) -> Tensor:
-        rows = input.to(self.weight.dtype).reshape(-1, self.in_features)
+        if input.shape[-1] != self.in_features:
+            raise RuntimeError(f"{self.in_features} features expected; the input has shape {tuple(input.shape)}")
+        rows = input.to(self.weight.dtype).reshape(input.shape[:-1].numel(), self.in_features)
         output: Tensor = _Linear.apply(rows, self.weight, self.bias, self)
-        return output if input.dim() == 2 else output.reshape(*input.shape[:-1], self.out_features)
+        return output if input.dim() == 2 else output.contiguous().view(*input.shape[:-1], self.out_features)
 
     def dense_gradient(self, input: Tensor, gradient: Tensor) -> Tensor:
         """∂L/∂w of all weights, zeros included, of the two that `watch` was told."""
         return gradient.t() @ input
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without who watches: a copy is somebody else's."""
-        return {name: value for name, value in self.__dict__.items() if name != "_watch"}
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        make_room(self.get_parameter("weight"), state_dict.get(f"{prefix}weight"))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def make_room(weight: nn.Parameter, values: Tensor | None) -> None:
-    """Give a compressed weight the length of values to come: redistribution may have given the layer another one."""
-    if isinstance(values, Tensor) and values.dim() == 1 and values.shape != weight.shape:
-        replace(weight, weight.detach().new_zeros(values.shape))
-
-
-def replace(weight: nn.Parameter, values: Tensor) -> None:
-    """Give a parameter other values, of whatever shape; it has no gradient then."""
-    weight.grad = None
-    if values.shape != weight.shape:
-        # What adds up its gradient expects the old shape for as long as some graph holds on to it. It is made anew
-        # where the type of the values changes.
-        other = torch.float64 if weight.dtype != torch.float64 else torch.float32
-        weight.data = torch.empty(0, dtype=other, device=weight.device)
-    weight.data = values
-
-
-def tell(layer: Any, input: Tensor, gradient: Tensor) -> None:
-    """Tell a layer's watch of a backward pass."""
-    watch = None if layer._watch is None else layer._watch()
-    if watch is not None:
-        watch(layer, input, gradient)
 
 
 class _Linear(torch.autograd.Function):
@@ -109,5 +71,5 @@ class _Linear(torch.autograd.Function):
         of_input = structure.by_columns.product(values, by_feature).t() if ctx.needs_input_grad[0] else None
         of_values = structure.by_rows.sampled(by_feature, input) if ctx.needs_input_grad[1] else None
         of_bias = by_feature.sum(dim=1) if ctx.needs_input_grad[2] else None
-        tell(ctx.layer, input.t(), by_feature.t())
+        ctx.layer.tell(input.t(), by_feature.t(), not ctx.needs_input_grad[0])
         return of_input, of_values, of_bias, None

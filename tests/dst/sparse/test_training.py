@@ -48,7 +48,7 @@ class Run:
     """One short training; whole weights and slots can be asked for, however they are kept."""
 
     def __init__(self, make: Callable[[], nn.Module], optimizer: str, compute: str, method: str, **rules: Any) -> None:
-        self.model, self.shape = make(), SHAPES[make]
+        self.model, self.shape = make(), SHAPES.get(make, SHAPES[convolutions])
         self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
         settings = {"update_interval": 4} if METHODS.options(method)["preset"].get("drop") else {}
         self.sparse = SparseTraining(
@@ -212,6 +212,143 @@ def test_two_backward_passes_before_a_step_add_up() -> None:
     assert_alike(*(accumulate(Run(mlp, "sgd", compute, "rigl-itop")) for compute in ("sparse", "masked")))
 
 
+def both(make: Callable[[], nn.Module], train: Callable[[Run], object], **rules: Any) -> None:
+    """Train by the same loop, sparse and masked, and compare."""
+    runs = [Run(make, "sgd", compute, "rigl-itop", **rules) for compute in ("sparse", "masked")]
+    for run in runs:
+        train(run)
+    assert_alike(*runs)
+
+
+def a_batch(run: Run, step: int) -> tuple[Tensor, Tensor]:
+    images = torch.randn(run.shape, generator=torch.Generator().manual_seed(step))
+    return images, (images.flatten(1).sum(1) > 0).long()
+
+
+@pytest.mark.parametrize("make", [mlp, convolutions])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_gradient_that_was_thrown_away_has_no_say(make: Callable[[], nn.Module], to_none: bool) -> None:
+    def train(run: Run) -> None:
+        for step in range(9):
+            images, labels = a_batch(run, step)
+            run.optimizer.zero_grad()
+            (run.model(images * 1e3).square().sum() * float("nan" if step == 2 else 1)).backward()
+            run.optimizer.zero_grad(set_to_none=to_none)
+            looked_at = images.clone().requires_grad_()
+            torch.autograd.grad(run.model(looked_at).sum(), looked_at)
+            nn.functional.cross_entropy(run.model(images), labels).backward()
+            run.sparse.step()
+
+    if make is mlp:
+        both(make, train)
+    else:  # batch norm keeps statistics of what was thrown away; those that are not finite stay
+        both(lambda: nn.Sequential(*[m for m in make() if not isinstance(m, nn.BatchNorm2d)]), train)
+
+
+@pytest.mark.parametrize("make", [mlp, convolutions])
+def test_images_may_come_in_one_buffer_that_is_used_again(make: Callable[[], nn.Module]) -> None:
+    def train(run: Run) -> None:
+        buffer = torch.empty(run.shape)
+        for step in range(9):
+            run.optimizer.zero_grad()
+            for part in range(2):
+                images, labels = a_batch(run, 2 * step + part)
+                buffer.copy_(images)
+                nn.functional.cross_entropy(run.model(buffer), labels).backward()
+            buffer.zero_()
+            run.sparse.step()
+
+    both(make, train)
+
+
+def test_a_penalty_on_weights_is_part_of_their_gradient() -> None:
+    def train(run: Run) -> None:
+        for step in range(9):
+            images, labels = a_batch(run, step)
+            run.optimizer.zero_grad()
+            penalty = sum(weight.square().sum() for weight in run.model.parameters())
+            (nn.functional.cross_entropy(run.model(images), labels) + 0.05 * penalty).backward()
+            run.sparse.step()
+
+    both(mlp, train)
+
+
+@pytest.mark.parametrize("make", [mlp, convolutions])
+def test_a_model_brought_back_is_the_model_it_was_though_the_topology_has_moved(make: Callable[[], nn.Module]) -> None:
+    run = Run(make, "sgd", "sparse", "set-itop").steps(3)
+    images, best = torch.randn(run.shape), copy.deepcopy(run.model.state_dict())
+    run.model.eval()
+    expected = run.model(images)
+    run.model.train()
+    run.steps(9)
+    run.model.load_state_dict(best)
+    run.model.eval()
+    assert torch.equal(run.model(images), expected)
+    for name, weight in run.weights().items():
+        assert int(torch.count_nonzero(weight)) <= int(run.masks()[name].sum()) if name in run.masks() else True
+
+
+class Views(nn.Module):
+    """Looks at outputs in a way that only ordinary memory allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.b(self.a(input).view(-1).view(len(input), 8))
+
+
+def test_a_model_that_cannot_take_the_layout_stays_masked() -> None:
+    model = Views()
+    sparse = SparseTraining(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), "static", sparsity=0.5, total_steps=9, compute="auto",
+        example=torch.randn(4, 6), timed=lambda work: {"masked": 1.0, "sparse": 0.1}, allocation="uniform",
+    )  # fmt: skip
+    assert set(sparse.backends.values()) == {"masked"}
+    model(torch.randn(4, 6)).sum().backward()
+
+
+def test_outputs_of_more_dimensions_can_be_viewed() -> None:
+    layer = nn.Linear(6, 8)
+    SparseTraining(
+        layer, torch.optim.SGD(layer.parameters(), lr=0.1), "static", sparsity=0.5, total_steps=9, compute="sparse"
+    )
+    assert layer(torch.randn(4, 5, 6)).view(4, -1).shape == (4, 40)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(10, 16), (4, 20)), (nn.Conv2d(2, 8, 3), (2, 4, 7, 7)), (nn.Conv2d(2, 8, 3), (2, 1, 7, 7))],
+    ids=str,
+)
+def test_inputs_of_a_wrong_shape_are_refused(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    SparseTraining(
+        layer, torch.optim.SGD(layer.parameters(), lr=0.1), "static", sparsity=0.5, total_steps=9, compute="sparse"
+    )
+    with pytest.raises(RuntimeError, match="expected"):
+        layer(torch.randn(shape))
+
+
+def test_an_optimizer_that_looks_at_whole_weights_has_masked_layers() -> None:
+    model = mlp()
+    optimizer = torch.optim.Adafactor(model.parameters()) if hasattr(torch.optim, "Adafactor") else None
+    if optimizer is None:
+        pytest.skip("this PyTorch has no such optimizer")
+    with pytest.raises(UserError, match="every weight for itself"):
+        SparseTraining(model, optimizer, "static", sparsity=0.5, total_steps=9, compute="sparse")
+
+
+def test_a_training_may_follow_another_on_the_same_model() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = SparseTraining(model, optimizer, "static", sparsity=0.2, total_steps=9)
+    second = SparseTraining(model, optimizer, "static", sparsity=0.8, total_steps=9, compute="sparse")
+    model(torch.randn(3, 20)).sum().backward()
+    second.step()
+    assert second.compressed and not first.compressed
+
+
 def test_a_copy_of_the_model_does_not_tell_of_its_passes() -> None:
     run = Run(mlp, "sgd", "sparse", "rigl-itop").steps(3)
     twin = copy.deepcopy(run.model)
@@ -245,6 +382,7 @@ def test_layers_that_cannot_be_sparse_stay_masked() -> None:
         ({"compute": "fast"}, "Allowed: masked, sparse, auto"),
         ({"compute": "auto"}, "example"),
         ({"compute": "sparse", "method": "snfs"}, "moving average"),
+        ({"compute": {"0.wieght": "sparse"}}, "Did you mean '0.weight'"),
         ({"compute": {"0.weight": "fast"}}, "cannot be computed by 'fast'"),
     ],
     ids=str,
