@@ -131,7 +131,7 @@ def _note(works: list[LayerWork], module: nn.Module, active: int, input: Tensor)
 def measure(work: LayerWork) -> dict[str, float]:
     """Seconds of a training step of a layer, by kind.
 
-    Random numbers are drawn from generators of its own.
+    Whatever random numbers are drawn, the global generators are left as they were.
 
     Returns:
         `masked`; `sparse`, unless PyTorch or the device lacks the kernels; `turned`, of convolutions: masked in a
@@ -166,8 +166,7 @@ def faster(works: Mapping[str, LayerWork], times: Mapping[str, Mapping[str, floa
         name for name, seconds in able.items()
         if works[name].settings is None and seconds["masked"] >= _LEAST_GAIN * seconds["sparse"]
     }  # fmt: skip
-    convolutions = {name: seconds for name, seconds in able.items() if works[name].settings is not None}
-    convolutions = {name: seconds for name, seconds in convolutions.items() if "turned" in seconds}
+    convolutions = {name: seconds for name, seconds in able.items() if "turned" in seconds}
     sparse = {name for name, seconds in convolutions.items() if seconds["sparse"] < seconds["turned"]}
     masked = sum(seconds["masked"] for seconds in convolutions.values())
     mixed = sum(min(seconds["sparse"], seconds["turned"]) for seconds in convolutions.values())

@@ -65,12 +65,10 @@ class _Structure:
     Attributes:
         forward: rows (output channel, row) of the product; sources (kernel column, input channel, row).
         backward: rows (input channel, row); sources (kernel column, output channel, row).
-        entry_values: int64, which value each entry of `forward` has.
     """
 
     forward: Bags
     backward: Bags
-    entry_values: Tensor
 
 
 class SparseConv2d(SparseModule, nn.Conv2d):
@@ -140,8 +138,7 @@ class SparseConv2d(SparseModule, nn.Conv2d):
         output_rows, input_rows = outputs * down.outputs + output_row, inputs * down.size + input_row
         forward = bags_by(output_rows, self.out_channels * down.outputs, input_sources, value)
         backward = bags_by(input_rows, self.in_channels * down.size, output_sources, value)
-        assert forward.order is not None
-        return _Structure(forward, backward, forward.order.long())
+        return _Structure(forward, backward)
 
 
 class _Convolution(torch.autograd.Function):
@@ -170,9 +167,8 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             rows = outputs.flatten(2).flatten(0, 1)
             shifted = _shifted(to_batch_last(input), right.outputs, right.meetings)
-            of_values = torch.zeros_like(values).index_add_(
-                0, structure.entry_values, structure.forward.sampled(rows, shifted)
-            )
+            entries = structure.forward.sampled(rows, shifted)
+            of_values = torch.zeros_like(values).index_add_(0, structure.forward.order, entries)
         if ctx.needs_input_grad[0]:
             back = [(pixels, columns) for columns, pixels in right.meetings]
             made = structure.backward.product(values, _shifted(outputs, right.size, back))
