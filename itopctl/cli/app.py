@@ -14,6 +14,7 @@ from itopctl.cli import (
     cancel,
     data,
     doctor,
+    export,
     listing,
     logs,
     plan,
@@ -65,6 +66,7 @@ app.command("retry")(retry.retry)
 app.command("doctor")(doctor.doctor)
 app.command("report")(report.report)
 app.command("plot")(plot.plot)
+app.command("export")(export.export)
 app.command("list")(listing.list_names)
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")

@@ -159,6 +159,7 @@ class _Maker:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:  # fmt: skip
         """Train from a checkpoint's state, or from the start; returns the result."""
+        from itopctl.train.export.network import kept_of
         from itopctl.train.loop import Training
         from itopctl.train.measure import environment
         from itopctl.train.ranks import ALONE
@@ -176,4 +177,7 @@ class _Maker:
                 if cause_of_exception(error) == "user-error":  # not for want of memory, say
                     raise UnusableCheckpointError(saved[0], error) from error
                 raise
-        return training.run()
+        result = training.run()
+        if config.keep_network:
+            self.files.keep_network(kept_of(training.state_dict(), (training.data.mean, training.data.std)))
+        return result

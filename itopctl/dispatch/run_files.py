@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import Checkpoint, checkpoints, remove_checkpoints, save_checkpoint, set_aside
-from itopctl.store.files import read_json, remove, write_json
+from itopctl.store.files import read_json, remove, write_json, write_whole
 from itopctl.store.journal import JournalWriter, holds
 from itopctl.store.locks import RunLockedError
 from itopctl.store.rundir import RunDirectory
@@ -62,6 +63,17 @@ class RunFiles:
         aside = set_aside(self.run, checkpoint)
         with contextlib.suppress(OSError, ValueError):  # the log may be closed
             print(f"{checkpoint.path.name} cannot be used ({why}); set aside as {aside.name}", flush=True)
+
+    def keep_network(self, network: dict[str, Any]) -> None:
+        """Keep the trained network. Where there is no room for it, say so in the log: the result is worth more."""
+        from itopctl.train.checkpoint import encode
+
+        self.check()
+        try:
+            write_whole(self.run.network, encode(network))
+        except (EnvironmentUnfitError, OSError, MemoryError) as error:
+            with contextlib.suppress(OSError, ValueError):  # the log may be closed
+                print(f"the trained network is not kept: {error}", flush=True)
 
     def write_result(self, result: dict[str, Any], journal: JournalWriter) -> None:
         """Write the result, which makes the run a success."""

@@ -42,6 +42,7 @@ class Forecast:
         flops_exact: False where weights move between layers, so that costs do, too.
         macs: multiply-accumulates that a device computes in it: all, for masks save none.
         checkpoint_bytes: of one checkpoint.
+        network_bytes: of the trained network that is kept; 0 where it is not.
         memory_bytes: estimate of the most memory that the training holds, without the process around it.
         journal_bytes: of the files that stay when it is finished; progress, which follows the clock, aside.
         starved: layers to which the allocation gives less than one weight.
@@ -58,6 +59,7 @@ class Forecast:
     flops_exact: bool
     macs: float
     checkpoint_bytes: int
+    network_bytes: int
     memory_bytes: int
     journal_bytes: int
     keeps_checkpoints: bool
@@ -67,7 +69,7 @@ class Forecast:
         """Bytes on the disk when the run is finished, in its folder and in the store."""
         progress = 0 if seconds is None else round(seconds / _PROGRESS_SECONDS) * _PROGRESS
         checkpoints = CHECKPOINTS_KEPT * self.checkpoint_bytes if self.keeps_checkpoints else 0
-        return self.journal_bytes + progress + checkpoints
+        return self.journal_bytes + progress + checkpoints + self.network_bytes
 
     def disk_bytes(self, seconds: float | None) -> int:
         """The most bytes that the run takes on the disk: while it writes a checkpoint beside those it keeps."""
@@ -147,6 +149,7 @@ class _Costs:
     slots: int
     half: bool
     keeps_checkpoints: bool
+    keeps_network: bool
 
     @classmethod
     def of(cls, config: RunConfig) -> _Costs:
@@ -164,6 +167,7 @@ class _Costs:
             slots=int(bool(config.optimizer.momentum)) if sgd else 2,
             half=config.precision != "fp32",
             keeps_checkpoints=config.keep_checkpoints,
+            keeps_network=config.keep_network,
         )
 
 
@@ -190,6 +194,7 @@ def _forecast(costs: _Costs, rules: Rules, outline: Outline) -> Forecast:
         flops_exact=not masked or not rules.dynamic or rules.redistribution == "none",
         macs=3.0 * outline.macs * costs.samples,
         checkpoint_bytes=_checkpoint_bytes(costs, rules, outline),
+        network_bytes=_network_bytes(outline) if costs.keeps_network else 0,
         memory_bytes=_memory_bytes(costs, rules, outline),
         journal_bytes=_FILES + 2 * _EVENT * (updates + costs.epochs) + _LAYER * len(outline.layers),
         keeps_checkpoints=costs.keeps_checkpoints,
@@ -216,6 +221,15 @@ def _checkpoint_bytes(costs: _Costs, rules: Rules, outline: Outline) -> int:
     numbers += sizes * (("momentum" in rules.needs) + ("times_active" in rules.needs)) if rules.dynamic else 0
     tensors = len(outline.layers) * 2 * (1 + costs.slots) + 3 * len(masked)
     return round(_NUMBER * numbers + 2 * sizes / 8 + _TENSOR * tensors + _STATES)
+
+
+def _network_bytes(outline: Outline) -> int:
+    """Weights of active entries alone, and masks as bits."""
+    masked = [layer for layer in outline.layers if layer.active < layer.size]
+    sizes = sum(layer.size for layer in masked)
+    off = sizes - sum(layer.active for layer in masked)
+    numbers = outline.parameters - off + outline.buffers
+    return round(_NUMBER * numbers + sizes / 8 + _TENSOR * (2 * len(outline.layers) + len(masked)))
 
 
 def _memory_bytes(costs: _Costs, rules: Rules, outline: Outline) -> int:

@@ -206,6 +206,11 @@ class RunConfig(_Part):
         description="keep the last checkpoints of a finished run; the newest then holds the trained network",
         json_schema_extra={"identity": False},
     )
+    keep_network: bool = Field(
+        default=True,
+        description="keep the trained network of a finished run, its nonzeros alone, for `itopctl export`",
+        json_schema_extra={"identity": False},
+    )
 
     @property
     def density(self) -> float:

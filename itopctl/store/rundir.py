@@ -1,7 +1,7 @@
 """Where the files of a run, and of a sweep, lie.
 
 RESULTS/runs/<run_id>/  config.json · journal.jsonl · checkpoint-<step>-<digest>.pt · result.json · environment.json ·
-                        log.txt · lock
+                        network.pt · log.txt · lock
 RESULTS/sweeps/<name>.json   the spec as it was, and its runs: ids and configs
 RESULTS/submissions/<name>/  what was handed to a scheduler (`submissions.py`)
 RESULTS/snapshots/<digest>/  the code that was submitted
@@ -41,6 +41,11 @@ class RunDirectory:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def network(self) -> Path:
+        """The trained network of a finished run."""
+        return self.path / "network.pt"
 
     @property
     def environment(self) -> Path:

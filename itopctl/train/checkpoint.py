@@ -257,6 +257,20 @@ def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
     return unpacked
 
 
+def whole_model(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The model's state out of what `pack` gave, every tensor whole.
+
+    Args:
+        state: packed.
+        masks: name of each layer with inactive weights → bool tensor of its shape.
+
+    Raises:
+        ValueError: they do not fit together.
+    """
+    model: dict[str, Any] = _unpacked(state["model"], masks, frozenset())
+    return model
+
+
 def _active_of(value: Any, mask: Tensor) -> Any:
     return value[mask] if isinstance(value, Tensor) and value.shape == mask.shape else value
 

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from itopctl.catalogue import METHODS
+from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.manifest import record_config
+from itopctl.dispatch.records import Job
 from itopctl.errors import UserError
 from itopctl.plan.exploration import predicted_exploration
 from itopctl.plan.forecast import Forecast, Impossible, forecast, forecasts
 from itopctl.spec.config import RunConfig
+from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import KEPT
+from itopctl.store.rundir import Results
 from itopctl.train.checkpoint import encode
 from itopctl.train.loop import Training
 from itopctl.train.outline import outline_of
@@ -148,6 +153,17 @@ def test_checkpoints_that_are_kept_stay_and_the_peak_is_one_more() -> None:
     assert kept.kept_bytes(None) - passing.kept_bytes(None) == KEPT * size
     assert passing.disk_bytes(None) == kept.disk_bytes(None) == passing.kept_bytes(None) + (KEPT + 1) * size
     assert passing.kept_bytes(3600.0) - passing.kept_bytes(None) > 1_000_000  # progress follows the clock
+
+
+def test_the_network_that_a_run_keeps_is_its_nonzeros(tmp_path: Path) -> None:
+    for config in (run_config(), run_config(method="dense"), run_config(seed=1, keep_network=False)):
+        run = Results(tmp_path).run(run_id(config))
+        record_config(Results(tmp_path), run.run_id, config)
+        assert execute(run, tmp_path, Job(), lambda: None).state == "done"
+        told = foreseen(config).network_bytes
+        found = run.network.stat().st_size if config.keep_network else 0
+        assert run.network.exists() == config.keep_network
+        assert abs(told - found) <= 0.25 * found
 
 
 def test_memory_grows_with_what_is_held() -> None:

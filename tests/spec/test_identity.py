@@ -106,7 +106,8 @@ OTHER: dict[str, Any] = {
     "epochs": 3, "training_multiplier": 2.0, "batch_size": 64, "optimizer": config(optimizer__lr=0.3).optimizer,
     "lr_schedule": config(lr_schedule__name="cosine").lr_schedule, "label_smoothing": 0.1, "validation": 0.0,
     "augment": "crop-flip", "precision": "bf16", "channels_last": True, "compile": True, "device": "cpu",
-    "evaluate_updates": "never", "checkpoint_minutes": 1.0, "keep_checkpoints": True, "compute": "masked",
+    "evaluate_updates": "never", "checkpoint_minutes": 1.0, "keep_checkpoints": True, "keep_network": False,
+    "compute": "masked",
     "layer_density": {"conv*": 0.5}, "dense_in_budget": False,
     "redistribution": "momentum", "gradient_batches": 2, "momentum_decay": 0.5, "drop_threshold": 0.1,
     "gradient_weight": 0.1, "exploration_weight": 0.1, "exploration_offset": 0.1, "sampled_share": 2.0,
@@ -119,6 +120,7 @@ RECORDED = {
     "device",
     "evaluate_updates",
     "keep_checkpoints",
+    "keep_network",
 }
 
 

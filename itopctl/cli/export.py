@@ -1,0 +1,181 @@
+"""`itopctl export`: the trained network of a run as a file for others."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from itopctl.cli.common import (
+    DataDirOption,
+    JsonOption,
+    ResultsOption,
+    RunArgument,
+    StoreOption,
+    open_results,
+    print_tables,
+)
+from itopctl.errors import DataUnfitError, EnvironmentUnfitError, UserError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from itopctl.report.table import Record, Table
+    from itopctl.spec.config import RunConfig
+    from itopctl.store.rundir import RunDirectory
+    from itopctl.train.export.network import TrainedNetwork
+
+
+def _complete_exports(incomplete: str) -> list[str]:
+    from itopctl.train.export import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def export(
+    run: RunArgument,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="torch: a program that multiplies by nonzeros alone; onnx: a graph with sparse weights; safetensors: "
+            "nonzeros and where they stand.",
+            autocompletion=_complete_exports,
+        ),
+    ] = "torch",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to write it.  [default: RUN.pt2, .onnx or .safetensors]", show_default=False
+        ),
+    ] = None,
+    dense: Annotated[bool, typer.Option("--dense", help="Write weights whole, zeros included.")] = False,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Time it beside the network with whole weights in PyTorch.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the model of the user's own that the run names: it is my result.")
+    ] = False,
+    json: JsonOption = False,
+    results: ResultsOption = None,
+    data_dir: DataDirOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write the trained network of a finished run to a file that is read without itopctl.
+
+    The file is read back and compared before it is written, on the test set where that is here.
+    """  # fmt: skip
+    from itopctl.report.export import export_tables
+    from itopctl.store.files import write_whole
+    from itopctl.store.queries import find_run, run_details
+    from itopctl.train.data.catalogue import data_folder
+    from itopctl.train.export import FORMATS
+    from itopctl.train.export.check import accuracy, check_alike, timings
+
+    if format_ not in FORMATS:
+        raise UserError(f"--format: {unknown('format', format_, FORMATS)}")
+    kind = FORMATS[format_]
+    missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise EnvironmentUnfitError(f"--format {format_} needs {', '.join(missing)}: pip install 'itopctl[export]'.")
+    folder, opened = open_results(results, store)
+    details = run_details(opened, find_run(opened, run))
+    network = _network(folder.run(details["run_id"]), details["state"], data_folder(data_dir), trust)
+    module = kind.load()
+    data = module.written(network, not dense)
+    read: Callable[[Tensor], Tensor] | None = module.reader(data, network)
+    found, notes = None, []
+    if read is None:
+        notes.append("Not read back: onnxruntime is not installed here.")
+    else:
+        check_alike(network, read)
+        try:
+            found = accuracy(read, _test_part(network.config, data_folder(data_dir)))
+        except DataUnfitError as error:
+            notes.append(f"Accuracy not measured: {error}")
+    if benchmark and not kind.computes:
+        notes.append("Not timed: weights alone compute nothing.")
+    timed = list(timings(network, read)) if benchmark and kind.computes and read is not None else []
+    path = output or Path(f"{network.run_id}{kind.suffix}")
+    write_whole(path, data)
+    record: Record = {
+        "run_id": network.run_id, "format": format_, "dense": dense, "path": str(path), "bytes": len(data),
+        "dense_bytes": 4 * network.parameters, "numbers": network.parameters, "nonzeros": network.nonzeros,
+        "test_accuracy": found, "recorded_test_accuracy": details["test_accuracy"],
+        "timings": [vars(timing) for timing in timed],
+    }  # fmt: skip
+    print_tables(_as_tables(export_tables(record, notes), json), "json" if json else "rich")
+
+
+def _as_tables(tables: list[Table], json: bool) -> list[Table]:
+    return tables[:1] if json else tables
+
+
+def _test_part(config: RunConfig, data: Path) -> Any:
+    return _images(config, data).test
+
+
+def _images(config: RunConfig, data: Path) -> Any:
+    import torch
+
+    from itopctl.train.data.tensors import load_images
+
+    return load_images(config.dataset, config.validation, data.resolve(), torch.device("cpu"))
+
+
+def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedNetwork:
+    """The trained network of a run.
+
+    Raises:
+        UserError: it is not finished, or kept none. EnvironmentUnfitError: what it kept is damaged.
+    """
+    from itopctl.dispatch.run_files import load_config
+    from itopctl.spec.config import user_functions
+    from itopctl.train.export.network import trained_network
+
+    if state != "done":
+        raise UserError(f"run {run.run_id} is {state}: a network is exported when its training has come to the end.")
+    config = load_config(run)
+    names = user_functions({"model": config.model})
+    if names and not trust:
+        raise UserError(
+            f"its model is code that the results folder names: {', '.join(names)}. If you made or trust these results, "
+            "add --trust."
+        )
+    kept = _kept(run)
+    try:
+        if "mean" not in kept:  # a checkpoint
+            images = _images(config, data)
+            kept = {**kept, "mean": images.mean, "std": images.std}
+        return trained_network(run.run_id, config, kept)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise EnvironmentUnfitError(
+            f"the network that run {run.run_id} kept does not fit its model: {error}"
+        ) from error
+
+
+def _kept(run: RunDirectory) -> dict[str, Any]:
+    """What a finished run kept of its network: that alone, or its last checkpoint."""
+    from itopctl.store.checkpoints import checkpoints
+    from itopctl.store.files import read_bytes
+    from itopctl.train.checkpoint import decode
+
+    try:
+        if run.network.exists():
+            return decode(read_bytes(run.network, _MOST_BYTES))
+        for newest in checkpoints(run):
+            return decode(newest.read())
+    except (OSError, ValueError) as error:
+        raise EnvironmentUnfitError(f"the network that run {run.run_id} kept cannot be read: {error}") from error
+    raise UserError(
+        f"run {run.run_id} kept no network: it was trained with keep_network: false, or by an older itopctl. Remove "
+        f"{run.path} and sweep again to train it anew."
+    )
+
+
+_MOST_BYTES = 64 << 30
