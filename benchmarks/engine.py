@@ -15,7 +15,7 @@ from torchvision.models import resnet34
 
 from benchmarks.measure import Figure, interleaved_seconds
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import ExploredSet
+from itopctl.dst.exploration import ExploredSet, pack_bits
 
 THREADS = 2
 SPARSITY = 0.9
@@ -37,7 +37,7 @@ def _update_figure(growth: str) -> Figure:
     )  # fmt: skip
     weights = dict(model.named_parameters())
     masks = {layer.name: sparse.mask(layer.name) for layer in sparse.layers()}
-    explored = {name: ExploredSet(mask) for name, mask in masks.items()}
+    explored = {name: ExploredSet(mask.numel(), pack_bits(mask)) for name, mask in masks.items()}
 
     def ours() -> None:
         _put(model, gradients)

@@ -141,13 +141,14 @@ def rule(
     chooses: bool = False,
     scope: str = "layer",
     sampled: bool = False,
+    elementwise: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator for a rule of the user's own: declares what it needs, as the rules of this package do.
 
     Args:
         needs: of `NEEDS`.
         settings: name → default of the settings of rules (`gradient_weight`, …) that it takes as keywords.
-        chooses, scope, sampled: see `itopctl.dst.drop` and `itopctl.dst.growth`.
+        chooses, scope, sampled, elementwise: see `itopctl.dst.drop` and `itopctl.dst.growth`.
 
     Raises:
         UserError: an unknown need, setting or scope.
@@ -163,7 +164,7 @@ def rule(
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         function.rule_options = {  # type: ignore[attr-defined]
             "needs": tuple(needs), "settings": dict(settings or {}), "chooses": chooses, "scope": scope,
-            "sampled": sampled,
+            "sampled": sampled, "elementwise": elementwise,
         }  # fmt: skip
         return function
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itopctl.dst.exploration import bits_at
 from itopctl.dst.gradient_masks import obey
 from itopctl.dst.layer import Layer, drawn_positions, tensors_in
-from itopctl.dst.select import positions
+from itopctl.dst.select import positions, sorted_positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
 from itopctl.dst.sparse.linear import SparseLinear
@@ -72,6 +73,15 @@ class CompressedLayer(Layer):
         flags[self._positions] = True
         return flags.view(self.shape)
 
+    def bits(self) -> Tensor:
+        """Which weights are active, as `pack_bits` has it; no larger tensor is made."""
+        return bits_at(self._positions, self.size)
+
+    @property
+    def row_blocks(self) -> list[tuple[int, int]]:
+        """Rows, from and to, that are looked at at a time by what need not see the whole weight."""
+        return self.module.row_blocks
+
     def active_positions(self) -> Tensor:
         """Flat (row-major) positions of the active weights, ascending."""
         return self._positions
@@ -97,7 +107,7 @@ class CompressedLayer(Layer):
 
     def joined(self, kept: Tensor, grown: Tensor) -> Tensor:
         """Flat positions, ascending."""
-        both = torch.cat([kept, grown]).sort().values
+        both = sorted_positions(torch.cat([kept, grown]))
         if bool((both[1:] == both[:-1]).any()):
             raise AssertionError(f"{self.name}: kept and grown weights overlap")
         return both

@@ -15,13 +15,12 @@ class ExploredSet:
     """The weights of one layer that were ever active, one bit each.
 
     Args:
-        active: bool tensor, the initial mask.
+        size: number of weights.
+        bits: the initial mask, as `pack_bits` has it; not copied.
     """
 
-    def __init__(self, active: Tensor) -> None:
-        self.size = active.numel()
-        self.bits = pack_bits(active)
-        self.count = int(active.sum())
+    def __init__(self, size: int, bits: Tensor) -> None:
+        self.size, self.bits, self.count = size, bits, count_bits(bits)
 
     def add(self, active: Tensor) -> int:
         """Mark the active weights as explored; returns how many were so for the first time."""
@@ -63,6 +62,12 @@ def pack_bits(mask: Tensor) -> Tensor:
     for bit in range(1, 8):
         packed |= padded[:, bit] << bit
     return packed
+
+
+def bits_at(positions: Tensor, size: int) -> Tensor:
+    """`pack_bits` of a mask of `size` entries that is True at these distinct flat positions."""
+    bits = torch.zeros(-(-size // 8), dtype=torch.uint8, device=positions.device)
+    return bits.index_add_(0, positions >> 3, (1 << (positions & 7)).to(torch.uint8))
 
 
 def unpack_bits(packed: Tensor, size: int) -> Tensor:

@@ -10,6 +10,8 @@ score of a kept weight. What a rule declares beside its name and source:
 - `chooses=True`: it is called with the number to grow as well, and returns the flat positions of so many distinct
   candidates, instead of scores.
 - `sampled=True`: it looks at the gradient of few weights, so that it costs no dense backward pass.
+- `elementwise=True`: the score of a weight depends on that weight alone, so that large layers may be scored piece by
+  piece, without a dense gradient in memory.
 - `explores`: "uniformly" (every candidate is as likely), "unexplored" (those first that were never active) or
   "revisits" (the weights it prefers are much the same every time); undeclared, nothing is known before training.
 
@@ -53,7 +55,13 @@ def random_unexplored(layer: LayerView, count: int) -> Tensor:
     return torch.cat([unexplored, others])
 
 
-@GROWTHS.add("gradient", source="Evci et al. 2020 (arXiv 1911.11134)", needs=("gradient",), explores="revisits")
+@GROWTHS.add(
+    "gradient",
+    source="Evci et al. 2020 (arXiv 1911.11134)",
+    needs=("gradient",),
+    explores="revisits",
+    elementwise=True,
+)
 def gradient(layer: LayerView) -> Tensor:
     """grow where the dense gradient of the loss is largest, |∂L/∂w|"""
     return layer.gradient.abs()
@@ -107,6 +115,7 @@ def momentum_neuron(layer: LayerView, count: int) -> Tensor:
     source="Huang et al. 2023, DST-EE (arXiv 2211.16667); defaults of c and ε are ours",
     needs=("gradient", "times_active"),
     settings={"exploration_weight": 1e-3, "exploration_offset": 1.0},
+    elementwise=True,
 )
 def gradient_plus_exploration(layer: LayerView, exploration_weight: float, exploration_offset: float) -> Tensor:
     """DST-EE: grow where |∂L/∂w| + c·ln t / (N + ε) is largest, t the step and N how often the weight was active"""

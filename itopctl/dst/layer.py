@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from itopctl.dst.exploration import ExploredSet, count_bits, pack_bits, unpack_bits
 from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.select import distinct
+
+_SHUFFLED = 2**26  # weights of a layer up to which all positions are shuffled to draw the first active ones
 
 
 class Layer(ABC):
@@ -62,6 +65,11 @@ class Layer(ABC):
     def values(self, entries: Tensor | None) -> Tensor:
         """The weights at these flat positions; without any, all of them, flat, zeros included."""
 
+    @property
+    def row_blocks(self) -> list[tuple[int, int]]:
+        """Rows, from and to, that are looked at at a time by what need not see the whole weight."""
+        return [(0, self.shape[0])]
+
     def zeros(self) -> Tensor:
         """A dense tensor of the weight's shape and layout, all zero."""
         return torch.zeros(self.shape, dtype=self.weight.dtype, device=self.weight.device)
@@ -88,18 +96,22 @@ class Layer(ABC):
             How many weights are active that were not before, and for the first time.
         """
 
+    def bits(self) -> Tensor:
+        """Which weights are active, as `pack_bits` has it."""
+        return pack_bits(self.active)
+
     def start_over(self) -> None:
         """Forget all topologies but the present one."""
-        flags = self.active.reshape(-1)
-        self.explored = ExploredSet(flags)
+        self.explored = ExploredSet(self.size, self.bits())
         if self.times_active is not None:
-            self.times_active.copy_(flags)
+            self.times_active.zero_()
+            self.times_active[self.active_positions()] = 1
 
     def saved(self) -> dict[str, Any]:
         """Shape, mask and explored set as bits, and counts where they are kept; nothing shared with this layer."""
         entry = {
             "shape": list(self.shape),
-            "mask": pack_bits(self.active).cpu(),
+            "mask": self.bits().cpu(),
             "explored": self.explored.bits.clone().cpu(),
             "dropped": self.dropped,
         }
@@ -147,9 +159,13 @@ class Layer(ABC):
 def drawn_positions(size: int, active_count: int, seed: int, index: int) -> Tensor:
     """Flat positions of a layer's first active weights, in no order.
 
-    Drawn on the CPU, so that a training starts from the same network on every device.
+    Drawn on the CPU, so that a training starts from the same network on every device. In very large layers by a draw
+    whose time and memory grow with the active weights alone.
     """
-    return torch.randperm(size, generator=keyed_generator(seed, index, 0), device="cpu")[:active_count]
+    generator = keyed_generator(seed, index, 0)
+    if size > _SHUFFLED:
+        return distinct(size, active_count, generator)
+    return torch.randperm(size, generator=generator, device="cpu")[:active_count]
 
 
 def tensors_in(state: Any) -> Iterator[Tensor]:

@@ -53,6 +53,74 @@ def highest(scores: Tensor, count: int, generator: torch.Generator, forbidden: T
     return torch.cat([above, tied]).sort().values if tied.numel() else above
 
 
+class HighestSoFar:
+    """`highest` of scores that come piece by piece: the same positions, and only so many in memory.
+
+    Args:
+        count, generator: as of `highest`.
+        forbidden: as of `highest`, ascending.
+    """
+
+    def __init__(self, count: int, generator: torch.Generator, forbidden: Tensor) -> None:
+        self._count, self._generator, self._forbidden = count, generator, forbidden
+        self._least = -torch.inf if count else torch.inf  # lower scores are not among the highest
+        self._scores, self._positions = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        self._held = 0  # so many of these stand there
+
+    def add(self, scores: Tensor, first: int) -> None:
+        """Look at the scores (1-d, floating) of the entries from position `first` on, behind those before.
+
+        Raises:
+            ValueError: an allowed score is NaN.
+        """
+        scores = scores.detach()
+        if scores.dtype in (torch.bfloat16, torch.float16):
+            scores = scores.to(torch.float32)
+        wanted = ~(scores < self._least)  # a NaN is, and is found below
+        wanted[self._forbidden_from(first, scores.numel()) - first] = False
+        found = positions(wanted)
+        scores = scores[found]
+        if bool(scores.isnan().any()):
+            raise ValueError("a score is NaN")
+        if self._held + found.numel() > self._scores.numel():
+            self._make_room(scores)
+        end = self._held + found.numel()
+        self._scores[self._held : end] = scores
+        self._positions[self._held : end] = found
+        self._positions[self._held : end] += first
+        self._held = end
+
+    def positions(self) -> Tensor:
+        """Of the `count` highest, ascending.
+
+        Raises:
+            ValueError: `count` exceeds the allowed entries.
+        """
+        found = highest(self._scores[: self._held], self._count, self._generator)
+        return self._positions.to(found.device)[found]
+
+    def _make_room(self, scores: Tensor) -> None:
+        """Keep those that may be among the highest (ties with the last of them are broken when all are known)."""
+        held, at = self._scores[: self._held], self._positions[: self._held]
+        if self._held > self._count > 0:
+            above, tied = (_split_on_cpu if held.device.type == "cpu" else _split)(held, self._count)
+            kept = torch.cat([above, tied]).sort().values
+            held, at = held[kept], at[kept]
+            self._least = float(held.min())
+        size = held.numel() + scores.numel()
+        if size > self._scores.numel():
+            self._scores = scores.new_empty(size + self._count)
+            self._positions = at.new_empty(size + self._count, device=scores.device)
+        self._held = held.numel()
+        self._scores[: self._held] = held
+        self._positions[: self._held] = at
+
+    def _forbidden_from(self, first: int, count: int) -> Tensor:
+        ends = torch.tensor([first, first + count], device=self._forbidden.device)
+        start, stop = torch.searchsorted(self._forbidden, ends).tolist()
+        return self._forbidden[start:stop]
+
+
 def distinct(population: int, count: int, generator: torch.Generator) -> Tensor:
     """A uniformly random `count`-subset of 0 … population − 1, ascending, on the generator's device."""
     if not 0 <= count <= population:
@@ -76,6 +144,14 @@ def positions(flags: Tensor) -> Tensor:
     if flags.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(flags.numpy()))
     return flags.nonzero().squeeze(1)
+
+
+def sorted_positions(some: Tensor) -> Tensor:
+    """Positions, ascending; a tensor of the caller's own on a CPU is sorted in place."""
+    if some.device.type == "cpu":
+        some.numpy().sort()
+        return some
+    return some.sort().values
 
 
 def _split(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from itopctl.dst.gradients import DenseGradients
 from itopctl.dst.keyed import keyed_generator
 from itopctl.dst.layer import Layer
 from itopctl.dst.rules import Rules
-from itopctl.dst.select import highest, lowest
+from itopctl.dst.select import HighestSoFar, highest, lowest
 from itopctl.dst.view import LayerView
 
 _SNFS_DENSE = 0.2  # sparsity below which redistribution spares a layer that is to gain (sparse_learning, core.py)
@@ -35,6 +35,7 @@ class Rule:
     chooses: bool
     network: bool
     gradient: bool
+    elementwise: bool
 
     @classmethod
     def of(cls, catalogue: Catalogue, name: str, rules: Rules) -> Rule:
@@ -51,6 +52,7 @@ class Rule:
             chooses=options.get("chooses", False),
             network=options.get("scope") == "network",
             gradient="gradient" in options.get("needs", ()),
+            elementwise=options.get("elementwise", False),
         )
 
 
@@ -153,9 +155,10 @@ class TopologyRules:
     def _grow_in_layer(self, layer: Layer, view: LayerView, dropped: Dropped, count: int) -> NewTopology:
         if self._growth.chooses:
             grown = self._growth.function(view, count)
+        elif self._growth.elementwise and len(layer.row_blocks) > 1:
+            grown = self._highest_by_blocks(layer, view, dropped, count)
         else:
-            scores = _checked(self._growth.function(view), layer.size, "growth", self._growth.name, layer.name)
-            grown = highest(scores, count, view.generator, dropped.kept)
+            grown = highest(self._growth_scores(view, layer.size), count, view.generator, dropped.kept)
         if grown.numel() and int(grown.min()) < 0:
             raise ValueError(f"growth rule {self._growth.name!r} gave a position below 0")
         if grown.numel() and int(grown.max()) >= layer.size:
@@ -167,6 +170,17 @@ class TopologyRules:
         if active != dropped.kept.numel() + count:
             raise AssertionError(f"{layer.name}: {active} active weights, not {dropped.kept.numel() + count}")
         return NewTopology(topology, dropped.removed)
+
+    def _highest_by_blocks(self, layer: Layer, view: LayerView, dropped: Dropped, count: int) -> Tensor:
+        """What scores highest, without all scores of the layer in memory."""
+        width = layer.size // layer.shape[0]
+        found = HighestSoFar(count, view.generator, dropped.kept)
+        for start, stop in layer.row_blocks:
+            found.add(self._growth_scores(view.of_rows(start, stop), (stop - start) * width), start * width)
+        return found.positions()
+
+    def _growth_scores(self, view: LayerView, count: int) -> Tensor:
+        return _checked(self._growth.function(view), count, "growth", self._growth.name, view.name)
 
 
 @dataclass(frozen=True)

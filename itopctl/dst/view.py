@@ -10,6 +10,7 @@ from torch import Tensor
 from itopctl.dst.gradients import DenseGradient, multiplied_out
 from itopctl.dst.layer import Layer
 from itopctl.dst.select import distinct, outside, positions
+from itopctl.dst.sparse.factored import FactoredGradient
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LayerView:
     _layer: Layer = field(repr=False)
     _gradient: DenseGradient | None = field(repr=False, default=None)
     _momentum: Tensor | None = field(repr=False, default=None)
+    _rows: tuple[int, int] | None = field(repr=False, default=None)
 
     @property
     def active_count(self) -> int:
@@ -52,18 +54,21 @@ class LayerView:
         """Flat position of every entry, int64."""
         if self.entries is not None:
             return self.entries
-        return torch.arange(self._layer.size, device=self._layer.weight.device)
+        span = self._span
+        return torch.arange(span.start, span.stop, device=self._layer.weight.device)
 
     @property
     def weight(self) -> Tensor:
         """The weights."""
-        return self._layer.values(self.entries)
+        return self._layer.values(self.entries if self._rows is None else self.indices)
 
     @property
     def gradient(self) -> Tensor:
         """∂L/∂w, the mean over the last `gradient_batches` steps: for a growth rule at masked weights, too."""
         if self._gradient is None:
             raise RuntimeError('this rule reads layer.gradient: declare it with needs=("gradient",)')
+        if self._rows is not None and isinstance(self._gradient, FactoredGradient):
+            return self._gradient.rows(*self._rows).reshape(-1)
         return self._at(multiplied_out(self._gradient))
 
     @property
@@ -92,7 +97,7 @@ class LayerView:
 
     def random_scores(self) -> Tensor:
         """Independent uniform scores in [0, 1), one for each entry."""
-        count = self._layer.size if self.entries is None else self.entries.numel()
+        count = self._span.stop - self._span.start if self.entries is None else self.entries.numel()
         return torch.rand(count, generator=self.generator, device=self._layer.weight.device)
 
     # For growth rules that choose among candidates themselves ---------------------------------------------
@@ -116,7 +121,7 @@ class LayerView:
 
     def growing(self, kept: Tensor, step: int) -> LayerView:
         """The view of a growth rule, after the drop."""
-        return replace(self, kept=kept, entries=None, step=step)
+        return replace(self, kept=kept, entries=None, _rows=None, step=step)
 
     def with_kept(self, kept: Tensor) -> LayerView:
         """The same layer, with these flat positions, ascending, not among the candidates."""
@@ -124,8 +129,19 @@ class LayerView:
 
     def at(self, entries: Tensor) -> LayerView:
         """The same layer, seen at these flat positions only."""
-        return replace(self, entries=entries)
+        return replace(self, entries=entries, _rows=None)
+
+    def of_rows(self, start: int, stop: int) -> LayerView:
+        """The same layer, seen at the entries of these rows only (slices along the first dimension)."""
+        return replace(self, entries=None, _rows=(start, stop))
 
     def _at(self, tensor: Tensor) -> Tensor:
         flat = tensor.reshape(-1)
-        return flat if self.entries is None else flat[self.entries]
+        return flat[self._span] if self.entries is None else flat[self.entries]
+
+    @property
+    def _span(self) -> slice:
+        """Which flat positions are looked at, where these are no others."""
+        start, stop = self._rows or (0, self.shape[0])
+        width = self._layer.size // self.shape[0]
+        return slice(start * width, stop * width)

@@ -49,7 +49,7 @@ def test_packing_leaves_the_mask_alone():
 def test_the_explored_set_counts_what_a_plain_or_counts(size, updates, seed):
     generator = torch.Generator().manual_seed(seed)
     masks = [torch.rand(size, generator=generator) < 0.2 for _ in range(updates)]
-    explored, plain = ExploredSet(masks[0]), masks[0].clone()
+    explored, plain = ExploredSet(size, pack_bits(masks[0])), masks[0].clone()
     for mask in masks[1:]:
         new = int((mask & ~plain).sum())
         plain |= mask

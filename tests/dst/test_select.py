@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itopctl.dst.select import _split, _split_on_cpu, distinct, highest, lowest, outside, positions
+from itopctl.dst.select import HighestSoFar, _split, _split_on_cpu, distinct, highest, lowest, outside, positions
 from tests.dst.nets import modest
 
 INF = float("inf")
@@ -184,3 +184,46 @@ def test_a_subset_of_a_layer_of_millions_takes_memory_for_its_members_only():
     assert len(set(drawn.tolist())) == 1000
     assert drawn.min() < 10**10  # the smallest of 1000 is about 10⁹
     assert drawn.max() > 99 * 10**10
+
+
+@modest(300)
+@given(selections(), st.lists(st.integers(1, 9), min_size=1), st.sampled_from([torch.float32, torch.float64]))
+def test_scores_that_come_in_pieces_give_what_all_of_them_give(case, sizes, dtype):
+    scores, forbidden, count, seed = case
+    scores, forbidden = scores.to(dtype), positions(forbidden)
+    found, first = HighestSoFar(count, seeded(seed), forbidden), 0
+    while first < scores.numel():
+        piece = scores[first : first + sizes[first % len(sizes)]]
+        found.add(piece, first)
+        first += piece.numel()
+    assert found.positions().tolist() == highest(scores, count, seeded(seed), forbidden).tolist()
+
+
+def test_pieces_of_random_scores_leave_little_in_memory():
+    torch.manual_seed(0)
+    scores = torch.rand(200_000)
+    found = HighestSoFar(50, seeded(0), torch.arange(10))
+    for first in range(0, scores.numel(), 1000):
+        found.add(scores[first : first + 1000], first)
+        assert found._scores.numel() <= 1000 + 2 * 50
+    assert found.positions().tolist() == highest(scores, 50, seeded(0), torch.arange(10)).tolist()
+
+
+def test_a_nan_in_any_piece_is_told_of_unless_it_is_forbidden():
+    scores = torch.tensor([3.0, torch.nan, 5.0])
+    for forbidden, told in (([], True), ([1], False)):
+        found = HighestSoFar(1, seeded(0), torch.tensor(forbidden, dtype=torch.int64))
+        found.add(torch.tensor([9.0, 8.0]), -2)
+        if told:
+            with pytest.raises(ValueError, match="NaN"):
+                found.add(scores, 0)
+        else:
+            found.add(scores, 0)
+            assert found.positions().tolist() == [-2]
+
+
+def test_more_than_there_are_cannot_be_chosen_from_pieces():
+    found = HighestSoFar(3, seeded(0), torch.tensor([0]))
+    found.add(torch.ones(3), 0)
+    with pytest.raises(ValueError, match="cannot choose 3 of 2"):
+        found.positions()

@@ -72,9 +72,9 @@ def bags_by(rows: Tensor, count: int, sources: Tensor, order: Tensor | None) -> 
     """
     if max(count, rows.numel(), int(sources.max()) if sources.numel() else 0) > _LARGEST:
         raise ValueError(f"a sparse product of {count} rows and {rows.numel()} entries is too large")
-    ends, sorting = _counting_sort(rows, count)
-    order = sorting if order is None else order[sorting]
-    return Bags(ends, sources[sorting].to(torch.int32), order.to(torch.int32))
+    ends, sorting = _counting_sort(rows.to(torch.int32), count)
+    order = sorting if order is None else order.index_select(0, sorting)
+    return Bags(ends, sources.index_select(0, sorting).to(torch.int32), order.to(torch.int32))
 
 
 class Csr:
@@ -98,9 +98,9 @@ class Csr:
             raise ValueError(f"a sparse matrix of {rows} × {columns} with {positions.numel()} nonzeros is too large")
         row_starts = torch.arange(rows + 1, device=positions.device) * columns
         ends = torch.searchsorted(positions, row_starts).to(torch.int32)
-        column = positions % columns
-        self.by_rows = Bags(ends, column.to(torch.int32))
-        self.by_columns = bags_by(column, columns, positions // columns, None)
+        column = (positions % columns).to(torch.int32)
+        self.by_rows = Bags(ends, column)
+        self.by_columns = bags_by(column, columns, (positions // columns).to(torch.int32), None)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -113,17 +113,18 @@ def _csr(ends: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) 
 
 
 def _counting_sort(keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Where each of the keys 0 … count − 1 ends in the sorted order (int32, 0 first), and that order; stable."""
+    """Where each of the keys 0 … count − 1 (int32) ends in sorted order (int32, 0 first), and that order; stable."""
     if keys.device.type != "cpu":
         order = torch.argsort(keys, stable=True)
-        return torch.searchsorted(keys[order], torch.arange(count + 1, device=keys.device)).to(torch.int32), order
+        ends = torch.searchsorted(keys[order], torch.arange(count + 1, dtype=torch.int32, device=keys.device))
+        return ends.to(torch.int32), order
     import scipy.sparse  # late: it takes long to import, and masked training does without it
 
     size = keys.numel()
-    row = (np.arange(size, dtype=np.int32), keys.numpy().astype(np.int32), np.array([0, size], dtype=np.int32))
+    row = (np.arange(size, dtype=np.int32), keys.numpy(), np.array([0, size], dtype=np.int32))
     by_key = scipy.sparse.csr_matrix(row, shape=(1, count), copy=False).tocsc()
-    order = torch.from_numpy(by_key.data.astype(np.int64))
-    return torch.from_numpy(by_key.indptr.astype(np.int32, copy=False)), order
+    ends = torch.from_numpy(by_key.indptr.astype(np.int32, copy=False))
+    return ends, torch.from_numpy(by_key.data)
 
 
 with warnings.catch_warnings():  # PyTorch calls its CSR tensors beta, once a process, to whoever makes the first

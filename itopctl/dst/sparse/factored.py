@@ -56,6 +56,21 @@ class FactoredGradient:
         flat[module.positions] = self._active
         return flat.view(module.dense_shape)
 
+    def rows(self, start: int, stop: int) -> Tensor:
+        """∂L/∂w of some rows of the weight (slices along its first dimension), [rows, …]; the caller's own."""
+        module = self._module
+        if self._factors is None:
+            return self.dense()[start:stop].clone()
+        rows = module.dense_gradient_of_rows(*self._factors, start, stop)
+        if self._active is None:
+            return rows
+        flat = rows.contiguous().view(-1)
+        first = start * (torch.Size(module.dense_shape[1:]).numel())
+        ends = torch.tensor([first, first + flat.numel()], device=flat.device)
+        low, high = torch.searchsorted(module.positions, ends).tolist()
+        flat[module.positions[low:high] - first] = self._active[low:high]
+        return flat.view(rows.shape)
+
     def finite(self) -> bool:
         """Whether every entry is finite; most often without multiplying out."""
         if self._factors is not None:

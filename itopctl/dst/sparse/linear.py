@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from itopctl.dst.sparse.csr import Csr
 from itopctl.dst.sparse.module import SparseModule
 
+_BLOCK = 2**17  # weights whose dense gradient is made at a time
+
 
 class SparseLinear(SparseModule, nn.Linear):
     """A linear layer that multiplies by the nonzeros of its weight alone.
@@ -45,6 +47,14 @@ class SparseLinear(SparseModule, nn.Linear):
     def dense_gradient(self, input: Tensor, gradient: Tensor) -> Tensor:
         """∂L/∂w of all weights, zeros included, of the two that `watch` was told."""
         return gradient.t() @ input
+
+    @property
+    def row_blocks(self) -> list[tuple[int, int]]:
+        rows = max(1, _BLOCK // self.in_features)
+        return [(start, min(start + rows, self.out_features)) for start in range(0, self.out_features, rows)]
+
+    def dense_gradient_of_rows(self, input: Tensor, gradient: Tensor, start: int, stop: int) -> Tensor:
+        return gradient[:, start:stop].t() @ input
 
 
 class _Linear(torch.autograd.Function):

@@ -36,6 +36,16 @@ class SparseModule(nn.Module):
     def dense_gradient(self, input: Tensor, gradient: Tensor) -> Tensor:
         """∂L/∂w of all weights, zeros included, of the two that `watch` was told."""
 
+    @property
+    def row_blocks(self) -> list[tuple[int, int]]:
+        """Rows of the weight (slices along its first dimension), from and to, of which a dense gradient is made at a
+        time where no more is needed: a few megabytes."""
+        return [(0, self.dense_shape[0])]
+
+    def dense_gradient_of_rows(self, input: Tensor, gradient: Tensor, start: int, stop: int) -> Tensor:
+        """`dense_gradient` of some rows of the weight."""
+        return self.dense_gradient(input, gradient)[start:stop]
+
     def compress(self, positions: Tensor) -> None:
         """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
         self.positions = positions

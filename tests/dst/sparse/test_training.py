@@ -495,7 +495,7 @@ def test_explored_positions_are_marked_as_masks_are() -> None:
     from itopctl.dst.exploration import ExploredSet
 
     torch.manual_seed(0)
-    by_mask, by_position = (ExploredSet(torch.zeros(101, dtype=torch.bool)) for _ in range(2))
+    by_mask, by_position = (ExploredSet(101, pack_bits(torch.zeros(101, dtype=torch.bool))) for _ in range(2))
     for _ in range(5):
         flags = torch.rand(101) < 0.2
         assert by_mask.add(flags) == by_position.add_positions(flags.nonzero().squeeze(1))
