@@ -12,6 +12,7 @@ import sys
 
 from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
+from benchmarks.growth import growth
 from benchmarks.measure import Figure
 from benchmarks.memory import peak_memory
 from benchmarks.planning import expand_and_plan, status_of_many
@@ -30,6 +31,7 @@ BENCHMARKS = {
     "step": steps,
     "sparse": whole_steps,
     "memory": peak_memory,
+    "growth": growth,
     "sweep": fashion_sweep,
 }
 

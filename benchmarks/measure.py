@@ -42,11 +42,20 @@ def median_seconds(action: Callable[[], object], repetitions: int) -> float:
     return statistics.median(times)
 
 
-def interleaved_seconds(actions: Sequence[Callable[[], object]], repetitions: int) -> list[float]:
-    """Median wall time of each action, taken in turns, so that whatever slows the machine slows all of them."""
+def interleaved_seconds(actions: Sequence[Callable[[], object]], repetitions: int, twice: bool = False) -> list[float]:
+    """Median wall time of each action, taken in turns, so that whatever slows the machine slows all of them.
+
+    Args:
+        actions: all are repeated alike, after a round that is not counted.
+        repetitions: how often.
+        twice: whether an action is done twice at each turn and the second one counts, which finds the caches as this
+            action leaves them, and not as a larger one does.
+    """
     times: list[list[float]] = [[] for _ in actions]
     for repetition in range(repetitions + 1):
         for action, taken in zip(actions, times, strict=True):
+            if twice:
+                action()
             began = time.perf_counter()
             action()
             if repetition:

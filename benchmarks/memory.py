@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -87,13 +87,23 @@ def _train(name: str, method: str, sparsity: float, interval: int) -> None:
     """Prints the bytes taken at the peak and the median seconds of a step."""
     torch.set_num_threads(1)
     _Training("small", "set-itop", 0.5, 2).steps(4)  # what is loaded and kept at the first steps of any network
+    print(*peak_of_steps(lambda: _Training(name, method, sparsity, interval).steps, _STEPS))
+
+
+def peak_of_steps(make: Callable[[], Callable[[int], float]], count: int) -> tuple[int, float]:
+    """Bytes that a training takes at the peak, and the median seconds of its steps.
+
+    Args:
+        make: makes the network, and gives what trains it for so many steps.
+        count: of the steps.
+    """
     _give_back()
     before = _resident("VmRSS")
-    training = _Training(name, method, sparsity, interval)
+    steps = make()
     _give_back()
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on: to make the network took more
-    seconds = training.steps(_STEPS)
-    print(_resident("VmHWM") - before, seconds)
+    seconds = steps(count)
+    return _resident("VmHWM") - before, seconds
 
 
 class _Training:

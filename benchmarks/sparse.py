@@ -19,14 +19,16 @@ THREADS = (1, 2)
 CLASSES = 10
 
 
-def _wide_mlp() -> nn.Module:
+def wide_mlp() -> nn.Module:
+    """An MLP 3072-4000-1000-4000-10."""
     return nn.Sequential(
         nn.Linear(3072, 4000), nn.ReLU(), nn.Linear(4000, 1000), nn.ReLU(), nn.Linear(1000, 4000), nn.ReLU(),
         nn.Linear(4000, CLASSES),
     )  # fmt: skip
 
 
-def _of_catalogue(name: str, shape: tuple[int, int, int]) -> Callable[[], nn.Module]:
+def of_catalogue(name: str, shape: tuple[int, int, int]) -> Callable[[], nn.Module]:
+    """What makes a model of the catalogue for images of a shape."""
     return lambda: MODELS.function(name)(input_shape=shape, classes=CLASSES)
 
 
@@ -42,10 +44,10 @@ class _Subject:
     allocation: str = "erk"
 
 
-_RESNET = _of_catalogue("resnet34", (3, 32, 32))
+_RESNET = of_catalogue("resnet34", (3, 32, 32))
 SUBJECTS = [
     _Subject(
-        "MLP 3072-4000-1000-4000-10, batch 128", _wide_mlp, (128, 3072), {0.95: 3.5, 0.98: 7.0, 0.99: 12.0}, 9
+        "MLP 3072-4000-1000-4000-10, batch 128", wide_mlp, (128, 3072), {0.95: 3.5, 0.98: 7.0, 0.99: 12.0}, 9
     ),
     _Subject(
         "ResNet-34, CIFAR shapes, batch 32, uniform", _RESNET, (32, 3, 32, 32), {0.95: 1.8, 0.98: 3.0, 0.99: 4.5}, 3,
@@ -55,7 +57,7 @@ SUBJECTS = [
         "ResNet-34, CIFAR shapes, batch 32, ERK", _RESNET, (32, 3, 32, 32), {0.95: 1.8, 0.98: 3.0, 0.99: 4.5}, 3
     ),
     _Subject(
-        "LeNet-300-100, batch 128", _of_catalogue("lenet-300-100", (1, 28, 28)), (128, 1, 28, 28),
+        "LeNet-300-100, batch 128", of_catalogue("lenet-300-100", (1, 28, 28)), (128, 1, 28, 28),
         {0.95: 1.3, 0.98: 1.5, 0.99: 1.5}, 51,
     ),
 ]  # fmt: skip
@@ -73,16 +75,16 @@ def step_figure(subject: _Subject, sparsity: float, threads: int) -> Figure:
     """One network at one sparsity."""
     torch.set_num_threads(threads)
     images, labels = torch.randn(subject.shape), torch.randint(0, CLASSES, subject.shape[:1])
-    dense, own = _dense(subject.make)
-    model, optimizer = _dense(subject.make)
+    dense, own = with_optimizer(subject.make)
+    model, optimizer = with_optimizer(subject.make)
     sparse = SparseTraining(
         model, optimizer, "set-itop", sparsity=sparsity, total_steps=10**9, update_interval=10**8, compute="auto",
         example=images, allocation=subject.allocation,
     )  # fmt: skip
     ours, theirs = interleaved_seconds(
         [
-            lambda: _train(model, optimizer, sparse.step, images, labels),
-            lambda: _train(dense, own, own.step, images, labels),
+            lambda: train_step(model, optimizer, sparse.step, images, labels),
+            lambda: train_step(dense, own, own.step, images, labels),
         ],
         subject.repetitions,
     )
@@ -100,7 +102,8 @@ def _threads(count: int) -> str:
     return "one thread" if count == 1 else f"{count} threads"
 
 
-def _dense(make: Callable[[], nn.Module]) -> tuple[nn.Module, torch.optim.Optimizer]:
+def with_optimizer(make: Callable[[], nn.Module]) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A network, the same each time, and the optimizer that all benchmarks of sparse layers use."""
     torch.manual_seed(0)
     model = make()
     return model, torch.optim.SGD(
@@ -108,9 +111,10 @@ def _dense(make: Callable[[], nn.Module]) -> tuple[nn.Module, torch.optim.Optimi
     )
 
 
-def _train(
+def train_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object], images: Tensor, labels: Tensor
 ) -> None:
+    """A whole training step: forward, backward, optimizer."""
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(images), labels).backward()
     step()

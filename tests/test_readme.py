@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.growth_figure import crossing, draw, read
 from itopctl.catalogue import ALLOCATIONS, DROP_SCHEDULES, DROPS, GROWTHS, METHODS, REDISTRIBUTIONS, Catalogue
 from itopctl.dst import SparseTraining
+from itopctl.report.figures.make import encoded
 from tests.helpers import itopctl
 
 README = Path("README.md").read_text()
@@ -96,3 +98,12 @@ def test_every_command_and_option_of_the_table_exists() -> None:
 def test_every_link_to_a_file_leads_somewhere() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert Path(target).exists(), target
+
+
+def test_the_picture_of_cost_is_of_the_data_beside_it_and_the_text_says_what_it_shows() -> None:
+    costs, text = read(Path("docs/sparse-cost.csv")), " ".join(README.split())
+    picture = encoded(draw(costs), "svg")
+    assert picture.startswith(b"<?xml") and picture == encoded(draw(costs), "svg")
+    for network in dict.fromkeys(cost.network for cost in costs if cost.against == "density"):
+        density = crossing([cost for cost in costs if cost.network == network])
+        assert density is not None and f"{density:.2f} in the {network.split()[0].split('-')[0]}" in text
