@@ -13,6 +13,7 @@ import sys
 from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
 from benchmarks.growth import growth
+from benchmarks.inference import inference
 from benchmarks.measure import Figure
 from benchmarks.memory import peak_memory
 from benchmarks.planning import expand_and_plan, status_of_many
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "sparse": whole_steps,
     "memory": peak_memory,
     "growth": growth,
+    "inference": inference,
     "sweep": fashion_sweep,
 }
 

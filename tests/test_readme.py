@@ -11,9 +11,14 @@ import torch
 from torch import nn
 
 from benchmarks.growth_figure import crossing, draw, read
-from itopctl.catalogue import ALLOCATIONS, DROP_SCHEDULES, DROPS, GROWTHS, METHODS, REDISTRIBUTIONS, Catalogue
+from itopctl.catalogue import ALLOCATIONS, DROP_SCHEDULES, DROPS, GROWTHS, METHODS, MODELS, REDISTRIBUTIONS, Catalogue
+from itopctl.dispatch.run_files import load_config
 from itopctl.dst import SparseTraining
 from itopctl.report.figures.make import encoded
+from itopctl.store.rundir import RunDirectory
+from itopctl.train.checkpoint import decode
+from itopctl.train.export.network import trained_network
+from tests.conftest import FinishedSweep
 from tests.helpers import itopctl
 
 README = Path("README.md").read_text()
@@ -43,15 +48,31 @@ def test_the_engine_alone_trains_as_shown() -> None:
         "loss_function": nn.CrossEntropyLoss(),
         "batches": [(torch.randn(8, 20), torch.randint(0, 4, (8,))) for _ in range(1200)],
     }
-    exec(block("python"), names)
+    exec(block("python", 2), names)
     sparse = names["sparse"]
     assert sparse.active == round(0.1 * sparse.maskable)
     assert sparse.updates_done == 1
     assert sparse.exploration_rate > sparse.density
 
 
+def test_exported_weights_are_read_as_shown(
+    finished_sweep: FinishedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = json.loads(itopctl("report", "-t", "runs", "--json", "--results", finished_sweep.results).stdout)
+    run = next(run["run_id"] for run in runs if run["method"] == "set-itop")
+    path = tmp_path / "RUN.safetensors"
+    assert itopctl("export", run, "-f", "safetensors", "-o", path, "--results", finished_sweep.results).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    model = MODELS.function("lenet-300-100")(input_shape=(1, 8, 8), classes=10)
+    exec(block("python"), {"model": model})
+    kept = decode((finished_sweep.results / "runs" / run / "network.pt").read_bytes())
+    network = trained_network(run, load_config(RunDirectory(finished_sweep.results / "runs" / run)), kept)
+    for name, weight in network.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+
+
 def test_a_rule_of_ones_own_works_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_rules.py").write_text(block("python", 2))
+    (tmp_path / "my_rules.py").write_text(block("python", 3))
     monkeypatch.syspath_prepend(str(tmp_path))
     model = nn.Linear(20, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -65,9 +86,9 @@ def test_a_rule_of_ones_own_works_as_shown(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_exploration_rate_is_predicted_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(block("python", 3), {})
+    exec(block("python", 4), {})
     printed = capsys.readouterr().out.splitlines()
-    shown = re.findall(r"^print.*# (.*)$", block("python", 3), re.MULTILINE)
+    shown = re.findall(r"^print.*# (.*)$", block("python", 4), re.MULTILINE)
     rates = dict(re.findall(r"'(\w+)': ([\d.]+)", printed[0]))
     assert {name: rate[:6] for name, rate in rates.items()} == dict(re.findall(r"'(\w+)': ([\d.]+)…", shown[0]))
     assert printed[1] == shown[1].split(":")[0]

@@ -22,7 +22,8 @@ def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor]) -> nn.Mo
 
     Args:
         model: with dense weights.
-        active: weight's name → bool tensor of its shape, True where active. A layer of another kind stays dense.
+        active: weight's name → bool tensor of its shape, True where active. A layer of another kind stays dense, and
+            one with more than half of its weights, which would take more room.
 
     Returns:
         The model, or what stands for it where it is a single layer.
@@ -30,7 +31,8 @@ def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor]) -> nn.Mo
     weights = {name: parameter for name, parameter in model.named_parameters() if name in active}
     thin: dict[nn.Module, nn.Module] = {}
     for name, modules in modules_of(model, weights).items():
-        if compressible(modules) and not _is_hooked(modules[0]):
+        worth = 2 * int(active[name].sum()) < active[name].numel()
+        if worth and compressible(modules) and not _is_hooked(modules[0]):
             module = cast("nn.Linear | nn.Conv2d", modules[0])
             thin[module] = (
                 BagLinear(module, active[name]) if isinstance(module, nn.Linear) else BagConv2d(module, active[name])

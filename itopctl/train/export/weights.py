@@ -1,6 +1,6 @@
 """The weights of a network alone, as a safetensors file.
 
-A weight with inactive entries is two tensors: `NAME.values`, its nonzeros, and `NAME.positions`, where each stands in
+A weight with few active entries is two tensors: `NAME.values`, its nonzeros, and `NAME.positions`, where each stands in
 the flat weight. Its shape is in the metadata (`itopctl`, JSON, `shapes`), as is what normalises images.
 """
 
@@ -34,7 +34,7 @@ def written(network: TrainedNetwork, sparse: bool) -> bytes:
         if not isinstance(tensor, Tensor):
             raise UserError(f"{name} of the model's state is no tensor, and safetensors holds nothing else.")
         active = network.active.get(name) if sparse else None
-        if active is None:
+        if active is None or 2 * int(active.sum()) >= active.numel():  # these two would take more room
             tensors[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
         else:
             positions = active.view(-1).nonzero().squeeze(1)
