@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -88,6 +89,8 @@ class Chosen:
             raise UserError(unknown("compute", compute, CHOICES))
         elif compute == "sparse":
             chosen = dict.fromkeys(self._modules if example is None else self._works(example), "sparse")
+            if self._counts and not chosen:
+                warnings.warn("compute is sparse, and no layer can be computed so: all are masked", stacklevel=4)
         elif compute == "masked" or why_masked:
             return {}
         elif example is None:

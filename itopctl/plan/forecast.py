@@ -22,6 +22,7 @@ from itopctl.spec.config import RunConfig
 CHECKPOINTS_KEPT = 2  # itopctl.store.checkpoints.KEPT; one more is there while it is written
 _NUMBER = 4  # bytes of a weight, a gradient, a moment: single precision throughout
 _EVENT, _PROGRESS, _LAYER, _FILES = 420, 190, 160, 9_000  # bytes of lines and files in a run's folder, measured
+_STRUCTURE = 40  # bytes of a nonzero of a sparse layer beside numbers: where it stands, in both directions; an update
 _PROGRESS_SECONDS = 0.5
 _TENSOR, _STATES = 700, 16_000  # bytes of a checkpoint beside its numbers: a tensor's header, random states
 PROCESS_BYTES = 800_000_000
@@ -150,6 +151,7 @@ class _Costs:
     half: bool
     keeps_checkpoints: bool
     keeps_network: bool
+    sparse: bool
 
     @classmethod
     def of(cls, config: RunConfig) -> _Costs:
@@ -168,6 +170,7 @@ class _Costs:
             half=config.precision != "fp32",
             keeps_checkpoints=config.keep_checkpoints,
             keeps_network=config.keep_network,
+            sparse=config.compute == "sparse",
         )
 
 
@@ -233,7 +236,14 @@ def _network_bytes(outline: Outline) -> int:
 
 
 def _memory_bytes(costs: _Costs, rules: Rules, outline: Outline) -> int:
-    """Weights, gradients, moments, masks, images, and what a backward pass needs of the forward pass."""
+    """Weights, gradients, moments, masks, images, and what a backward pass needs of the forward pass.
+
+    With sparse layers everywhere, these of active weights alone; `auto` may take as much as masks do.
+    """
+    activations = costs.batch_size * outline.activations * (_NUMBER // 2 if costs.half else _NUMBER)
+    if costs.sparse:
+        most = max(_sparse_bytes(costs, outline) + activations, _making_bytes(outline))
+        return round(most + costs.images_bytes)
     masked = [layer for layer in outline.layers if layer.active < layer.size]
     sizes = sum(layer.size for layer in masked)
     numbers = (2 + costs.slots) * outline.parameters + outline.buffers
@@ -241,5 +251,18 @@ def _memory_bytes(costs: _Costs, rules: Rules, outline: Outline) -> int:
     numbers += sizes * (("momentum" in needs) + ("times_active" in needs) + 2 * ("gradient" in needs))
     largest = max((layer.size for layer in masked), default=0)
     update = 24 * largest if rules.dynamic else 0  # positions and scores of one layer at a time
-    activations = costs.batch_size * outline.activations * (_NUMBER // 2 if costs.half else _NUMBER)
     return round(_NUMBER * numbers + 1.25 * sizes + update + activations + costs.images_bytes)
+
+
+def _sparse_bytes(costs: _Costs, outline: Outline) -> float:
+    """Numbers and structure of nonzeros, and one bit for each weight."""
+    thin = [layer for layer in outline.layers if layer.active < layer.size]
+    active, sizes = (sum(getattr(layer, name) for layer in thin) for name in ("active", "size"))
+    numbers = (2 + costs.slots) * (outline.parameters - sizes + active) + outline.buffers
+    return _NUMBER * numbers + _STRUCTURE * active + sizes / 8
+
+
+def _making_bytes(outline: Outline) -> float:
+    """The dense network that a sparse one is made of, and the draw of the active weights of its largest layer."""
+    thin = [layer.size for layer in outline.layers if layer.active < layer.size]
+    return _NUMBER * (outline.parameters + outline.buffers) + 8 * max(thin, default=0)

@@ -178,6 +178,17 @@ def test_memory_grows_with_what_is_held() -> None:
     assert half.memory_bytes < plain.memory_bytes < momentum.memory_bytes
 
 
+def test_sparse_layers_take_memory_of_their_nonzeros() -> None:
+    wide = {"model": "mlp-cifar", "dataset": "cifar10", "update_interval": 100, "batch_size": 2}
+    masked, auto, sparse = (
+        foreseen(run_config(**wide, sparsity=0.99, compute=compute)) for compute in ("masked", "auto", "sparse")
+    )
+    parameters = outline_of(run_config(**wide)).parameters
+    images = 60_000 * 3072
+    assert masked.memory_bytes == auto.memory_bytes > images + 12 * parameters
+    assert 4 * parameters < sparse.memory_bytes - images < 0.4 * (masked.memory_bytes - images)
+
+
 def test_what_a_device_computes_is_dense_whatever_the_masks() -> None:
     dense, sparse = foreseen(run_config(method="dense")), foreseen(run_config(sparsity=0.98))
     per_sample = 64 * 300 + 300 * 100 + 100 * 10
