@@ -19,7 +19,7 @@ from itopctl.store.journal import read_journal
 from itopctl.store.rundir import Results
 from tests.chaos.harness import Kill
 
-FILES = {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt"}
+FILES = {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt", "network.pt"}
 """All that a finished run has in its directory."""
 
 _CLOCK = {"wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "at", "finished_at"}
@@ -67,12 +67,15 @@ def different_when_rebuilt(results: Results, folder: Path) -> Iterator[str]:
 
 
 def different_files(results: Results, reference: Results) -> Iterator[str]:
-    """Results of runs, as their files have them."""
+    """Results of runs and their networks, as their files have them."""
     if results.run_ids() != reference.run_ids():
         yield f"runs: {sorted(set(results.run_ids()) ^ set(reference.run_ids()))} are not in both"
     for run_id in reference.run_ids():
         ours, theirs = (_result(folder, run_id) for folder in (results, reference))
         yield from _different("result.json", {(run_id,): ours}, {(run_id,): theirs})
+        mine, others = (folder.run(run_id).network for folder in (results, reference))
+        if mine.exists() and others.exists() and mine.read_bytes() != others.read_bytes():
+            yield f"run {run_id}: its network differs"
 
 
 def _result(results: Results, run_id: str) -> dict[str, str]:

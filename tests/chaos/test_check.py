@@ -103,6 +103,15 @@ def test_a_result_that_differs_or_is_not_whole_is_found(pair: tuple[Results, Res
     assert any("JSONDecodeError" in what and second.parent.name in what for what in wrong)
 
 
+def test_a_network_that_differs_in_a_bit_is_found(pair: tuple[Results, Results]) -> None:
+    copy, reference = pair
+    network = copy.run(copy.run_ids()[0]).network
+    data = bytearray(network.read_bytes())
+    data[len(data) // 2] ^= 1
+    network.write_bytes(bytes(data))
+    assert list(different_files(copy, reference)) == [f"run {network.parent.name}: its network differs"]
+
+
 @pytest.mark.parametrize("name", [".result.json.ab12", "lock", "checkpoint.pt", "checkpoint-000000000012-ab.pt"])
 def test_a_file_that_is_left_behind_is_found(name: str, pair: tuple[Results, Results]) -> None:
     copy, _ = pair

@@ -86,7 +86,7 @@ def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
     run_pool(results, [config])
     run = results.run(run_id(config))
     left = {path.name for path in run.path.iterdir()}
-    assert left == {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt"}
+    assert left == {"config.json", "journal.jsonl", "result.json", "environment.json", "log.txt", "network.pt"}
     events = [event["event"] for event in read_journal(run.journal).events]
     assert events[0] == "started"
     assert events[-1] == "finished"

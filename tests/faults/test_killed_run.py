@@ -40,7 +40,9 @@ def test_the_run_in_question_does_all_that_a_run_does(undisturbed: Undisturbed) 
     """Or else what follows would show little."""
     assert [key for key, row in undisturbed.numbers.evaluations.items() if row["new"]] == [("update", 2), ("update", 4)]
     assert len([key for key in undisturbed.numbers.evaluations if key[0] == "epoch"]) == 2
-    assert undisturbed.changes.count("rename") == 9  # checkpoints of six steps and of the end, environment, result
+    assert (
+        undisturbed.changes.count("rename") == 10
+    )  # checkpoints of six steps and of the end, environment, network, result
     assert set(undisturbed.changes) == {"create", "write", "flush", "flush-folder", "rename", "link", "unlink"}
 
 
@@ -95,7 +97,7 @@ def test_a_run_that_keeps_no_checkpoint_and_is_killed_at_its_end_leaves_none(
         assert check_what_readers_see(lab, undisturbed.numbers) == "done"
         check_journal(lab.results.run(RUN))
         assert left_in(lab.results.run(RUN)) == {
-            "config.json", "environment.json", "journal.jsonl", "log.txt", "result.json",
+            "config.json", "environment.json", "journal.jsonl", "log.txt", "network.pt", "result.json",
         }  # fmt: skip
 
 

@@ -157,12 +157,14 @@ class Numbers:
         evaluations: rows of the store, by kind and step.
         layers: rows of the store.
         state: of the newest checkpoint: weights, masks, explored sets, optimizer, generators.
+        network: content of `network.pt`; None where there was no room for it.
     """
 
     result: dict[str, Any]
     evaluations: dict[tuple[str, int], dict[str, Any]]
     layers: list[dict[str, Any]]
     state: Any
+    network: bytes | None
 
     def check(self, others: Numbers) -> None:
         """Fail where anything differs in a single bit."""
@@ -170,6 +172,7 @@ class Numbers:
         assert self.evaluations == others.evaluations
         assert self.layers == others.layers
         assert_same(self.state, others.state)
+        assert self.network in (None, others.network)
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,9 @@ def numbers(lab: Lab) -> Numbers:
     run = lab.results.run(RUN)
     result = read_json(run.result)
     assert result is not None
-    return Numbers(without_times(result), evaluations(lab.store), rows(lab.store, "layers"), newest_state(run))
+    network = run.network.read_bytes() if run.network.exists() else None
+    found = evaluations(lab.store), rows(lab.store, "layers"), newest_state(run)
+    return Numbers(without_times(result), *found, network)
 
 
 def newest_state(run: RunDirectory) -> Any:
@@ -275,9 +280,12 @@ def check_the_end(lab: Lab, whole: Numbers) -> None:
     """The run is done as if nothing had happened, and nothing is left lying about."""
     assert check_what_readers_see(lab, whole) == "done"
     numbers(lab).check(whole)
-    check_journal(lab.results.run(RUN))
-    assert left_in(lab.results.run(RUN)) | {"log.txt"} == {
-        "checkpoint", "config.json", "environment.json", "journal.jsonl", "log.txt", "result.json",
+    run = lab.results.run(RUN)
+    check_journal(run)
+    if not run.network.exists():
+        assert "the trained network is not kept" in run.log.read_text()
+    assert left_in(run) | {"log.txt", "network.pt"} == {
+        "checkpoint", "config.json", "environment.json", "journal.jsonl", "log.txt", "network.pt", "result.json",
     }  # fmt: skip
 
 
