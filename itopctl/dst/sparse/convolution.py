@@ -63,8 +63,8 @@ class _Structure:
     """Which rows of images of one height meet in the products.
 
     Attributes:
-        forward: rows (output channel, row) of the product; sources (kernel column, input channel, row).
-        backward: rows (input channel, row); sources (kernel column, output channel, row).
+        forward: rows (row, output channel) of the product; sources (row, kernel column, input channel).
+        backward: rows (row, input channel); sources (row, kernel column, output channel).
     """
 
     forward: Bags
@@ -133,9 +133,10 @@ class SparseConv2d(SparseModule, nn.Conv2d):
         output_row = first[value] + within
         input_row = output_row * down.stride - down.padding + kernel_row[value] * down.dilation
         column, outputs, inputs = kernel_column[value], output[value], input[value]
-        input_sources = (column * self.in_channels + inputs) * down.size + input_row
-        output_sources = (column * self.out_channels + outputs) * down.outputs + output_row
-        output_rows, input_rows = outputs * down.outputs + output_row, inputs * down.size + input_row
+        input_sources = (input_row * width + column) * self.in_channels + inputs
+        output_sources = (output_row * width + column) * self.out_channels + outputs
+        output_rows = output_row * self.out_channels + outputs
+        input_rows = input_row * self.in_channels + inputs
         forward = bags_by(output_rows, self.out_channels * down.outputs, input_sources, value)
         backward = bags_by(input_rows, self.in_channels * down.size, output_sources, value)
         return _Structure(forward, backward)
@@ -152,9 +153,9 @@ class _Convolution(torch.autograd.Function):
         ctx.layer, ctx.structure, ctx.right = layer, structure, right
         ctx.save_for_backward(input, values)  # the backward pass shifts it anew: kept, it would be as large as several
         product = structure.forward.product(values, shifted)
-        product = product.view(layer.out_channels, down.outputs, right.outputs, input.shape[0])
+        product = product.view(down.outputs, layer.out_channels, right.outputs, input.shape[0])
         if bias is not None:
-            product += bias.view(-1, 1, 1, 1)
+            product += bias.view(-1, 1, 1)
         return owning_batch_last(product)
 
     @staticmethod
@@ -162,42 +163,43 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, values = ctx.saved_tensors
         layer, structure, right = ctx.layer, ctx.structure, ctx.right
-        outputs = to_batch_last(gradient)
+        images, outputs = to_batch_last(input), to_batch_last(gradient)
         of_input = of_values = None
-        if ctx.needs_input_grad[1]:
-            rows = outputs.flatten(2).flatten(0, 1)
-            shifted = _shifted(to_batch_last(input), right.outputs, right.meetings)
-            entries = structure.forward.sampled(rows, shifted)
-            of_values = torch.zeros_like(values).index_add_(0, structure.forward.order, entries)
         if ctx.needs_input_grad[0]:
-            back = [(pixels, columns) for columns, pixels in right.meetings]
-            made = structure.backward.product(values, _shifted(outputs, right.size, back))
-            batch, channels, height, width = input.shape
-            of_input = from_batch_last(made.view(channels, height, width, batch))
-        of_bias = outputs.flatten(1).sum(dim=1) if ctx.needs_input_grad[2] else None
+            # The gradient as the input's pixels meet it: what both gradients need of it.
+            met = _shifted(outputs, right.size, [(pixels, columns) for columns, pixels in right.meetings])
+            of_input = from_batch_last(structure.backward.product(values, met).view(images.shape))
+            bags, rows = structure.backward, images
+        else:
+            met = _shifted(images, right.outputs, right.meetings)
+            bags, rows = structure.forward, outputs
+        if ctx.needs_input_grad[1]:
+            entries = bags.sampled(rows.flatten(2).flatten(0, 1), met)
+            of_values = torch.zeros_like(values).index_add_(0, bags.order, entries)
+        of_bias = outputs.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         layer.tell(input, gradient, not ctx.needs_input_grad[0])
         return of_input, of_values, of_bias, None
 
 
 def _shifted(images: Tensor, width: int, meetings: list[tuple[slice, slice]]) -> Tensor:
-    """Images [C, H, W, N] as each kernel column meets them, [columns·C·H, width·N].
+    """Images [H, C, W, N] as each kernel column meets them, [H·columns·C, width·N].
 
     Args:
         images: batch last.
         width: of what is made.
         meetings: for each kernel column, which columns of it are which columns of the images; the others are zero.
     """
-    channels, height, _, batch = images.shape
+    height, channels, _, batch = images.shape
     if meetings == [(slice(0, width, 1), slice(0, width, 1))] and width == images.shape[2]:
-        return images.view(channels * height, width * batch)
-    tables = images.new_empty(len(meetings), channels, height, width, batch)
-    for table, (columns, pixels) in zip(tables, meetings, strict=True):
+        return images.view(height * channels, width * batch)
+    tables = images.new_empty(height, len(meetings), channels, width, batch)
+    for table, (columns, pixels) in zip(tables.unbind(1), meetings, strict=True):
         _put(table, columns, images[:, :, pixels])
-    return tables.view(len(meetings) * channels * height, width * batch)
+    return tables.view(height * len(meetings) * channels, width * batch)
 
 
 def _put(table: Tensor, columns: slice, values: Tensor) -> None:
-    """Write values at these columns of a table [channels, height, width, batch], and zeros elsewhere."""
+    """Write values at these columns of a table [height, channels, width, batch], and zeros elsewhere."""
     if columns.step != 1 or columns.stop <= columns.start:
         table.zero_()
     else:
