@@ -2,6 +2,7 @@
 
 Not which weights are active (`itopctl.dst.update`).
 
-`csr.py` products by nonzeros · `linear.py`, `convolution.py` the layers · `batch_last.py` the memory layout between
-convolutions · `factored.py` their dense gradients. Which arithmetic is faster: `itopctl.dst.speed`.
+`csr.py` products by nonzeros · `linear.py`, `convolution.py` the layers · `tables.py` what convolutions multiply rows
+of · `batch_last.py` the memory layout between them · `factored.py` their dense gradients. Which arithmetic is faster:
+`itopctl.dst.speed`.
 """

@@ -1,13 +1,14 @@
 """A 2-d convolution whose weight exists at its nonzeros alone.
 
 A row of an image, with its batch, lies in memory in one piece (`batch_last`). A row of an output is a weighted sum of
-rows of the input, each shifted by its kernel column: one embedding bag makes all outputs, from the input and a shifted
-copy of it for each further kernel column. So nothing is unfolded (im2col) but along the width, a nonzero costs an
+rows of the input, each shifted by its kernel column: one embedding bag makes all outputs, from a copy of the input
+shifted for each kernel column (`tables`). So nothing is unfolded (im2col) but along the width, a nonzero costs an
 entry for each row of the image, not for each pixel, and stride, padding, dilation and groups only say which rows meet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.nn.grad import conv2d_weight
 from itopctl.dst.sparse.batch_last import from_batch_last, owning_batch_last, to_batch_last
 from itopctl.dst.sparse.csr import Bags, bags_by
 from itopctl.dst.sparse.module import SparseModule
+from itopctl.dst.sparse.tables import Block, blocks
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class _Side:
         """`meeting` of every kernel offset."""
         return [self.meeting(offset) for offset in range(self.kernel)]
 
+    def met_by_outputs(self, outputs: slice) -> slice:
+        """Pixels between the first and the last that some outputs are made of; one at least."""
+        first = outputs.start * self.stride - self.padding
+        last = (outputs.stop - 1) * self.stride - self.padding + (self.kernel - 1) * self.dilation
+        return _within(first, last, self.size)
+
+    def met_by_pixels(self, pixels: slice) -> slice:
+        """Outputs between the first and the last that some pixels have a part in; one at least."""
+        first = -(-(pixels.start + self.padding - (self.kernel - 1) * self.dilation) // self.stride)
+        last = (pixels.stop - 1 + self.padding) // self.stride
+        return _within(first, last, self.outputs)
+
     def meeting(self, offset: int) -> tuple[slice, slice]:
         """Outputs for which a kernel offset meets the image, and the pixels that it meets there."""
         ahead = self.padding - offset * self.dilation
@@ -58,13 +72,19 @@ class _Side:
         return slice(first, first + count, 1), slice(pixel, pixel + count * self.stride, self.stride)
 
 
+def _within(first: int, last: int, size: int) -> slice:
+    """From the first to the last, as far as they are among 0 … size − 1; one at least."""
+    first = min(max(first, 0), size - 1)
+    return slice(first, max(min(last, size - 1), first) + 1)
+
+
 @dataclass(frozen=True)
 class _Structure:
     """Which rows of images of one height meet in the products.
 
     Attributes:
-        forward: rows (output channel, row) of the product; sources (kernel column, input channel, row).
-        backward: rows (input channel, row); sources (kernel column, output channel, row).
+        forward: rows (row, output channel) of the product; sources (row, kernel column, input channel).
+        backward: rows (row, input channel); sources (row, kernel column, output channel).
     """
 
     forward: Bags
@@ -133,9 +153,10 @@ class SparseConv2d(SparseModule, nn.Conv2d):
         output_row = first[value] + within
         input_row = output_row * down.stride - down.padding + kernel_row[value] * down.dilation
         column, outputs, inputs = kernel_column[value], output[value], input[value]
-        input_sources = (column * self.in_channels + inputs) * down.size + input_row
-        output_sources = (column * self.out_channels + outputs) * down.outputs + output_row
-        output_rows, input_rows = outputs * down.outputs + output_row, inputs * down.size + input_row
+        input_sources = (input_row * width + column) * self.in_channels + inputs
+        output_sources = (output_row * width + column) * self.out_channels + outputs
+        output_rows = output_row * self.out_channels + outputs
+        input_rows = input_row * self.in_channels + inputs
         forward = bags_by(output_rows, self.out_channels * down.outputs, input_sources, value)
         backward = bags_by(input_rows, self.in_channels * down.size, output_sources, value)
         return _Structure(forward, backward)
@@ -147,61 +168,56 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, values: Tensor, bias: Tensor | None, layer: SparseConv2d) -> Tensor:
         down, right = layer.sides(*input.shape[2:])
-        structure = layer.structure(down)
-        shifted = _shifted(to_batch_last(input), right.outputs, right.meetings)
-        ctx.layer, ctx.structure, ctx.right = layer, structure, right
-        ctx.save_for_backward(input, values)  # the backward pass shifts it anew: kept, it would be as large as several
-        product = structure.forward.product(values, shifted)
-        product = product.view(layer.out_channels, down.outputs, right.outputs, input.shape[0])
+        structure, images = layer.structure(down), to_batch_last(input)
+        ctx.layer, ctx.structure, ctx.sides = layer, structure, (down, right)
+        ctx.save_for_backward(input, values)  # no table is kept: it would be as large as several images
+        product = images.new_empty(0)
+        shape = (down.outputs, layer.out_channels, right.outputs, input.shape[0])
+        for block in _of_outputs(structure, images, down, right):
+            product = _with_rows(product, block, block.bags.product(values, block.table), shape)
         if bias is not None:
-            product += bias.view(-1, 1, 1, 1)
+            product += bias.view(-1, 1, 1)
         return owning_batch_last(product)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, values = ctx.saved_tensors
-        layer, structure, right = ctx.layer, ctx.structure, ctx.right
-        outputs = to_batch_last(gradient)
-        of_input = of_values = None
-        if ctx.needs_input_grad[1]:
-            rows = outputs.flatten(2).flatten(0, 1)
-            shifted = _shifted(to_batch_last(input), right.outputs, right.meetings)
-            entries = structure.forward.sampled(rows, shifted)
-            of_values = torch.zeros_like(values).index_add_(0, structure.forward.order, entries)
-        if ctx.needs_input_grad[0]:
-            back = [(pixels, columns) for columns, pixels in right.meetings]
-            made = structure.backward.product(values, _shifted(outputs, right.size, back))
-            batch, channels, height, width = input.shape
-            of_input = from_batch_last(made.view(channels, height, width, batch))
-        of_bias = outputs.flatten(1).sum(dim=1) if ctx.needs_input_grad[2] else None
+        layer, structure, (down, right) = ctx.layer, ctx.structure, ctx.sides
+        images, outputs = to_batch_last(input), to_batch_last(gradient)
+        of_images = images.new_empty(0) if ctx.needs_input_grad[0] else None
+        of_values = torch.zeros_like(values) if ctx.needs_input_grad[1] else None
+        # The gradient of the weight can be had of either table: of the one that is needed anyway, or of the input's.
+        made, met, walk = (images, outputs, _of_pixels) if of_images is not None else (outputs, images, _of_outputs)
+        for block in walk(structure, met, down, right) if any(ctx.needs_input_grad[:2]) else ():
+            if of_images is not None:
+                of_images = _with_rows(of_images, block, block.bags.product(values, block.table), images.shape)
+            if of_values is not None:
+                entries = block.bags.sampled(made[block.rows].flatten(2).flatten(0, 1), block.table)
+                assert block.bags.order is not None
+                of_values.index_add_(0, block.bags.order, entries)
+        of_input = None if of_images is None else from_batch_last(of_images)
+        of_bias = outputs.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         layer.tell(input, gradient, not ctx.needs_input_grad[0])
         return of_input, of_values, of_bias, None
 
 
-def _shifted(images: Tensor, width: int, meetings: list[tuple[slice, slice]]) -> Tensor:
-    """Images [C, H, W, N] as each kernel column meets them, [columns·C·H, width·N].
-
-    Args:
-        images: batch last.
-        width: of what is made.
-        meetings: for each kernel column, which columns of it are which columns of the images; the others are zero.
-    """
-    channels, height, _, batch = images.shape
-    if meetings == [(slice(0, width, 1), slice(0, width, 1))] and width == images.shape[2]:
-        return images.view(channels * height, width * batch)
-    tables = images.new_empty(len(meetings), channels, height, width, batch)
-    for table, (columns, pixels) in zip(tables, meetings, strict=True):
-        _put(table, columns, images[:, :, pixels])
-    return tables.view(len(meetings) * channels * height, width * batch)
+def _with_rows(whole: Tensor, block: Block, product: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Images of this shape with the rows that a block makes: the first block's own where there is no other."""
+    if block.rows == slice(0, shape[0]):
+        return product.view(shape)
+    if block.rows.start == 0:
+        whole = product.new_empty(shape)
+    whole[block.rows] = product.view(-1, *shape[1:])
+    return whole
 
 
-def _put(table: Tensor, columns: slice, values: Tensor) -> None:
-    """Write values at these columns of a table [channels, height, width, batch], and zeros elsewhere."""
-    if columns.step != 1 or columns.stop <= columns.start:
-        table.zero_()
-    else:
-        table[:, :, : columns.start] = 0
-        table[:, :, columns.stop :] = 0
-    if columns.stop > columns.start:
-        table[:, :, columns] = values
+def _of_outputs(structure: _Structure, images: Tensor, down: _Side, right: _Side) -> Iterator[Block]:
+    """What makes the output, of the input."""
+    return blocks(structure.forward, down.outputs, images, right.outputs, right.meetings, down.met_by_outputs)
+
+
+def _of_pixels(structure: _Structure, outputs: Tensor, down: _Side, right: _Side) -> Iterator[Block]:
+    """What makes the gradient of the input, of that of the output."""
+    back = [(pixels, columns) for columns, pixels in right.meetings]
+    return blocks(structure.backward, down.size, outputs, right.size, back, down.met_by_pixels)

@@ -37,6 +37,22 @@ class Bags:
         """All memory of it."""
         return [tensor for tensor in (self.ends, self.sources, self.order) if tensor is not None]
 
+    def part(self, part: slice, parts: int, skipped: int) -> Bags:
+        """Those of some rows alone.
+
+        Args:
+            part: which rows, counted in parts of the same size.
+            parts: how many parts all rows are.
+            skipped: how many rows the other factor is without, before those that are needed here.
+        """
+        if part == slice(0, parts):
+            return self if skipped == 0 else Bags(self.ends, self.sources - skipped, self.order)
+        size = (self.ends.numel() - 1) // parts
+        ends = self.ends[part.start * size : part.stop * size + 1]
+        entries = slice(int(ends[0]), int(ends[-1]))
+        assert self.order is not None
+        return Bags(ends - ends[0], self.sources[entries] - skipped, self.order[entries])
+
     def product(self, values: Tensor, factor: Tensor) -> Tensor:
         """[rows, n] of values [count] and a factor [sources, n].
 

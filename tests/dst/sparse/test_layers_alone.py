@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from itopctl.dst.compressed_layer import compressed
-from itopctl.dst.sparse.batch_last import is_batch_last, keep_layout
+from itopctl.dst.sparse import tables
+from itopctl.dst.sparse.batch_last import from_batch_last, is_batch_last, keep_layout, to_batch_last
 from itopctl.dst.sparse.csr import Csr
 
 
@@ -32,7 +34,9 @@ def _both(module: nn.Linear | nn.Conv2d, share: float) -> tuple[nn.Module, nn.Mo
 
 
 def _assert_alike(module: nn.Module, twin: nn.Module, active: Tensor, shape: tuple[int, ...]) -> None:
-    ours = torch.randn(shape).requires_grad_()
+    module.zero_grad()
+    twin.zero_grad()
+    ours = torch.randn(shape, dtype=module.get_parameter("weight").dtype).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
     output, expected = module(ours), twin(theirs)
     gradient = torch.randn_like(expected)
@@ -87,6 +91,73 @@ def test_numbers_at_the_end_of_a_row_do_not_run_over_into_the_next() -> None:
     assert active.numel() == twin.weight.numel()
 
 
+@pytest.mark.parametrize("input_gradient", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(3, 1, 1, 1), (3, 2, 1, 1), (1, 1, 0, 1), (1, 2, 0, 1), (2, 3, 4, 2), (4, 1, 0, 2), ((2, 3), (3, 1), (0, 2), 1)],
+)
+def test_blocks_of_rows_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, kernel: Any, stride: Any, padding: Any, dilation: int, input_gradient: bool
+) -> None:
+    module, twin, active = _both(nn.Conv2d(4, 6, kernel, stride, padding, dilation, groups=2), 0.4)
+    images = torch.randn(3, 4, 9, 8)
+    whole = _made(module, images, input_gradient)
+    for largest in (1, 3000):  # bytes of a block: every row its own, some rows
+        monkeypatch.setattr(tables, "_LARGEST", largest)
+        for ours, expected in zip(_made(module, images, input_gradient), whole, strict=True):
+            assert torch.equal(ours, expected)
+        _assert_alike(module, twin, active, (3, 4, 9, 8))
+
+
+def _made(module: nn.Module, images: Tensor, input_gradient: bool) -> list[Tensor]:
+    """A layer's output, and the gradients of its sum of squares."""
+    images, weight = images.clone().requires_grad_(input_gradient), module.get_parameter("weight")
+    output = module(images)
+    return [output, *torch.autograd.grad(output.square().sum(), [weight, *([images] if input_gradient else [])])]
+
+
+def test_the_memory_of_tables_outlives_inference_mode_and_serves_other_types() -> None:
+    module, twin, active = _both(nn.Conv2d(2, 3, 3, padding=1), 0.5)
+    tables._kept.__dict__.clear()
+    with torch.inference_mode():
+        module(torch.randn(2, 2, 5, 5))
+    _assert_alike(module, twin, active, (4, 2, 5, 5))
+    _assert_alike(module.double(), twin.double(), active, (4, 2, 5, 5))
+
+
+@given(shape=st.tuples(*[st.integers(1, 4)] * 4), order=st.permutations(range(4)))
+def test_images_are_turned_and_back_from_whatever_layout(shape: tuple[int, ...], order: list[int]) -> None:
+    images = torch.randn([shape[side] for side in order]).permute([order.index(side) for side in range(4)])
+    turned = to_batch_last(images)
+    assert turned.is_contiguous() and turned.shape == (shape[2], shape[1], shape[3], shape[0])
+    assert torch.equal(from_batch_last(turned), images)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (1000.0, 1.0), (-30.0, 0.01), (5.0, 0.0), (0.0, 0.0)])
+def test_batch_norm_is_exact_whatever_mean_and_spread(mean: float, spread: float) -> None:
+    images = from_batch_last(torch.randn(6, 4, 5, 7) * spread + mean)
+    images[:, 0] = torch.randn(7, 6, 5)  # one channel is like any
+    module = nn.BatchNorm2d(4)
+    nn.init.uniform_(module.weight)
+    twin = copy.deepcopy(module).double()
+    keep_layout(nn.Sequential(module))
+    ours, theirs = images.clone().requires_grad_(), images.double().requires_grad_()
+    assert is_batch_last(ours)
+    output, expected = module(ours), twin(theirs)
+    gradient = torch.randn_like(expected)
+    output.backward(gradient.float())
+    expected.backward(gradient)
+    near = {"atol": 2e-4 * max(1.0, abs(mean) / 10), "rtol": 1e-3, "check_dtype": False}
+    torch.testing.assert_close(output, expected, **near)
+    torch.testing.assert_close(module.running_mean, twin.running_mean, check_dtype=False)
+    torch.testing.assert_close(module.running_var, twin.running_var, rtol=1e-5, atol=1e-7, check_dtype=False)
+    if spread > 0:
+        torch.testing.assert_close(ours.grad, theirs.grad, **near)
+    module.eval()
+    twin.eval()
+    torch.testing.assert_close(module(ours), twin(theirs), **near)
+
+
 @pytest.mark.parametrize("stage", ["batch norm", "max pool", "average pool", "adaptive pool", "relu", "sum", "flatten"])
 def test_what_stands_between_convolutions_keeps_their_layout_and_computes_the_same(stage: str) -> None:
     module = {
@@ -95,16 +166,13 @@ def test_what_stands_between_convolutions_keeps_their_layout_and_computes_the_sa
     }[stage]  # fmt: skip
     twin = copy.deepcopy(module)
     keep_layout(module if stage != "batch norm" else nn.Sequential(module))
-    images = torch.randn(4, 6, 6, 5).permute(3, 0, 1, 2).requires_grad_()
+    images = torch.randn(6, 4, 6, 5).permute(3, 1, 0, 2).requires_grad_()
     plain = images.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
     output, expected = module(images), twin(plain)
     if stage == "sum":
         output, expected = output + images, expected + plain
     torch.testing.assert_close(output, expected)
-    if stage == "flatten":
-        assert output.t().is_contiguous()
-    else:
-        assert is_batch_last(output)
+    assert stage == "flatten" or is_batch_last(output)
     gradient = torch.randn_like(expected)
     output.backward(gradient)
     expected.backward(gradient)
