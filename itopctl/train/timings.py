@@ -20,7 +20,7 @@ import torch
 from itopctl.dst.speed import LayerWork, measure
 from itopctl.train.measure import device_name
 
-_VERSION = 1  # of what is measured, and how
+_VERSION = 2  # of what is measured, and how
 _measured: dict[str, dict[str, float]] = {}
 
 
