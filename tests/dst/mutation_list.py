@@ -139,8 +139,8 @@ MUTATIONS = [
     Mutation(
         "the initial topology is not counted",
         "layer.py",
-        "self.times_active.copy_(flags)",
-        "self.times_active.zero_()",
+        "self.times_active[self.active_positions()] = 1",
+        "self.times_active[self.active_positions()] = 0",
         "growth",
     ),
     Mutation(
@@ -182,8 +182,8 @@ MUTATIONS = [
     Mutation(
         "just dropped weights are no candidates",
         "view.py",
-        "return replace(self, kept=kept, entries=None, step=step)",
-        "return replace(self, kept=self.kept, entries=None, step=step)",
+        "return replace(self, kept=kept, entries=None, _rows=None, step=step)",
+        "return replace(self, kept=self.kept, entries=None, _rows=None, step=step)",
     ),
     Mutation(
         "forbidden entries score 0", "select.py", "scores[forbidden] = -torch.inf", "scores[forbidden] = 0.0", "select"

@@ -135,6 +135,7 @@ def test_images_are_turned_and_back_from_whatever_layout(shape: tuple[int, ...],
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.0, 1.0), (1000.0, 1.0), (-30.0, 0.01), (5.0, 0.0), (0.0, 0.0)])
 def test_batch_norm_is_exact_whatever_mean_and_spread(mean: float, spread: float) -> None:
+    torch.manual_seed(0)
     images = from_batch_last(torch.randn(6, 4, 5, 7) * spread + mean)
     images[:, 0] = torch.randn(7, 6, 5)  # one channel is like any
     module = nn.BatchNorm2d(4)
@@ -152,7 +153,8 @@ def test_batch_norm_is_exact_whatever_mean_and_spread(mean: float, spread: float
     torch.testing.assert_close(module.running_mean, twin.running_mean, check_dtype=False)
     torch.testing.assert_close(module.running_var, twin.running_var, rtol=1e-5, atol=1e-7, check_dtype=False)
     if spread > 0:
-        torch.testing.assert_close(ours.grad, theirs.grad, **near)
+        largest = float(theirs.grad.abs().max())  # grows as 1 / spread
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=2e-4 * largest, rtol=1e-3, check_dtype=False)
     module.eval()
     twin.eval()
     torch.testing.assert_close(module(ours), twin(theirs), **near)
