@@ -17,7 +17,7 @@ from itopctl.cli.common import (
     open_results,
     print_tables,
 )
-from itopctl.errors import DataUnfitError, EnvironmentUnfitError, UserError, unknown
+from itopctl.errors import DataUnfitError, EnvironmentUnfitError, ItopctlError, UserError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from itopctl.report.table import Record, Table
     from itopctl.spec.config import RunConfig
     from itopctl.store.rundir import RunDirectory
+    from itopctl.train.export import Format
     from itopctl.train.export.network import TrainedNetwork
 
 
@@ -86,9 +87,7 @@ def export(
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
     network = _network(folder.run(details["run_id"]), details["state"], data_folder(data_dir), trust)
-    module = kind.load()
-    data = module.written(network, not dense)
-    read: Callable[[Tensor], Tensor] | None = module.reader(data, network)
+    data, read = _made(kind, network, not dense)
     found, notes = None, []
     if read is None:
         notes.append("Not read back: onnxruntime is not installed here.")
@@ -110,6 +109,28 @@ def export(
         "timings": [vars(timing) for timing in timed],
     }  # fmt: skip
     print_tables(_as_tables(export_tables(record, notes), json), "json" if json else "rich")
+
+
+def _made(
+    kind: Format, network: TrainedNetwork, sparse: bool
+) -> tuple[bytes, Callable[[Tensor], Tensor] | None]:  # fmt: skip
+    """The file's content, and what it computes where that can be tried here.
+
+    Raises:
+        ItopctlError: PyTorch cannot write the model down so.
+    """
+    module = kind.load()
+    try:
+        data = module.written(network, sparse)
+        return data, module.reader(data, network)
+    except ItopctlError:
+        raise
+    except Exception as error:  # whatever a model does that cannot be written down
+        said = " ".join(str(error).split())[:300]
+        other = "" if not kind.computes else " --format safetensors writes its weights alone."
+        raise ItopctlError(
+            f"model {network.config.model!r} cannot be written as {kind.name}: {type(error).__name__}: {said}.{other}"
+        ) from error
 
 
 def _as_tables(tables: list[Table], json: bool) -> list[Table]:
@@ -173,8 +194,8 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise EnvironmentUnfitError(f"the network that run {run.run_id} kept cannot be read: {error}") from error
     raise UserError(
-        f"run {run.run_id} kept no network: it was trained with keep_network: false, or by an older itopctl. Remove "
-        f"{run.path} and sweep again to train it anew."
+        f"run {run.run_id} kept no network: it was trained with keep_network: false or by an older itopctl, or came in "
+        f"an archive, which has none. Remove {run.path} and sweep again to train it anew."
     )
 
 

@@ -94,7 +94,7 @@ def test_a_network_is_read_without_itopctl_and_is_as_accurate(
     done = itopctl(
         "export", run["run_id"], "-f", format_, "-o", path, "--json", *options, "--results", finished_sweep.results
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and done.stderr == "", done.stderr
     (told,) = json.loads(done.stdout)
     found = _read_elsewhere(format_, path)
     assert found["accuracy"] == told["test_accuracy"] == run["test_accuracy"]
@@ -171,6 +171,28 @@ def test_the_last_checkpoint_serves_where_no_network_was_kept(tmp_path: Path) ->
     assert not (run / "network.pt").exists()
     (told,) = json.loads(itopctl("export", run.name, "--json", cwd=tmp_path).stdout)
     assert told["test_accuracy"] == told["recorded_test_accuracy"]
+
+
+def test_a_model_that_cannot_be_written_down_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Model(nn.Sequential):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images if float(images.sum()) > 1e9 else images + 0)\n"
+        "def make(input_shape, classes):\n"
+        "    return Model(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    spec = write_spec(tmp_path, base={"dataset": "digits", "model": "mine:make", "epochs": 1, "method": "static",
+                                      "sparsity": 0.7})  # fmt: skip
+    assert itopctl("sweep", spec, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    (run,) = (tmp_path / "results" / "runs").iterdir()
+    for format_ in ("torch", "onnx", "safetensors"):
+        done = itopctl("export", run.name, "--trust", "-f", format_, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == (0 if format_ == "safetensors" else 1), done.stderr
+        if format_ != "safetensors":
+            assert re.match(f"itopctl: model 'mine:make' cannot be written as {format_}: .* safetensors", done.stderr)
+        assert "Traceback" not in done.stderr
+    assert [path.suffix for path in tmp_path.glob(f"{run.name}*")] == [".safetensors"]
 
 
 def test_a_model_of_somebody_elses_is_run_when_it_is_trusted(tmp_path: Path) -> None:

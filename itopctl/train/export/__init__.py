@@ -17,16 +17,16 @@ class Format:
     """A kind of file.
 
     Attributes:
+        name: as it is asked for.
         suffix: of its name.
-        summary: what it is.
         module: of this package, which has `written(network, sparse)` → bytes and `reader(data, network)` → a
             function of images that gives logits.
         computes: whether the file is a program, not weights alone.
         packages: what is installed beside itopctl for it.
     """
 
+    name: str
     suffix: str
-    summary: str
     module: str
     computes: bool
     packages: tuple[str, ...] = ()
@@ -37,8 +37,11 @@ class Format:
 
 
 FORMATS = {
-    "torch": Format(".pt2", "a program for torch.export.load, which multiplies by nonzeros alone", "program", True),
-    "onnx": Format(".onnx", "an ONNX graph with sparse weights", "graph", True, ("onnx", "onnxscript")),
-    "safetensors": Format(".safetensors", "nonzeros and their positions", "weights", False, ("safetensors",)),
+    one.name: one
+    for one in (
+        Format("torch", ".pt2", "program", True),
+        Format("onnx", ".onnx", "graph", True, ("onnx", "onnxscript")),
+        Format("safetensors", ".safetensors", "weights", False, ("safetensors",)),
+    )
 }
 """What a network can be exported as."""
