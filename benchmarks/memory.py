@@ -43,8 +43,8 @@ def peak_memory() -> Iterator[Figure]:
         taken, seconds = _measured("mlp", method, 0.99, interval)
         yield Figure(
             f"memory of MLP 3072-4000-1000-4000-10, 99% sparse, {what}", seconds, None,
-            f"{held / dense:.1%} of dense ({held / 2**20:.1f} of {dense / 2**20:.0f} MiB); with what the C library keeps "
-            f"{taken / dense:.1%}",
+            f"{held / dense:.1%} of dense ({held / 2**20:.1f} of {dense / 2**20:.0f} MiB); with what the C library "
+            f"keeps {taken / dense:.1%}",
             -held / dense, -_LARGEST_SHARE, f"≤ {_LARGEST_SHARE:.0%} of dense",
         )  # fmt: skip
     taken, seconds = _measured("million", "set-itop", 0.999, 3)
