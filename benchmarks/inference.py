@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.measure import Figure, interleaved_seconds
 from benchmarks.sparse import of_catalogue, wide_mlp
 from itopctl.dst import SparseTraining
-from itopctl.dst.sparse.inference import with_nonzeros_alone
+from itopctl.dst.inference import with_nonzeros_alone
 
 _SPARSITIES = (0.95, 0.98, 0.99)
 _BATCHES = (1, 8, 128)

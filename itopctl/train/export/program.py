@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itopctl.dst.sparse.inference import with_nonzeros_alone
+from itopctl.dst.inference import with_nonzeros_alone
 from itopctl.train.export.network import Classifier, TrainedNetwork
 
 ABOUT = "itopctl.json"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from itopctl.dst.sparse.inference import BagConv2d, BagLinear, with_nonzeros_alone
+from itopctl.dst.inference import BagConv2d, BagLinear, with_nonzeros_alone
 
 
 def _thinned(layer: nn.Linear | nn.Conv2d, share: float) -> Tensor:
