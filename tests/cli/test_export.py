@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut off", "another model's", "nonsense"])
+@pytest.mark.parametrize("damage", ["gone", "cut off", "another model's", "nonsense", "a folder", "a link", "a pipe"])
 def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage: str) -> None:
     spec = write_spec(tmp_path, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
                                       "sparsity": 0.9, "update_interval": 5})  # fmt: skip
@@ -154,8 +155,13 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         assert itopctl("sweep", other, "--results", tmp_path / "others", cwd=tmp_path).returncode == 0
         (theirs,) = (tmp_path / "others" / "runs").glob("*/network.pt")
         network.write_bytes(theirs.read_bytes())
-    else:
+    elif damage == "nonsense":
         network.write_bytes(b"nonsense")
+    else:
+        network.rename(tmp_path / "elsewhere")
+        {"a folder": network.mkdir, "a pipe": lambda: os.mkfifo(network)}.get(
+            damage, lambda: network.symlink_to(tmp_path / "elsewhere")
+        )()
     done = itopctl("export", network.parent.name, cwd=tmp_path)
     assert done.returncode == (2 if damage == "gone" else 3), done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.pt2"))

@@ -21,13 +21,15 @@ PLACES = (
     "submissions/one-x/ended-77_0.json", f"runs/{QUEUED}", f"runs/{'a' * 12}", f"runs/{DONE}", f"runs/{BEGUN}",
     *(f"runs/{run}/{name}" for run in (DONE, BEGUN) for name in (
         "config.json", "journal.jsonl", "result.json", "log.txt", "environment.json", "lock", "cancel", "reserve",
+        "network.pt",
         "checkpoint-000000000021-0123456789abcdef.pt", ".config.json.0123",
     )),
 )  # fmt: skip
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("status", "--runs"), ("report",), ("report", "-t", "runs", "--json"), ("show", DONE), ("show", BEGUN, "--json"),
     ("logs", DONE), ("logs", BEGUN), ("logs", QUEUED, "--job"), ("store", "check"), ("store", "rebuild"),
-    ("retry", "--dry-run"), ("cancel", "--yes"), ("cancel", QUEUED, "--yes"), ("list", "sweeps"), ("status", FAILED),
+    ("retry", "--dry-run"), ("export", DONE), ("cancel", "--yes"), ("cancel", QUEUED, "--yes"), ("list", "sweeps"),
+    ("status", FAILED),
 )  # fmt: skip
 
 

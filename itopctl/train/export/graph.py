@@ -6,12 +6,7 @@ initializers, since what checks a graph takes these for tensors of another type 
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +15,7 @@ from torch import Tensor
 
 from itopctl.errors import UserError
 from itopctl.train.export.network import TrainedNetwork
+from itopctl.train.export.quiet import quiet
 
 _LARGEST = 2**31 - 1  # bytes of an ONNX file
 
@@ -33,7 +29,7 @@ def written(network: TrainedNetwork, sparse: bool) -> bytes:
     """
     import onnx
 
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network.dense(), (network.example(),), input_names=["images"], output_names=["logits"], dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},), optimize=False, verbose=False,
@@ -79,19 +75,3 @@ def reader(data: bytes, network: TrainedNetwork) -> Callable[[Tensor], Tensor] |
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what PyTorch's exporter says of itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

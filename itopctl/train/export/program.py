@@ -12,6 +12,7 @@ from torch import Tensor
 
 from itopctl.dst.inference import with_nonzeros_alone
 from itopctl.train.export.network import Classifier, TrainedNetwork
+from itopctl.train.export.quiet import quiet
 
 ABOUT = "itopctl.json"
 """The file inside that says what network it is."""
@@ -35,9 +36,9 @@ def written(network: TrainedNetwork, sparse: bool) -> bytes:
 
 def exported(classifier: Classifier, network: TrainedNetwork) -> Any:
     """A classifier as an exported program, for batches of any size."""
-    program = torch.export.export(
-        classifier, (network.example(),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-    )
+    batch = {0: torch.export.Dim("batch")}
+    with quiet():
+        program = torch.export.export(classifier, (network.example(),), dynamic_shapes=(batch,), strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
