@@ -14,10 +14,12 @@ from pathlib import Path
 def quiet() -> Iterator[None]:
     """Without what is logged, warned of, or printed."""
     before = logging.root.manager.disable
-    with warnings.catch_warnings(), Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with contextlib.ExitStack() as stack:
+        nowhere = stack.enter_context(Path(os.devnull).open("w"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+        stack.enter_context(warnings.catch_warnings())
+        stack.callback(logging.disable, before)
         warnings.simplefilter("ignore")
         logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)
+        yield
