@@ -43,7 +43,7 @@ ResultsOption = Annotated[
     Path | None,
     typer.Option(
         "--results",
-        help="Folder of runs and store.  [default: $ITOPCTL_RESULTS or ./results]",
+        help="Folder of runs and store. Default: $ITOPCTL_RESULTS or ./results.",
         show_default=False,
     ),
 ]
@@ -51,13 +51,13 @@ StoreOption = Annotated[
     str | None,
     typer.Option(
         "--store",
-        help="SQLAlchemy URL of another store.  [default: itop.db in the results folder]",
+        help="SQLAlchemy URL of another store. Default: itop.db in the results folder.",
         show_default=False,
     ),
 ]
 DataDirOption = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Folder of data sets.  [default: $ITOPCTL_DATA or ./data]", show_default=False),
+    typer.Option("--data-dir", help="Folder of data sets. Default: $ITOPCTL_DATA or ./data.", show_default=False),
 ]
 FormatOption = Annotated[
     str,

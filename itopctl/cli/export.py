@@ -52,7 +52,7 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to write it.  [default: RUN.pt2, .onnx or .safetensors]", show_default=False
+            "--output", "-o", help="Where to write it. Default: RUN.pt2, .onnx or .safetensors.", show_default=False
         ),
     ] = None,
     dense: Annotated[bool, typer.Option("--dense", help="Write weights whole, zeros included.")] = False,

@@ -61,7 +61,7 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=1,
-        help="local: runs at one time.  [default: one a GPU, or one a core]",
+        help="local: runs at one time. Default: one a GPU, or one a core.",
         show_default=False,
     ),
 ]

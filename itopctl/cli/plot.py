@@ -48,7 +48,7 @@ def plot(
         typer.Option(
             "--output",
             "-o",
-            help="Where to write it: .svg, .pdf or .png; the data goes beside it, as .csv.  [default: FIGURE.svg]",
+            help="Where to write it: .svg, .pdf or .png; the data goes beside it, as .csv. Default: FIGURE.svg.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def plot(
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            "--results", help="Folder of runs and store.  [default: $ITOPCTL_RESULTS or ./results]", show_default=False
+            "--results", help="Folder of runs and store. Default: $ITOPCTL_RESULTS or ./results.", show_default=False
         ),
     ] = None,
     store: StoreOption = None,

@@ -56,7 +56,7 @@ def retry(
         str | None,
         typer.Option(
             "--cluster",
-            help="Where to run: local or slurm.  [default: where the sweep was run last]",
+            help="Where to run: local or slurm. Default: where the sweep was run last.",
             show_default=False,
             autocompletion=complete_clusters,
         ),
