@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,6 @@ import typer
 
 from itopctl.cli.common import (
     DataDirOption,
-    JsonOption,
     ResultsOption,
     RunArgument,
     StoreOption,
@@ -20,7 +21,7 @@ from itopctl.cli.common import (
 from itopctl.errors import DataUnfitError, EnvironmentUnfitError, ItopctlError, UserError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -62,7 +63,7 @@ def export(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the model of the user's own that the run names: it is my result.")
     ] = False,
-    json: JsonOption = False,
+    json: Annotated[bool, typer.Option("--json", help="Tell of it as JSON.")] = False,
     results: ResultsOption = None,
     data_dir: DataDirOption = None,
     store: StoreOption = None,
@@ -87,58 +88,60 @@ def export(
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
     network = _network(folder.run(details["run_id"]), details["state"], data_folder(data_dir), trust)
-    data, read = _made(kind, network, not dense)
-    found, notes = None, []
-    if read is None:
-        notes.append("Not read back: onnxruntime is not installed here.")
-    else:
-        check_alike(network, read)
-        try:
-            found = accuracy(read, _test_part(network.config, data_folder(data_dir)))
-        except DataUnfitError as error:
-            notes.append(f"Accuracy not measured: {error}")
+    path = _target(output or Path(f"{network.run_id}{kind.suffix}"))
+    found, timed, notes = None, [], []
+    with _explained(kind, network, dense):
+        module = kind.load()
+        data = module.written(network, not dense)
+        read: Callable[[Tensor], Tensor] | None = module.reader(data, network)
+        if read is None:
+            notes.append("Not read back: onnxruntime is not installed here.")
+        else:
+            check_alike(network, read)
+            try:
+                found = accuracy(read, _images(network.config, data_folder(data_dir)).test)
+            except DataUnfitError as error:
+                notes.append(f"Accuracy not measured: {error}")
+            if benchmark and kind.computes:
+                timed = list(timings(network, read))
     if benchmark and not kind.computes:
         notes.append("Not timed: weights alone compute nothing.")
-    timed = list(timings(network, read)) if benchmark and kind.computes and read is not None else []
-    path = output or Path(f"{network.run_id}{kind.suffix}")
     write_whole(path, data)
     record: Record = {
         "run_id": network.run_id, "format": format_, "dense": dense, "path": str(path), "bytes": len(data),
         "dense_bytes": 4 * network.parameters, "numbers": network.parameters, "nonzeros": network.nonzeros,
         "test_accuracy": found, "recorded_test_accuracy": details["test_accuracy"],
-        "timings": [vars(timing) for timing in timed],
+        "timings": [vars(timing) for timing in timed], "notes": notes,
     }  # fmt: skip
-    print_tables(_as_tables(export_tables(record, notes), json), "json" if json else "rich")
+    print_tables(_as_tables(export_tables(record), json), "json" if json else "rich")
 
 
-def _made(
-    kind: Format, network: TrainedNetwork, sparse: bool
-) -> tuple[bytes, Callable[[Tensor], Tensor] | None]:  # fmt: skip
-    """The file's content, and what it computes where that can be tried here.
-
-    Raises:
-        ItopctlError: PyTorch cannot write the model down so.
-    """
-    module = kind.load()
+@contextlib.contextmanager
+def _explained(kind: Format, network: TrainedNetwork, dense: bool) -> Iterator[None]:
+    """Raise ItopctlError for whatever goes wrong where a network is written down and read again."""
     try:
-        data = module.written(network, sparse)
-        return data, module.reader(data, network)
+        yield
     except ItopctlError:
         raise
     except Exception as error:  # whatever a model does that cannot be written down
-        said = " ".join(str(error).split())[:300]
-        other = "" if not kind.computes else " --format safetensors writes its weights alone."
+        said = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:300]
+        others = ["--dense"] if kind.computes and not dense else []
+        others += ["--format safetensors, which is weights alone,"] if kind.computes else []
         raise ItopctlError(
-            f"model {network.config.model!r} cannot be written as {kind.name}: {type(error).__name__}: {said}.{other}"
+            f"model {network.config.model!r} cannot be written as {kind.name}: {type(error).__name__}: {said}"
+            + f". {' or '.join(others)} may do." * bool(others)
         ) from error
+
+
+def _target(path: Path) -> Path:
+    """Where to write: what a link leads to. Raises UserError for what is no place for a file."""
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UserError(f"--output: {str(path)!r} is no file.")
+    return path.resolve() if path.is_symlink() else path
 
 
 def _as_tables(tables: list[Table], json: bool) -> list[Table]:
     return tables[:1] if json else tables
-
-
-def _test_part(config: RunConfig, data: Path) -> Any:
-    return _images(config, data).test
 
 
 def _images(config: RunConfig, data: Path) -> Any:
@@ -191,7 +194,7 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
             return decode(read_bytes(run.network, _MOST_BYTES))
         for newest in checkpoints(run):
             return decode(newest.read())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise EnvironmentUnfitError(f"the network that run {run.run_id} kept cannot be read: {error}") from error
     raise UserError(
         f"run {run.run_id} kept no network: it was trained with keep_network: false or by an older itopctl, or came in "

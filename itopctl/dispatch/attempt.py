@@ -179,5 +179,7 @@ class _Maker:
                 raise
         result = training.run()
         if config.keep_network:
-            self.files.keep_network(kept_of(training.state_dict(), (training.data.mean, training.data.std)))
+            of_images = training.data.mean, training.data.std
+            of_training = training.model, training.optimizer, training.sparse
+            self.files.keep_network(lambda: kept_of(self.files.run.run_id, *of_training, of_images))
         return result

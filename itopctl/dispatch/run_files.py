@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import Checkpoint, checkpoints, remove_checkpoints, save_checkpoint, set_aside
@@ -64,16 +63,16 @@ class RunFiles:
         with contextlib.suppress(OSError, ValueError):  # the log may be closed
             print(f"{checkpoint.path.name} cannot be used ({why}); set aside as {aside.name}", flush=True)
 
-    def keep_network(self, network: dict[str, Any]) -> None:
-        """Keep the trained network. Where there is no room for it, say so in the log: the result is worth more."""
+    def keep_network(self, network: Callable[[], dict[str, Any]]) -> None:
+        """Keep the trained network. Where that cannot be, whyever, say so in the log: the result is worth more."""
         from itopctl.train.checkpoint import encode
 
         self.check()
         try:
-            write_whole(self.run.network, encode(network))
-        except (EnvironmentUnfitError, OSError, MemoryError) as error:
+            write_whole(self.run.network, encode(network()))
+        except Exception as error:  # no room, or a user's model whose state cannot be written
             with contextlib.suppress(OSError, ValueError):  # the log may be closed
-                print(f"the trained network is not kept: {error}", flush=True)
+                print(f"the trained network is not kept: {type(error).__name__}: {error}", flush=True)
 
     def write_result(self, result: dict[str, Any], journal: JournalWriter) -> None:
         """Write the result, which makes the run a success."""

@@ -6,7 +6,7 @@ convolution is worked out at each pass, since written down it would take an inde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -17,20 +17,28 @@ from itopctl.dst.compressed_layer import compressible
 from itopctl.dst.layers import modules_of
 
 
-def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor]) -> nn.Module:
+def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor], example: Tensor | None = None) -> nn.Module:
     """The model with its linear and 2-d convolution layers computing with their nonzeros; for inference, in place.
 
     Args:
         model: with dense weights.
         active: weight's name → bool tensor of its shape, True where active. A layer of another kind stays dense, and
             one with more than half of its weights, which would take more room.
+        example: a batch; layers that are not called where the model is given it, since it takes their weights as they
+            are, stay dense.
 
     Returns:
         The model, or what stands for it where it is a single layer.
     """
     weights = {name: parameter for name, parameter in model.named_parameters() if name in active}
     thin: dict[nn.Module, nn.Module] = {}
-    for name, modules in modules_of(model, weights).items():
+    users = modules_of(model, weights)
+    called = (
+        None if example is None else _called(model, example, [module for some in users.values() for module in some])
+    )
+    for name, modules in users.items():
+        if called is not None and not called.issuperset(modules):
+            continue
         worth = 2 * int(active[name].sum()) < active[name].numel()
         if worth and compressible(modules) and not _is_hooked(modules[0]):
             module = cast("nn.Linear | nn.Conv2d", modules[0])
@@ -46,6 +54,29 @@ def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor]) -> nn.Mo
 
 def _is_hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+@torch.no_grad()
+def _called(model: nn.Module, example: Tensor, modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Those of the modules that the model calls."""
+    called: set[nn.Module] = set()
+
+    def noting(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def note(input: Tensor) -> Tensor:
+            called.add(module)
+            return forward(input)
+
+        return note
+
+    watched = [module for module in modules if "forward" not in module.__dict__]
+    try:
+        for module in watched:  # no hooks: in their presence PyTorch's transformers leave their fast path
+            module.forward = noting(module, module.forward)
+        model(example)
+    finally:
+        for module in watched:
+            module.__dict__.pop("forward", None)
+    return called
 
 
 class BagLinear(nn.Module):
@@ -70,7 +101,7 @@ class BagLinear(nn.Module):
     def __init__(self, layer: nn.Linear, active: Tensor) -> None:
         super().__init__()
         weight = layer.weight.detach()
-        self.inputs = layer.in_features
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.register_buffer("values", weight[active].clone())
         self.register_buffer("sources", active.nonzero()[:, 1].to(torch.int32))
         self.register_buffer("ends", _ends(active))
@@ -78,7 +109,7 @@ class BagLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """[…, in_features] → […, out_features]."""
-        by_feature = input.reshape(-1, self.inputs).t().contiguous()
+        by_feature = input.reshape(-1, self.in_features).t().contiguous()
         output = _bags(self.sources, by_feature, self.ends, self.values).t()
         if self.bias is not None:
             output = output + self.bias
@@ -111,11 +142,11 @@ class BagConv2d(nn.Module):
         super().__init__()
         output, within, row, column = active.nonzero().unbind(dim=1)
         channel = output // (layer.out_channels // layer.groups) * active.shape[1] + within
-        self.channels = layer.in_channels
-        self.size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
+        self.in_channels, self.out_channels, self.groups = layer.in_channels, layer.out_channels, layer.groups
+        self.kernel_size, self.stride, self.dilation = layer.kernel_size, layer.stride, layer.dilation
         self.padding = cast("tuple[int, int]", layer.padding)
         self.register_buffer("values", layer.weight.detach()[active].clone())
-        sources = (row * self.dilation[0] * self.size[1] + column) * self.channels + channel
+        sources = (row * self.dilation[0] * self.kernel_size[1] + column) * self.in_channels + channel
         self.register_buffer("sources", sources.to(torch.int32))
         self.register_buffer("ends", _ends(active))
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
@@ -127,10 +158,10 @@ class BagConv2d(nn.Module):
         images = input.flatten(1).t().contiguous().view(*input.shape[1:], -1).transpose(0, 1)
         images = functional.pad(images, (0, 0, right, right, 0, 0, down, down))
         height, rows, columns = images.shape[0], self._outputs(0, images.shape[0]), self._outputs(1, images.shape[2])
-        shifted = [images[:, :, self._span(column, columns)] for column in range(self.size[1])]
-        table = torch.stack(shifted, dim=1).view(height * self.size[1] * self.channels, -1)
+        shifted = [images[:, :, self._span(column, columns)] for column in range(self.kernel_size[1])]
+        table = torch.stack(shifted, dim=1).reshape(height * self.kernel_size[1] * self.in_channels, -1)
         row = torch.arange(rows, dtype=torch.int32, device=self.sources.device).unsqueeze(1)
-        sources = self.sources + row * (self.stride[0] * self.size[1] * self.channels)
+        sources = self.sources + row * (self.stride[0] * self.kernel_size[1] * self.in_channels)
         ends = torch.cat([(self.ends[:-1] + row * self.sources.numel()).view(-1), self.ends[-1:] * rows])
         output = _bags(sources.view(-1), table, ends, self.values.repeat(rows))
         output = output.view(rows, -1, columns, input.shape[0]).transpose(0, 1)
@@ -138,7 +169,7 @@ class BagConv2d(nn.Module):
         return output if self.bias is None else output + self.bias.view(-1, 1, 1)
 
     def _outputs(self, side: int, padded: int) -> int:
-        return (padded - self.dilation[side] * (self.size[side] - 1) - 1) // self.stride[side] + 1
+        return (padded - self.dilation[side] * (self.kernel_size[side] - 1) - 1) // self.stride[side] + 1
 
     def _span(self, column: int, columns: int) -> slice:
         start, stride = column * self.dilation[1], self.stride[1]

@@ -109,8 +109,10 @@ class HighestSoFar:
             self._least = float(held.min())
         size = held.numel() + scores.numel()
         if size > self._scores.numel():
-            self._scores = scores.new_empty(size + self._count)
-            self._positions = at.new_empty(size + self._count, device=scores.device)
+            room = max(size + self._count, 2 * held.numel())  # ties may be many, and all of them are kept
+            held, at = held.clone(), at.clone()
+            self._scores = scores.new_empty(room)
+            self._positions = at.new_empty(room, device=scores.device)
         self._held = held.numel()
         self._scores[: self._held] = held
         self._positions[: self._held] = at

@@ -8,13 +8,12 @@ from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import number, percent, size
 
 
-def export_tables(record: Record, notes: Sequence[str]) -> list[Table]:
+def export_tables(record: Record) -> list[Table]:
     """Tables of an export.
 
     Args:
         record: `run_id`, `format`, `dense`, `path`, `bytes`, `dense_bytes`, `numbers`, `nonzeros`, `test_accuracy`,
-            `recorded_test_accuracy`, `timings` (each `batch`, `file_ms`, `dense_ms`).
-        notes: what else is to be said.
+            `recorded_test_accuracy`, `timings` (each `batch`, `file_ms`, `dense_ms`), `notes` (what else to say).
     """
     numbers = f"{record['nonzeros']:,} of {record['numbers']:,}"
     pairs = [
@@ -26,7 +25,7 @@ def export_tables(record: Record, notes: Sequence[str]) -> list[Table]:
     ]
     title = f"Run {record['run_id']} as {record['format']}"
     rows = [[Cell(name), Cell(value)] for name, value in pairs]
-    tables = [Table(title, [Column("what"), Column("value")], rows, [record], notes)]
+    tables = [Table(title, [Column("what"), Column("value")], rows, [record], record["notes"])]
     if record["timings"]:
         tables.append(_timings(record["timings"]))
     return tables

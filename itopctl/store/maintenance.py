@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from sqlalchemy.engine import Connection
 from itopctl.store import submissions, tables
 from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
-from itopctl.store.files import cannot_write, flush_folder, read_json, rename
+from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
 from itopctl.store.ingest import ingest, is_whole_manifest
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held
@@ -121,6 +123,8 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
                     yield Finding("note", id_, f"{checkpoint.path.name} is damaged ({error}); the one before is used.")
     if held:
         return
+    if run.network.exists() and not _is_whole_archive(run.network):
+        yield Finding("note", id_, f"{run.network.name} is damaged: its network cannot be exported.")
     if run.lock.exists():
         yield Finding("note", id_, "the lock of a process that is gone; the next one takes it over.")
     left = sorted(path.name for path in run.path.glob(".*"))
@@ -238,3 +242,13 @@ def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:
     for name in names:
         for table in (tables.sweep_runs, tables.sweeps):
             connection.execute(sa.delete(table).where(table.c.sweep == name))
+
+
+def _is_whole_archive(path: Path) -> bool:
+    """Whether a zip file's parts are what their checksums say."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+            return stored and archive.testzip() is None
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError):
+        return False

@@ -139,7 +139,9 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut off", "another model's", "nonsense", "a folder", "a link", "a pipe"])
+@pytest.mark.parametrize(
+    "damage", ["gone", "cut off", "another run's", "another model's", "nonsense", "a folder", "a link", "a pipe"]
+)
 def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage: str) -> None:
     spec = write_spec(tmp_path, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
                                       "sparsity": 0.9, "update_interval": 5})  # fmt: skip
@@ -150,6 +152,10 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         network.unlink()
     elif damage == "cut off":
         network.write_bytes(data[: len(data) // 2])
+    elif damage == "another run's":
+        assert itopctl("sweep", spec, "--set", "seed=7", cwd=tmp_path).returncode == 0
+        (other,) = set((tmp_path / "results" / "runs").glob("*/network.pt")) - {network}
+        network.write_bytes(other.read_bytes())
     elif damage == "another model's":
         other = write_spec(tmp_path, base={"dataset": "digits", "model": "mlp-cifar", "epochs": 1, "method": "dense"})
         assert itopctl("sweep", other, "--results", tmp_path / "others", cwd=tmp_path).returncode == 0
@@ -162,6 +168,8 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         {"a folder": network.mkdir, "a pipe": lambda: os.mkfifo(network)}.get(
             damage, lambda: network.symlink_to(tmp_path / "elsewhere")
         )()
+    if damage not in ("gone", "another run's", "another model's"):
+        assert "network.pt is damaged" in itopctl("store", "check", cwd=tmp_path).stdout
     done = itopctl("export", network.parent.name, cwd=tmp_path)
     assert done.returncode == (2 if damage == "gone" else 3), done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.glob("*.pt2"))
@@ -196,9 +204,54 @@ def test_a_model_that_cannot_be_written_down_says_so(tmp_path: Path) -> None:
         done = itopctl("export", run.name, "--trust", "-f", format_, cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert done.returncode == (0 if format_ == "safetensors" else 1), done.stderr
         if format_ != "safetensors":
-            assert re.match(f"itopctl: model 'mine:make' cannot be written as {format_}: .* safetensors", done.stderr)
+            assert re.match(f"itopctl: model 'mine:make' cannot be written as {format_}: .* may do.\n$", done.stderr)
         assert "Traceback" not in done.stderr
     assert [path.suffix for path in tmp_path.glob(f"{run.name}*")] == [".safetensors"]
+
+
+def test_what_a_model_keeps_beside_tensors_costs_no_result(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "class Told(nn.Sequential):\n"
+        "    def get_extra_state(self):\n"
+        "        return {'a': 1}\n"
+        "    def set_extra_state(self, state):\n"
+        "        assert state == {'a': 1}\n"
+        "class Untold(Told):\n"
+        "    def get_extra_state(self):\n"
+        "        return lambda: None\n"
+        "def told(input_shape, classes):\n"
+        "    return Told(nn.Flatten(), nn.Linear(64, classes))\n"
+        "def untold(input_shape, classes):\n"
+        "    return Untold(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    spec = write_spec(tmp_path, base={"dataset": "digits", "epochs": 1, "method": "static", "sparsity": 0.7},
+                      grid={"model": ["mine:told", "mine:untold"]})  # fmt: skip
+    assert itopctl("sweep", spec, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    runs = (tmp_path / "results" / "runs").iterdir()
+    kept = {(run / "network.pt").exists(): run for run in runs}
+    assert "the trained network is not kept" in (kept[False] / "log.txt").read_text()
+    codes = {"torch": 0, "onnx": 0, "safetensors": 2}
+    for format_, code in codes.items():
+        done = itopctl("export", kept[True].name, "--trust", "-f", format_, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+
+
+def test_only_files_are_written_over(finished_sweep: FinishedSweep, tmp_path: Path) -> None:
+    run = _runs(finished_sweep)[0]["run_id"]
+
+    def written(path: str | Path) -> int:
+        done = itopctl("export", run, "-f", "safetensors", "-o", path, "--results", finished_sweep.results)
+        assert "Traceback" not in done.stderr
+        return done.returncode
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert [written(path) for path in ("", "/dev/null", tmp_path, tmp_path / "pipe")] == [2, 2, 2, 2]
+    assert written(tmp_path / "link") == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").stat().st_size > 1000
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_model_of_somebody_elses_is_run_when_it_is_trusted(tmp_path: Path) -> None:

@@ -116,3 +116,39 @@ def test_what_is_no_plain_layer_stays_dense_and_right(case: str) -> None:
     images = torch.randn(3, 6)
     torch.testing.assert_close(thin(images), expected(images))
     assert isinstance(thin[0], BagLinear) == (case == "named twice")
+
+
+def test_layers_whose_weights_are_taken_without_calling_them_stay_dense() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.called = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            rows = images.reshape(-1, self.called.in_features)
+            return self.called(nn.functional.linear(rows, self.read.weight))
+
+    network = Reads().eval()
+    active = {f"{name}.weight": _thinned(network.get_submodule(name), 0.25) for name in ("read", "called")}
+    expected, images = copy.deepcopy(network), torch.randn(3, 6)
+    thin = with_nonzeros_alone(network, active, images)
+    assert [type(module) for module in thin.children()] == [nn.Linear, BagLinear]
+    torch.testing.assert_close(thin(images), expected(images))
+
+
+def test_a_transformer_in_its_fast_path_is_left_as_it_is() -> None:
+    network = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval().requires_grad_(False)
+    active = {f"linear{index}.weight": _thinned(network.get_submodule(f"linear{index}"), 0.25) for index in (1, 2)}
+    expected, images = copy.deepcopy(network), torch.randn(3, 5, 8)
+    thin = with_nonzeros_alone(network, active, images)
+    torch.testing.assert_close(thin(images), expected(images))
+
+
+def test_a_padded_convolution_of_single_pixels_is_the_dense_one() -> None:
+    layer = nn.Conv2d(3, 4, 1, padding=1)
+    bags = BagConv2d(layer, _thinned(layer, 0.4))
+    for batch in (1, 2):
+        images = torch.randn(batch, 3, 1, 1)
+        torch.testing.assert_close(bags(images), layer(images))
+        images = images.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(bags(images), layer(images))

@@ -227,3 +227,21 @@ def test_more_than_there_are_cannot_be_chosen_from_pieces():
     found.add(torch.ones(3), 0)
     with pytest.raises(ValueError, match="cannot choose 3 of 2"):
         found.positions()
+
+
+@pytest.mark.parametrize("size", [200_000, 400_000])
+def test_ties_that_are_all_kept_are_not_looked_at_again_and_again(size, monkeypatch):
+    looked = 0
+
+    def split(scores, count):
+        nonlocal looked
+        looked += scores.numel()
+        return _split_on_cpu(scores, count)
+
+    monkeypatch.setattr("itopctl.dst.select._split_on_cpu", split)
+    found, nothing = HighestSoFar(50, seeded(0), torch.tensor([5])), torch.zeros(1000)
+    for first in range(0, size, 1000):
+        found.add(nothing, first)
+    expected = highest(torch.zeros(size), 50, seeded(0), torch.tensor([5]))
+    assert found.positions().tolist() == expected.tolist()
+    assert looked < 6 * size

@@ -59,9 +59,13 @@ class FactoredGradient:
     def rows(self, start: int, stop: int) -> Tensor:
         """∂L/∂w of some rows of the weight (slices along its first dimension), [rows, …]; the caller's own."""
         module = self._module
-        if self._factors is None:
-            return self.dense()[start:stop].clone()
-        rows = module.dense_gradient_of_rows(*self._factors, start, stop)
+        if self._factors is not None:
+            rows = module.dense_gradient_of_rows(*self._factors, start, stop)
+        elif self._total is not None:
+            rows = self._total[start:stop].clone()
+        else:
+            weight = module.get_parameter("weight")
+            rows = torch.zeros(stop - start, *module.dense_shape[1:], dtype=weight.dtype, device=weight.device)
         if self._active is None:
             return rows
         flat = rows.contiguous().view(-1)

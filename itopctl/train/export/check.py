@@ -40,6 +40,8 @@ def check_alike(network: TrainedNetwork, read: Reader) -> None:
     for batch in (1, 5):
         images = network.example(batch)
         expected, given = dense(images), read(images)
+        if not bool(expected.isfinite().all()):
+            raise ItopctlError("the network gives logits that are not finite: nothing was written.")
         largest = float(expected.abs().max())
         apart = float((expected - given).abs().max()) if given.shape == expected.shape else float("inf")
         if not apart <= _TOLERANCE * max(largest, 1e-6):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.catalogue import DATASETS, MODELS
-from itopctl.dst.exploration import unpack_bits
+from itopctl.dst import SparseTraining
+from itopctl.dst.exploration import pack_bits, unpack_bits
 from itopctl.spec.config import RunConfig
-from itopctl.train.checkpoint import whole_model
+from itopctl.train.checkpoint import pack, whole_model
 
 Normalisation = tuple[Tensor, Tensor]
 """Mean and standard deviation of each channel, [channels, 1, 1], in units of a pixel's byte."""
@@ -46,7 +48,7 @@ class TrainedNetwork:
     @functools.cached_property
     def parameters(self) -> int:
         """Numbers in all, zeros included."""
-        return sum(tensor.numel() for tensor in self.model.state_dict().values())
+        return sum(tensor.numel() for tensor in self.model.state_dict().values() if isinstance(tensor, Tensor))
 
     @functools.cached_property
     def nonzeros(self) -> int:
@@ -106,16 +108,26 @@ class _Normalise(nn.Module):
         return (images.to(torch.float32) - self.mean) / self.std
 
 
-def kept_of(state: Mapping[str, Any], normalisation: Normalisation) -> dict[str, Any]:
-    """What a run keeps of its network.
+def kept_of(
+    run_id: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sparse: SparseTraining,
+    normalisation: Normalisation,
+) -> dict[str, Any]:
+    """What a run keeps of its network: weights without the zeros off the masks, masks, and what images need.
 
     Args:
-        state: as `itopctl.train.loop.Training.state_dict` gives it.
+        run_id: of the run.
+        model, optimizer, sparse: of its training.
         normalisation: of images.
     """
-    layers = {name: {key: saved[key] for key in ("shape", "mask")} for name, saved in state["sparse"]["layers"].items()}
+    masks = {name: sparse.mask(name) for name in sparse.backends}
+    layers = {name: {"shape": list(mask.shape), "mask": pack_bits(mask).cpu()} for name, mask in masks.items()}
+    state = {"model": dict(model.state_dict()), "optimizer": {"state": {}}, "sparse": {"layers": layers}}
+    packed = pack(state, model, optimizer, sparse)["model"]
     mean, std = (values.cpu().clone() for values in normalisation)
-    return {"model": state["model"], "sparse": {"layers": layers}, "mean": mean, "std": std}
+    return {"run_id": run_id, "model": packed, "sparse": {"layers": layers}, "mean": mean, "std": std}
 
 
 def trained_network(run_id: str, config: RunConfig, state: Mapping[str, Any]) -> TrainedNetwork:
@@ -123,17 +135,16 @@ def trained_network(run_id: str, config: RunConfig, state: Mapping[str, Any]) ->
 
     Args:
         run_id, config: of the run.
-        state: what `kept_of` gave.
+        state: what `kept_of` gave, or a checkpoint with `mean` and `std` beside.
 
     Raises:
         ValueError, KeyError, RuntimeError, …: it is no such state, or not of this run's model.
     """
+    if state.get("run_id", run_id) != run_id:
+        raise ValueError(f"it is of run {state['run_id']}")
     options = DATASETS.get(config.dataset).options
     model: nn.Module = MODELS.function(config.model)(input_shape=tuple(options["shape"]), classes=options["classes"])
-    active = {
-        name: unpack_bits(saved["mask"], torch.Size(saved["shape"]).numel()).view(saved["shape"])
-        for name, saved in state["sparse"]["layers"].items()
-    }
+    active = {name: _mask(saved["mask"], saved["shape"]) for name, saved in state["sparse"]["layers"].items()}
     model.load_state_dict(whole_model(state, active))
     of_weight = {weight: active[name] for name, weight in model.named_parameters() if name in active}
     tied = model.named_parameters(remove_duplicate=False)
@@ -141,3 +152,10 @@ def trained_network(run_id: str, config: RunConfig, state: Mapping[str, Any]) ->
     channels = options["shape"][0]
     mean, std = (state[name].to(torch.float32).view(channels, 1, 1) for name in ("mean", "std"))
     return TrainedNetwork(run_id, config, model.requires_grad_(False).eval(), active, (mean, std))
+
+
+def _mask(bits: Tensor, shape: list[int]) -> Tensor:
+    size = math.prod(shape)
+    if -(-size // 8) != bits.numel():
+        raise ValueError(f"a mask of {bits.numel()} bytes is not of {size} weights")
+    return unpack_bits(bits, size).view(shape)

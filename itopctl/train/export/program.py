@@ -27,7 +27,8 @@ def written(network: TrainedNetwork, sparse: bool) -> bytes:
     """
     classifier = network.dense()
     if sparse:
-        thin = with_nonzeros_alone(copy.deepcopy(network.model), network.active)
+        images = classifier.normalise(network.example())
+        thin = with_nonzeros_alone(copy.deepcopy(network.model), network.active, images)
         classifier = Classifier(thin, network.normalisation).eval()
     buffer = io.BytesIO()
     torch.export.save(exported(classifier, network), buffer, extra_files={ABOUT: network.about()})

@@ -51,10 +51,9 @@ def reader(data: bytes, network: TrainedNetwork) -> Callable[[Tensor], Tensor]:
     shapes = json.loads(_metadata(data)["itopctl"])["shapes"]
     for name, shape in shapes.items():
         if f"{name}.values" in tensors:
-            whole = torch.zeros(shape)
-            positions = tensors.pop(f"{name}.positions").long()
-            whole.view(-1)[positions] = tensors.pop(f"{name}.values")
-            tensors[name] = whole
+            values, positions = tensors.pop(f"{name}.values"), tensors.pop(f"{name}.positions").long()
+            tensors[name] = torch.zeros(shape, dtype=values.dtype)
+            tensors[name].view(-1)[positions] = values
     model = copy.deepcopy(network.model)
     model.load_state_dict(tensors)
     return Classifier(model, network.normalisation).eval()

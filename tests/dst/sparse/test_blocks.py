@@ -77,6 +77,19 @@ def test_a_penalty_on_weights_has_its_say_in_blocks_too(monkeypatch: pytest.Monk
     torch.testing.assert_close(blocks, whole)
 
 
+@pytest.mark.parametrize("passes", [0, 1, 2])
+def test_rows_are_those_of_the_whole_after_any_number_of_passes(monkeypatch: pytest.MonkeyPatch, passes: int) -> None:
+    monkeypatch.setattr(linear, "_BLOCK", 45)
+    layer = Run(mlp, "sgd", "sparse", "rigl-itop").sparse._compressed[0]
+    for _ in range(passes):
+        layer.gradient.add(torch.randn(16, 20), torch.randn(16, 30))
+    whole = layer.gradient.dense()
+    rows = [layer.gradient.rows(start, stop) for start, stop in layer.row_blocks]
+    torch.testing.assert_close(torch.cat(rows), whole)
+    rows[0].fill_(7.0)
+    torch.testing.assert_close(layer.gradient.dense(), whole)
+
+
 def test_a_rule_that_looks_at_all_weights_gets_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "_BLOCK", 1)
     SEEN.clear()
