@@ -108,7 +108,7 @@ def _disk(totals: Totals, machine: Machine) -> Iterator[str]:
     if machine.free_disk_bytes is not None and totals.disk_bytes > machine.free_disk_bytes:
         yield (
             f"Results will take {size(totals.disk_bytes)} where {size(machine.free_disk_bytes)} are free; another "
-            "--results folder, or keep_checkpoints: false, helps."
+            "--results folder, keep_network: false or keep_checkpoints: false helps."
         )
 
 
