@@ -164,7 +164,11 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
 
     if state != "done":
         raise UserError(f"run {run.run_id} is {state}: a network is exported when its training has come to the end.")
-    config = load_config(run)
+    try:
+        config = load_config(run)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise EnvironmentUnfitError(f"what run {run.run_id} was cannot be read: {said}") from error
     names = user_functions({"model": config.model})
     if names and not trust:
         raise UserError(

@@ -140,7 +140,8 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
 
 
 @pytest.mark.parametrize(
-    "damage", ["gone", "cut off", "another run's", "another model's", "nonsense", "a folder", "a link", "a pipe"]
+    "damage",
+    ["gone", "cut off", "no config", "another run's", "another model's", "nonsense", "a folder", "a link", "a pipe"],
 )
 def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage: str) -> None:
     spec = write_spec(tmp_path, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
@@ -152,6 +153,9 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         network.unlink()
     elif damage == "cut off":
         network.write_bytes(data[: len(data) // 2])
+    elif damage == "no config":
+        assert itopctl("status", cwd=tmp_path).returncode == 0  # the store knows that it is done
+        (network.parent / "config.json").write_text("{}")
     elif damage == "another run's":
         assert itopctl("sweep", spec, "--set", "seed=7", cwd=tmp_path).returncode == 0
         (other,) = set((tmp_path / "results" / "runs").glob("*/network.pt")) - {network}
@@ -168,7 +172,7 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         {"a folder": network.mkdir, "a pipe": lambda: os.mkfifo(network)}.get(
             damage, lambda: network.symlink_to(tmp_path / "elsewhere")
         )()
-    if damage not in ("gone", "another run's", "another model's"):
+    if damage not in ("gone", "no config", "another run's", "another model's"):
         assert "network.pt is damaged" in itopctl("store", "check", cwd=tmp_path).stdout
     done = itopctl("export", network.parent.name, cwd=tmp_path)
     assert done.returncode == (2 if damage == "gone" else 3), done.stderr
