@@ -16,6 +16,7 @@ from benchmarks.measure import Figure, interleaved_seconds
 from benchmarks.sparse import of_catalogue, wide_mlp
 from itopctl.dst import SparseTraining
 from itopctl.dst.inference import with_nonzeros_alone
+from itopctl.train.export.program import exported
 
 _SPARSITIES = (0.95, 0.98, 0.99)
 _BATCHES = (1, 8, 128)
@@ -63,8 +64,7 @@ def _exported(
         active = {layer.name: sparse.mask(layer.name) for layer in sparse.layers() if layer.active < layer.size}
         model = model.requires_grad_(False).eval()
         thin = with_nonzeros_alone(copy.deepcopy(model), active)
-        batch = {0: torch.export.Dim("batch")}
         file = io.BytesIO()
-        torch.export.save(torch.export.export(thin, (torch.randn(2, *shape),), dynamic_shapes=(batch,)), file)
+        torch.export.save(exported(thin, torch.randn(2, *shape)), file)
         file.seek(0)
         return model, torch.export.load(file).module(), len(file.getvalue())

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from itopctl.report.table import Record, Table
+    from itopctl.report.table import Record
     from itopctl.spec.config import RunConfig
     from itopctl.store.rundir import RunDirectory
     from itopctl.train.export import Format
     from itopctl.train.export.network import TrainedNetwork
+
+_MOST_BYTES = 64 << 30  # of a network that was kept
 
 
 def _complete_exports(incomplete: str) -> list[str]:
@@ -87,7 +89,8 @@ def export(
         raise EnvironmentUnfitError(f"--format {format_} needs {', '.join(missing)}: pip install 'itopctl[export]'.")
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
-    network = _network(folder.run(details["run_id"]), details["state"], data_folder(data_dir), trust)
+    data_sets = data_folder(data_dir)
+    network = _network(folder.run(details["run_id"]), details["state"], data_sets, trust)
     path = _target(output or Path(f"{network.run_id}{kind.suffix}"))
     found, timed, notes = None, [], []
     with _explained(kind, network, dense):
@@ -99,7 +102,7 @@ def export(
         else:
             check_alike(network, read)
             try:
-                found = accuracy(read, _images(network.config, data_folder(data_dir)).test)
+                found = accuracy(read, _images(network.config, data_sets).test)
             except DataUnfitError as error:
                 notes.append(f"Accuracy not measured: {error}")
             if benchmark and kind.computes:
@@ -113,22 +116,25 @@ def export(
         "test_accuracy": found, "recorded_test_accuracy": details["test_accuracy"],
         "timings": [vars(timing) for timing in timed], "notes": notes,
     }  # fmt: skip
-    print_tables(_as_tables(export_tables(record), json), "json" if json else "rich")
+    tables = export_tables(record)
+    print_tables(tables[:1] if json else tables, "json" if json else "rich")  # the record has the timings, too
 
 
 @contextlib.contextmanager
 def _explained(kind: Format, network: TrainedNetwork, dense: bool) -> Iterator[None]:
     """Raise ItopctlError for whatever goes wrong where a network is written down and read again."""
+    from itopctl.dispatch.recorder import one_line
+
     try:
         yield
     except ItopctlError:
         raise
     except Exception as error:  # whatever a model does that cannot be written down
-        said = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(str(error).split()))[:300]
+        said = re.sub(r"\x1b\[[0-9;]*m", "", one_line(error))
         others = ["--dense"] if kind.computes and not dense else []
         others += ["--format safetensors, which is weights alone,"] if kind.computes else []
         raise ItopctlError(
-            f"model {network.config.model!r} cannot be written as {kind.name}: {type(error).__name__}: {said}"
+            f"model {network.config.model!r} cannot be written as {kind.name}: {said}"
             + f". {' or '.join(others)} may do." * bool(others)
         ) from error
 
@@ -138,10 +144,6 @@ def _target(path: Path) -> Path:
     if not path.name or (path.exists() and not path.is_file()):
         raise UserError(f"--output: {str(path)!r} is no file.")
     return path.resolve() if path.is_symlink() else path
-
-
-def _as_tables(tables: list[Table], json: bool) -> list[Table]:
-    return tables[:1] if json else tables
 
 
 def _images(config: RunConfig, data: Path) -> Any:
@@ -158,6 +160,7 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
     Raises:
         UserError: it is not finished, or kept none. EnvironmentUnfitError: what it kept is damaged.
     """
+    from itopctl.dispatch.recorder import one_line
     from itopctl.dispatch.run_files import load_config
     from itopctl.spec.config import user_functions
     from itopctl.train.export.network import trained_network
@@ -167,8 +170,7 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
     try:
         config = load_config(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise EnvironmentUnfitError(f"what run {run.run_id} was cannot be read: {said}") from error
+        raise EnvironmentUnfitError(f"what run {run.run_id} was cannot be read: {one_line(error)}") from error
     names = user_functions({"model": config.model})
     if names and not trust:
         raise UserError(
@@ -181,9 +183,11 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
             images = _images(config, data)
             kept = {**kept, "mean": images.mean, "std": images.std}
         return trained_network(run.run_id, config, kept)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except ItopctlError:
+        raise
+    except Exception as error:  # a file of somebody else's, or another model under the same name, may make it any
         raise EnvironmentUnfitError(
-            f"the network that run {run.run_id} kept does not fit its model: {error}"
+            f"the network that run {run.run_id} kept does not fit its model: {one_line(error)}"
         ) from error
 
 
@@ -204,6 +208,3 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
         f"run {run.run_id} kept no network: it was trained with keep_network: false or by an older itopctl, or came in "
         f"an archive, which has none. Remove {run.path} and sweep again to train it anew."
     )
-
-
-_MOST_BYTES = 64 << 30

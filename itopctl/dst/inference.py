@@ -6,7 +6,7 @@ convolution is worked out at each pass, since written down it would take an inde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from itopctl.dst.compressed_layer import compressible
-from itopctl.dst.layers import modules_of
+from itopctl.dst.layers import calls_told, modules_of
 
 
 def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor], example: Tensor | None = None) -> nn.Module:
@@ -31,20 +31,19 @@ def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor], example:
         The model, or what stands for it where it is a single layer.
     """
     weights = {name: parameter for name, parameter in model.named_parameters() if name in active}
-    thin: dict[nn.Module, nn.Module] = {}
-    users = modules_of(model, weights)
-    called = (
-        None if example is None else _called(model, example, [module for some in users.values() for module in some])
-    )
-    for name, modules in users.items():
-        if called is not None and not called.issuperset(modules):
-            continue
-        worth = 2 * int(active[name].sum()) < active[name].numel()
-        if worth and compressible(modules) and not _is_hooked(modules[0]):
-            module = cast("nn.Linear | nn.Conv2d", modules[0])
-            thin[module] = (
-                BagLinear(module, active[name]) if isinstance(module, nn.Linear) else BagConv2d(module, active[name])
-            )
+    able = {
+        cast("nn.Linear | nn.Conv2d", modules[0]): active[name]
+        for name, modules in modules_of(model, weights).items()
+        if 2 * int(active[name].sum()) < active[name].numel()
+        and compressible(modules)
+        and not (modules[0]._forward_hooks or modules[0]._forward_pre_hooks)
+    }
+    called = able.keys() if example is None else _called(model, example, able)
+    thin: dict[nn.Module, nn.Module] = {
+        layer: BagLinear(layer, mask) if isinstance(layer, nn.Linear) else BagConv2d(layer, mask)
+        for layer, mask in able.items()
+        if layer in called
+    }
     for parent in model.modules():
         for name, child in parent._modules.items():
             if child in thin:
@@ -52,30 +51,12 @@ def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor], example:
     return thin.get(model, model)
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 @torch.no_grad()
 def _called(model: nn.Module, example: Tensor, modules: Iterable[nn.Module]) -> set[nn.Module]:
     """Those of the modules that the model calls."""
     called: set[nn.Module] = set()
-
-    def noting(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def note(input: Tensor) -> Tensor:
-            called.add(module)
-            return forward(input)
-
-        return note
-
-    watched = [module for module in modules if "forward" not in module.__dict__]
-    try:
-        for module in watched:  # no hooks: in their presence PyTorch's transformers leave their fast path
-            module.forward = noting(module, module.forward)
+    with calls_told(modules, lambda module, input: called.add(module)):
         model(example)
-    finally:
-        for module in watched:
-            module.__dict__.pop("forward", None)
     return called
 
 

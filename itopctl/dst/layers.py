@@ -6,11 +6,13 @@ not; nor are frozen weights.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from itopctl.dst.allocation import allocate
 from itopctl.dst.rules import Rules
@@ -56,6 +58,30 @@ def modules_of(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[st
             if id(parameter) in names:
                 users[names[id(parameter)]].append(module)
     return users
+
+
+@contextlib.contextmanager
+def calls_told(modules: Iterable[nn.Module], tell: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Tell of every call of these modules, which have no `forward` of their own: which it is, and its input.
+
+    By other means than hooks: in the presence of those PyTorch's transformers leave their fast path.
+    """
+
+    def telling(module: nn.Module, forward: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        def told(input: Tensor) -> Any:
+            tell(module, input)
+            return forward(input)
+
+        return told
+
+    watched = list(modules)
+    try:
+        for module in watched:
+            module.forward = telling(module, module.forward)
+        yield
+    finally:
+        for module in watched:
+            module.__dict__.pop("forward", None)
 
 
 def dense_shape(module: nn.Module) -> tuple[int, ...]:

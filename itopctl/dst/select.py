@@ -35,16 +35,14 @@ def highest(scores: Tensor, count: int, generator: torch.Generator, forbidden: T
     Raises:
         ValueError: `count` exceeds the allowed entries, or an allowed score is NaN.
     """
-    scores = scores.detach()
+    scores = _comparable(scores)
     allowed = scores.numel() - (0 if forbidden is None else forbidden.numel())
     if not 0 <= count <= allowed:
         raise ValueError(f"cannot choose {count} of {allowed} entries")
-    if scores.dtype in (torch.bfloat16, torch.float16):
-        scores = scores.to(torch.float32)
     if forbidden is not None and forbidden.numel():
         scores = scores.clone()
         scores[forbidden] = -torch.inf
-    above, tied = (_split_on_cpu if scores.device.type == "cpu" else _split)(scores, count)
+    above, tied = _split_anywhere(scores, count)
     wanted = count - above.numel()
     if tied.numel() > wanted:
         if forbidden is not None and forbidden.numel():
@@ -73,9 +71,7 @@ class HighestSoFar:
         Raises:
             ValueError: an allowed score is NaN.
         """
-        scores = scores.detach()
-        if scores.dtype in (torch.bfloat16, torch.float16):
-            scores = scores.to(torch.float32)
+        scores = _comparable(scores)
         wanted = ~(scores < self._least)  # a NaN is, and is found below
         wanted[self._forbidden_from(first, scores.numel()) - first] = False
         found = positions(wanted)
@@ -103,7 +99,7 @@ class HighestSoFar:
         """Keep those that may be among the highest (ties with the last of them are broken when all are known)."""
         held, at = self._scores[: self._held], self._positions[: self._held]
         if self._held > self._count > 0:
-            above, tied = (_split_on_cpu if held.device.type == "cpu" else _split)(held, self._count)
+            above, tied = _split_anywhere(held, self._count)
             kept = torch.cat([above, tied]).sort().values
             held, at = held[kept], at[kept]
             self._least = float(held.min())
@@ -154,6 +150,17 @@ def sorted_positions(some: Tensor) -> Tensor:
         some.numpy().sort()
         return some
     return some.sort().values
+
+
+def _comparable(scores: Tensor) -> Tensor:
+    """Scores without their graph, in a precision that every device can rank."""
+    scores = scores.detach()
+    return scores.to(torch.float32) if scores.dtype in (torch.bfloat16, torch.float16) else scores
+
+
+def _split_anywhere(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`_split`, by what is fastest on the device."""
+    return (_split_on_cpu if scores.device.type == "cpu" else _split)(scores, count)
 
 
 def _split(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

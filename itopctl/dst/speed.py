@@ -6,7 +6,6 @@ no files; who trains many networks alike keeps what was measured.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.dst.compressed_layer import compressed
-from itopctl.dst.layers import modules_of
+from itopctl.dst.layers import calls_told, modules_of
 from itopctl.dst.masking import Masker
 from itopctl.dst.sparse.batch_last import from_batch_last, keep_layout, to_batch_last
 
@@ -74,37 +73,29 @@ def works_of(model: nn.Module, example: Tensor, counts: Mapping[str, int]) -> di
     """
     weights = {name: weight for name, weight in model.named_parameters() if name in counts}
     works: dict[str, list[LayerWork]] = {name: [] for name in counts}
-    watched = [(name, module) for name, modules in modules_of(model, weights).items() for module in modules]
+    names = {module: name for name, modules in modules_of(model, weights).items() for module in modules}
     modes = [(module, module.training) for module in model.modules()]
+
+    def note(module: nn.Module, input: Tensor) -> None:
+        works[names[module]].append(_work(module, counts[names[module]], input))
+
     try:
-        for name, module in watched:
-            # No hooks: in their presence PyTorch's transformers leave their fast path.
-            module.forward = _noting(module.forward, functools.partial(_note, works[name], module, counts[name]))
-        model.eval()
-        with torch.enable_grad():
-            model(example)
-        calls = {name: len(noted) for name, noted in works.items()}
-        for _, module in watched:
-            module.forward = _laid_out(module.forward)
-        with torch.no_grad():
-            try:
+        with calls_told(names, note):
+            model.eval()
+            with torch.enable_grad():
                 model(example)
-            except RuntimeError:
-                return {}
+            calls = {name: len(noted) for name, noted in works.items()}
+            for module in names:
+                module.forward = _laid_out(module.forward)
+            with torch.no_grad():
+                try:
+                    model(example)
+                except RuntimeError:
+                    return {}
     finally:
-        for _, module in watched:
-            module.__dict__.pop("forward", None)
         for module, training in modes:
             module.training = training
     return {name: noted[0] for name, noted in works.items() if noted and len(noted) == 2 * calls[name]}
-
-
-def _noting(forward: Callable[..., Any], note: Callable[[Tensor], None]) -> Callable[..., Any]:
-    def noting(input: Tensor) -> Any:
-        note(input)
-        return forward(input)
-
-    return noting
 
 
 def _laid_out(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,13 +110,13 @@ def _laid_out(forward: Callable[..., Any]) -> Callable[..., Any]:
     return laid_out
 
 
-def _note(works: list[LayerWork], module: nn.Module, active: int, input: Tensor) -> None:
+def _work(module: nn.Module, active: int, input: Tensor) -> LayerWork:
     settings = None
     if isinstance(module, nn.Conv2d):
         assert not isinstance(module.padding, str)
         settings = (module.stride, module.padding, module.dilation, module.groups)
     shape, bias = tuple(module.get_parameter("weight").shape), getattr(module, "bias", None) is not None
-    works.append(LayerWork(tuple(input.shape), shape, active, bias, input.requires_grad, settings, str(input.device)))
+    return LayerWork(tuple(input.shape), shape, active, bias, input.requires_grad, settings, str(input.device))
 
 
 def measure(work: LayerWork) -> dict[str, float]:

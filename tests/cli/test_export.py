@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from itopctl.train.checkpoint import decode, encode
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl, write_spec
 
@@ -141,7 +142,18 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
 
 @pytest.mark.parametrize(
     "damage",
-    ["gone", "cut off", "no config", "another run's", "another model's", "nonsense", "a folder", "a link", "a pipe"],
+    [
+        "gone",
+        "cut off",
+        "no config",
+        "another run's",
+        "another model's",
+        "nonsense",
+        "a folder",
+        "a link",
+        "a pipe",
+        "a vast mask",
+    ],
 )
 def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage: str) -> None:
     spec = write_spec(tmp_path, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
@@ -165,6 +177,11 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         assert itopctl("sweep", other, "--results", tmp_path / "others", cwd=tmp_path).returncode == 0
         (theirs,) = (tmp_path / "others" / "runs").glob("*/network.pt")
         network.write_bytes(theirs.read_bytes())
+    elif damage == "a vast mask":
+        state = decode(data)
+        for layer in state["sparse"]["layers"].values():
+            layer["shape"] = [10**9, 10**9]
+        network.write_bytes(encode(state))
     elif damage == "nonsense":
         network.write_bytes(b"nonsense")
     else:
@@ -172,7 +189,7 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         {"a folder": network.mkdir, "a pipe": lambda: os.mkfifo(network)}.get(
             damage, lambda: network.symlink_to(tmp_path / "elsewhere")
         )()
-    if damage not in ("gone", "no config", "another run's", "another model's"):
+    if damage not in ("gone", "no config", "another run's", "another model's", "a vast mask"):
         assert "network.pt is damaged" in itopctl("store", "check", cwd=tmp_path).stdout
     done = itopctl("export", network.parent.name, cwd=tmp_path)
     assert done.returncode == (2 if damage == "gone" else 3), done.stderr
@@ -239,6 +256,9 @@ def test_what_a_model_keeps_beside_tensors_costs_no_result(tmp_path: Path) -> No
     for format_, code in codes.items():
         done = itopctl("export", kept[True].name, "--trust", "-f", format_, cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    (tmp_path / "mine.py").write_text((tmp_path / "mine.py").read_text().replace("state == {'a': 1}", "state is None"))
+    done = itopctl("export", kept[True].name, "--trust", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 3 and "does not fit its model: AssertionError" in done.stderr
 
 
 def test_only_files_are_written_over(finished_sweep: FinishedSweep, tmp_path: Path) -> None:

@@ -42,19 +42,7 @@ class FactoredGradient:
 
     def dense(self) -> Tensor:
         """∂L/∂w of all weights, in the weight's shape; the caller's own."""
-        module = self._module
-        if self._factors is not None:
-            dense = module.dense_gradient(*self._factors)
-        elif self._total is not None:
-            dense = self._total.clone()
-        else:
-            weight = module.get_parameter("weight")
-            dense = torch.zeros(module.dense_shape, dtype=weight.dtype, device=weight.device)
-        if self._active is None:
-            return dense
-        flat = dense.contiguous().view(-1)
-        flat[module.positions] = self._active
-        return flat.view(module.dense_shape)
+        return self.rows(0, self._module.dense_shape[0])
 
     def rows(self, start: int, stop: int) -> Tensor:
         """∂L/∂w of some rows of the weight (slices along its first dimension), [rows, …]; the caller's own."""
@@ -69,7 +57,7 @@ class FactoredGradient:
         if self._active is None:
             return rows
         flat = rows.contiguous().view(-1)
-        first = start * (torch.Size(module.dense_shape[1:]).numel())
+        first = start * torch.Size(module.dense_shape[1:]).numel()
         ends = torch.tensor([first, first + flat.numel()], device=flat.device)
         low, high = torch.searchsorted(module.positions, ends).tolist()
         flat[module.positions[low:high] - first] = self._active[low:high]

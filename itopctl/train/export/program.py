@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from itopctl.dst.inference import with_nonzeros_alone
 from itopctl.train.export.network import Classifier, TrainedNetwork
@@ -31,15 +31,15 @@ def written(network: TrainedNetwork, sparse: bool) -> bytes:
         thin = with_nonzeros_alone(copy.deepcopy(network.model), network.active, images)
         classifier = Classifier(thin, network.normalisation).eval()
     buffer = io.BytesIO()
-    torch.export.save(exported(classifier, network), buffer, extra_files={ABOUT: network.about()})
+    torch.export.save(exported(classifier, network.example()), buffer, extra_files={ABOUT: network.about()})
     return buffer.getvalue()
 
 
-def exported(classifier: Classifier, network: TrainedNetwork) -> Any:
-    """A classifier as an exported program, for batches of any size."""
+def exported(model: nn.Module, example: Tensor) -> Any:
+    """A model as an exported program, for batches of any size; the example has two or more."""
     batch = {0: torch.export.Dim("batch")}
     with quiet():
-        program = torch.export.export(classifier, (network.example(),), dynamic_shapes=(batch,), strict=False)
+        program = torch.export.export(model, (example,), dynamic_shapes=(batch,), strict=False)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine
     return program
