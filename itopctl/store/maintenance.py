@@ -93,10 +93,11 @@ def _check_folder(results: Results) -> Iterator[Finding]:
 
 def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
     held, id_ = is_held(run), run.run_id
-    stored = read_json(run.config)
-    if stored is None:
+    begun = any(path.exists() for path in (run.config, run.journal, run.result))  # before the config is read:
+    stored = read_json(run.config)  # it is there, whole, from the beginning on
+    if stored is None and begun:
         yield Finding("problem", id_, "its config.json is missing or not whole.")
-    else:
+    elif stored is not None:
         try:
             found = identity(stored.get("config"))
         except ValueError as error:
@@ -104,8 +105,9 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
         else:
             if found != id_:
                 yield Finding("problem", id_, f"its config.json describes run {found}.")
+    ended = run.result.exists()  # likewise
     result = read_json(run.result)
-    if result is None and run.result.exists():
+    if result is None and ended:
         yield Finding("problem", id_, "its result.json is not whole.")
     elif result is not None and result.get("run_id", id_) != id_:
         yield Finding("problem", id_, f"its result.json is of run {result['run_id']}.")
@@ -132,20 +134,26 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
         yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
 
 
-def _lasting_differences(store: Store, results: Results) -> list[Finding]:
-    """Differences that are there at every look: others come from what is written in the meantime."""
-    lasting: list[Finding] = []
-    for look in range(_LOOKS):
-        found = list(_compare(store, results))
-        lasting = [one for one in found if look == 0 or one.where in {before.where for before in lasting}]
+def _lasting_differences(store: Store, results: Results) -> Iterator[Finding]:
+    """Differences that every look finds, the same each time: the store is brought up to date between the looks, so
+    that those which come from what runs write in the meantime are other ones the next time.
+    """
+    lasting = list(_compare(store, results))
+    for _ in range(_LOOKS - 1):
         if not lasting:
-            break
+            return
         ingest(store, results)
-    return lasting
+        found = set(_compare(store, results))
+        lasting = [difference for difference in lasting if difference in found]
+    said: dict[str, list[str]] = {}
+    for where, what in lasting:
+        said.setdefault(where, []).append(what)
+    for where, what_is_wrong in said.items():
+        yield Finding("problem", where, f"{'; '.join(what_is_wrong)}.")
 
 
-def _compare(store: Store, results: Results) -> Iterator[Finding]:
-    """Rows of the store against those of one made anew from the folders, in memory."""
+def _compare(store: Store, results: Results) -> Iterator[tuple[str, str]]:
+    """Rows of the store against those of one made anew from the folders, in memory: where they differ, and how."""
     fresh = Store("sqlite://")
     try:
         ingest(fresh, results)
@@ -153,10 +161,10 @@ def _compare(store: Store, results: Results) -> Iterator[Finding]:
             mine = set(ours.execute(sa.select(tables.runs.c.run_id)).scalars())
             there = set(theirs.execute(sa.select(tables.runs.c.run_id)).scalars())
             for run_id in sorted(there - mine):
-                yield Finding("problem", run_id, "has a folder, and no row in the store.")
+                yield run_id, "has a folder, and no row in the store"
             if store.indexes(results.database):  # another may hold more than this folder's runs
                 for run_id in sorted(mine - there):
-                    yield Finding("problem", run_id, "has a row in the store, and neither a folder nor a sweep.")
+                    yield run_id, "has a row in the store, and neither a folder nor a sweep"
             for table in (tables.runs, tables.attempts, tables.evaluations, tables.layers):
                 yield from _differences(table, _rows(ours, table, mine & there), _rows(theirs, table, mine & there))
             if store.indexes(results.database):
@@ -172,16 +180,15 @@ def _rows(connection: Connection, table: sa.Table, runs: set[str] | None = None)
     return {tuple(row[key] for key in keys): row for row in rows if runs is None or row["run_id"] in runs}
 
 
-def _differences(table: sa.Table, mine: dict[Any, Any], theirs: dict[Any, Any]) -> Iterator[Finding]:
+def _differences(table: sa.Table, mine: dict[Any, Any], theirs: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     for key in sorted(mine.keys() | theirs.keys(), key=str):
         where = f"{table.name} {' '.join(map(str, key))}"
         if key not in mine or key not in theirs:
-            yield Finding("problem", where, f"is {'not ' * (key not in mine)}in the store; the files say otherwise.")
+            yield where, f"is {'not ' * (key not in mine)}in the store; the files say otherwise"
             continue
-        columns = [name for name in theirs[key] if mine[key][name] != theirs[key][name]]
-        if columns:
-            said = "; ".join(f"{n} is {mine[key][n]!r:.80}, by the files {theirs[key][n]!r:.80}" for n in columns)
-            yield Finding("problem", where, f"{said}.")
+        for name, value in theirs[key].items():
+            if mine[key][name] != value:
+                yield where, f"{name} is {mine[key][name]!r:.80}, by the files {value!r:.80}"
 
 
 # Making anew ------------------------------------------------------------------------------------------------

@@ -255,11 +255,12 @@ def not_over(results: Results) -> tuple[list[Submission], list[str]]:
     for directory in directories(results):
         if (read_json(directory.state) or {}).get("over"):
             continue
+        recorded = directory.state.exists()  # else it is about to be, or never was
         submission = load(directory)
         if submission is not None:
             whole.append(submission)
-        elif directory.state.exists():
-            damaged.append(directory.name)  # else it is about to be recorded, or never was
+        elif recorded:
+            damaged.append(directory.name)
     return sorted(whole, key=lambda submission: submission.request.created_at), damaged
 
 

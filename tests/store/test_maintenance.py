@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from itopctl.store import maintenance, tables
 from itopctl.store.database import Store, open_store
 from itopctl.store.maintenance import Finding, check, rebuild
 from itopctl.store.rundir import Results
-from tests.store.builders import Lab, config, contents, run_id
+from tests.store.builders import Lab, config, contents, evaluated, run_id
 
 DONE, FAILED, QUEUED, THEIRS = (run_id(number) for number in range(4))
 
@@ -81,6 +82,48 @@ def test_every_row_that_differs_from_the_files_is_named(filled: Lab) -> None:
     ]  # fmt: skip
     said = " ".join(finding.what for finding in findings)
     assert "test_accuracy is 0.99, by the files 0.95" in said and "host is 'elsewhere', by the files 'here'" in said
+
+
+@pytest.fixture
+def moving(filled: Lab, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Just before a store is brought up to date, a run goes on, another begins, and their sweep is told of anew."""
+    _, journal = filled.begun(run_id(4), seed=4)
+    ingest, numbers = maintenance.ingest, itertools.count(5)
+
+    def go_on_and_ingest(store: Store, results: Results) -> None:
+        number = next(numbers)
+        journal.write("evaluated", evaluated(number))
+        filled.begun(run_id(number), seed=number)[1].close()
+        filled.sweep("moving", {run_id(n): config(seed=n) for n in range(4, number + 1)})
+        ingest(store, results)
+
+    monkeypatch.setattr(maintenance, "ingest", go_on_and_ingest)
+    return filled
+
+
+def test_what_runs_write_while_a_store_is_checked_is_nothing_wrong(moving: Lab) -> None:
+    for _ in range(3):
+        assert found(moving) == []
+
+
+def test_what_is_wrong_is_told_while_runs_write_too(moving: Lab) -> None:
+    moving.ingest()
+    spoil(moving.store)
+    with moving.store.write() as connection:
+        connection.execute(sa.update(tables.runs).where(tables.runs.c.run_id == run_id(4)).values(total_steps=81))
+    findings = found(moving)
+    assert len(findings) == 5 and findings[0].where == f"runs {DONE}"
+    (of_the_moving_one,) = (finding.what for finding in findings if finding.where == f"runs {run_id(4)}")
+    assert of_the_moving_one == "total_steps is 81, by the files 80."
+
+
+def test_a_run_that_has_not_begun_has_no_config_to_miss(filled: Lab) -> None:
+    for number, mark in ((6, "cancel"), (7, ".config.json.1a2b"), (8, "")):
+        folder = filled.results.run(run_id(number)).path
+        folder.mkdir()
+        if mark:
+            (folder / mark).touch()
+    assert [finding for finding in found(filled) if finding.kind == "problem"] == []
 
 
 def test_a_store_that_was_made_anew_says_what_the_files_say(filled: Lab, store_url: str) -> None:
