@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 def results_folder(option: Path | None) -> Path:
     """The results folder: the option, else `ITOPCTL_RESULTS`, else `./results`."""
     return option or Path(os.environ.get("ITOPCTL_RESULTS") or "results")
+
+
+def refuse_untrusted(names: Iterable[str], instead: str = "") -> None:
+    """Raise UserError where a results folder names code that itopctl does not have; for who did not say --trust.
+
+    Args:
+        names: of that code, as it is named there.
+        instead: what else there is to do, as the rest of the sentence.
+    """
+    if found := sorted(set(names)):
+        raise UserError(
+            f"this would run code that the results folder names: {', '.join(found)}. If you made or trust these "
+            f"results, add --trust{instead}."
+        )
 
 
 def complete_sweeps(incomplete: str) -> list[str]:
@@ -64,6 +78,10 @@ FormatOption = Annotated[
     typer.Option("--format", "-f", help="rich, markdown, latex, csv, json or html.", autocompletion=complete_formats),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Run code of the user's own that the results folder names: they are my results."),
+]
 SweepsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SWEEP]...", help="Names of sweeps; all if none.", autocompletion=complete_sweeps),

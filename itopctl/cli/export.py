@@ -15,8 +15,10 @@ from itopctl.cli.common import (
     ResultsOption,
     RunArgument,
     StoreOption,
+    TrustOption,
     open_results,
     print_tables,
+    refuse_untrusted,
 )
 from itopctl.errors import DataUnfitError, EnvironmentUnfitError, ItopctlError, UserError, unknown
 
@@ -62,9 +64,7 @@ def export(
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Time it beside the network with whole weights in PyTorch.")
     ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Run the model of the user's own that the run names: it is my result.")
-    ] = False,
+    trust: TrustOption = False,
     json: Annotated[bool, typer.Option("--json", help="Tell of it as JSON.")] = False,
     results: ResultsOption = None,
     data_dir: DataDirOption = None,
@@ -171,12 +171,8 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
         config = load_config(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EnvironmentUnfitError(f"what run {run.run_id} was cannot be read: {one_line(error)}") from error
-    names = user_functions({"model": config.model})
-    if names and not trust:
-        raise UserError(
-            f"its model is code that the results folder names: {', '.join(names)}. If you made or trust these results, "
-            "add --trust."
-        )
+    if not trust:
+        refuse_untrusted(user_functions({"model": config.model}))
     kept = _kept(run)
     try:
         if "mean" not in kept:  # a checkpoint

@@ -13,9 +13,11 @@ from itopctl.cli.common import (
     ResultsOption,
     StoreOption,
     SweepsArgument,
+    TrustOption,
     check_format,
     open_results,
     print_tables,
+    refuse_untrusted,
 )
 from itopctl.cli.launch import (
     AfterOption,
@@ -66,12 +68,7 @@ def retry(
     first: FirstOption = 0,
     after: AfterOption = None,
     snapshot: SnapshotOption = True,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Run code of the user's own that the recorded sweeps name: theirs are my results."
-        ),
-    ] = False,
+    trust: TrustOption = False,
     workers: WorkersOption = None,
     runs_per_gpu: RunsPerGpuOption = 1,
     results: ResultsOption = None,
@@ -141,11 +138,7 @@ def _check_trust(work: Work, where: str) -> None:
         for options in work.slurm.values():
             names |= {f"setup {line!r}" for line in options.setup or ()}
             names |= {f"sbatch option {name!r}" for name in options.additional_parameters or {}}
-    if names:
-        raise UserError(
-            f"these runs would run what stands in the results folder: {', '.join(sorted(names))}. If you made or trust "
-            "these results, add --trust; `itopctl sweep SPEC` takes it from the spec instead."
-        )
+    refuse_untrusted(names, "; `itopctl sweep SPEC` takes it from the spec instead")
 
 
 def _manifests(folder: Results, sweeps: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,7 @@ from itopctl.dst.masking import Masker
 from itopctl.dst.parallel import Ranks, is_compiled, unwrapped
 from itopctl.dst.records import LayerReport, TopologyUpdate
 from itopctl.dst.rules import Rules
+from itopctl.dst.saved import check_saved
 from itopctl.dst.schedule import drop_fraction_at
 from itopctl.dst.speed import LayerWork, measure
 from itopctl.dst.update import Drops, TopologyRules
@@ -392,44 +393,16 @@ class SparseTraining:
             ValueError: other layers, shapes, counts, rules, seed or training length than this object has.
         """
         state = self._ranks.first(state)
-        missing = {"steps_done", "updates_done", "total_steps", "seed", "layers"} - set(state)
-        if missing:
-            raise ValueError(f"this is no state of a sparse training: it lacks {', '.join(sorted(missing))}")
-        saved = state["layers"]
-        if list(saved) != [layer.name for layer in self._layers]:
-            raise ValueError(
-                f"the saved masks are for {list(saved)}, this model's for {[x.name for x in self._layers]}"
-            )
-        for key in ("total_steps", "seed"):
-            if state[key] != getattr(self, key):
-                raise ValueError(f"the saved state has {key} {state[key]}, this training {getattr(self, key)}")
-        rules = asdict(self.rules)
-        other = [name for name, value in state.get("rules", rules).items() if rules.get(name) != value]
-        if other:
-            raise ValueError(f"the saved state is of a training with other rules: {', '.join(other)}")
-        for layer in self._layers:
-            layer.check_saved(saved[layer.name])
-        self._check_counts(saved)
+        check_saved(state, self._layers, self.rules, total_steps=self.total_steps, seed=self.seed)
         gradients = state.get("gradients", {"averaged": 0, "mean": {}, "momentum": {}})
         self._gradients.check_state(gradients)
         for layer in self._layers:
-            layer.take_over(saved[layer.name])
+            layer.take_over(state["layers"][layer.name])
         self._gradients.load_state_dict(gradients)
         self.steps_done = state["steps_done"]
         self.updates_done = state["updates_done"]
         for layer in self._masked:
             layer.mask(self.optimizer)
-
-    def _check_counts(self, saved: dict[str, Any]) -> None:
-        found = {layer.name: layer.saved_count(saved[layer.name]) for layer in self._layers}
-        if self.rules.redistribution != "none":
-            total = sum(layer.active_count for layer in self._layers)
-            if sum(found.values()) != total:
-                raise ValueError(f"{sum(found.values())} weights saved, {total} expected")
-            return
-        for layer in self._layers:
-            if found[layer.name] != layer.active_count:
-                raise ValueError(f"{layer.name}: {found[layer.name]} weights saved, {layer.active_count} expected")
 
 
 # Optimizers that change a weight by what they know of that weight alone: where gradient, weight and state are zero
