@@ -28,7 +28,7 @@ from itopctl.dst.layer import Layer
 from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
-from itopctl.dst.parallel import Ranks, is_compiled, unwrapped
+from itopctl.dst.parallel import Ranks, is_compiled, is_replicated, unwrapped
 from itopctl.dst.records import LayerReport, TopologyUpdate
 from itopctl.dst.rules import Rules
 from itopctl.dst.saved import check_saved
@@ -43,7 +43,7 @@ class SparseTraining:
 
     Args:
         model: its linear and convolution weights are masked in place, at once. It may be wrapped in
-            DistributedDataParallel or `torch.compile`; the weights are named as in the model inside.
+            DistributedDataParallel, DataParallel or `torch.compile`; the weights are named as in the model inside.
         optimizer: any torch optimizer over the model's parameters. One that is not known to treat every weight for
             itself (Muon, say) is followed by another masking of weights and state.
         method: name in `itopctl list methods`; its preset gives the rules.
@@ -54,8 +54,9 @@ class SparseTraining:
         compute: `masked` (dense arithmetic under masks), `sparse` (linear and 2-d convolution layers become sparse ones
             in place: weights, gradients and optimizer state exist only at the nonzeros, and `layer.weight` is
             one-dimensional), `auto` (for each layer what is faster here, by a measurement), or what each layer is to
-            be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, an
-            uncompiled model, an optimizer that treats every weight for itself, and rules without momentum.
+            be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, a
+            model that is neither compiled nor in DataParallel, an optimizer that treats every weight for itself, and
+            rules without momentum.
         example: a batch as the model will be given it. `auto` needs it; by `sparse`, layers that compute nothing
             themselves (a transformer's, in its fast path) are found by it.
         timed: for `auto`: seconds of a layer's step by kind; by default, measured now.
@@ -97,7 +98,7 @@ class SparseTraining:
         self.total_steps = total_steps
         self.steps_done = 0
         self.updates_done = 0
-        self._compiled = is_compiled(model)
+        self._compiled, self._replicated = is_compiled(model), is_replicated(model)
         model, group = unwrapped(model)
         self._weights = maskable_weights(model)
         if not self._weights:
@@ -309,6 +310,8 @@ class SparseTraining:
         """Why this training can have no sparse layers, if so."""
         if not self._ranks.alone or self._masked_late:
             return "train in one process"
+        if self._replicated:
+            return "cannot be copied by nn.DataParallel"
         if self._compiled:
             return "cannot be compiled"
         if type(self.optimizer) not in _ELEMENTWISE:

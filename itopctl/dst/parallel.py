@@ -68,8 +68,14 @@ def is_compiled(model: nn.Module) -> bool:
     return any(isinstance(getattr(wrapper, "_orig_mod", None), nn.Module) for wrapper in (model, inner))
 
 
+def is_replicated(model: nn.Module) -> bool:
+    """Whether `nn.DataParallel` copies the model's layers at every step."""
+    inner = getattr(model, "_orig_mod", model)
+    return isinstance(model, nn.DataParallel) or isinstance(inner, nn.DataParallel)
+
+
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
-    """The model inside DistributedDataParallel and `torch.compile`, and the process group, if there is one.
+    """The model inside (Distributed)DataParallel and `torch.compile`, and the process group, if there is one.
 
     A bare model in a process with several ranks is taken to be trained by all of them.
     """
@@ -77,6 +83,8 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
     while True:
         if isinstance(model, DistributedDataParallel):
             model, group = model.module, model.process_group
+        elif isinstance(model, nn.DataParallel):
+            model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:

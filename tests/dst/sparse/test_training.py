@@ -467,12 +467,18 @@ def test_an_optimizer_that_has_made_steps_keeps_what_it_knows_of_active_weights(
     assert_alike(begun("sparse"), begun("masked"))
 
 
-def test_a_compiled_model_stays_masked() -> None:
+@pytest.mark.parametrize(
+    "wrap, said",
+    [(torch.compile, "compiled"), (nn.DataParallel, "DataParallel"), (lambda m: torch.compile(nn.DataParallel(m)), "")],
+)
+def test_a_model_that_is_compiled_or_copied_stays_masked(wrap: Callable[[nn.Module], nn.Module], said: str) -> None:
     model = mlp()
-    compiled = torch.compile(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(UserError, match="compiled"):
-        SparseTraining(compiled, optimizer, "static", sparsity=0.5, total_steps=9, compute="sparse")
+    with pytest.raises(UserError, match=f"{said}.*'masked' has no such limit"):
+        SparseTraining(wrap(model), optimizer, "static", sparsity=0.5, total_steps=9, compute="sparse")
+    sparse = SparseTraining(wrap(model), optimizer, "static", sparsity=0.5, total_steps=9, compute="auto")
+    weights = dict(model.named_parameters())
+    assert set(sparse.backends.values()) == {"masked"} and set(sparse.backends) <= set(weights)
 
 
 def test_a_model_whose_layers_are_sparse_already_is_refused() -> None:
