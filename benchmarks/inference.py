@@ -16,10 +16,10 @@ from benchmarks.measure import Figure, interleaved_seconds
 from benchmarks.sparse import of_catalogue, wide_mlp
 from itopctl.dst import SparseTraining
 from itopctl.dst.inference import with_nonzeros_alone
+from itopctl.train.export.check import BATCHES
 from itopctl.train.export.program import exported
 
 _SPARSITIES = (0.95, 0.98, 0.99)
-_BATCHES = (1, 8, 128)
 _SUBJECTS: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], str]] = [
     ("MLP 3072-4000-1000-4000-10", wide_mlp, (3072,), "erk"),
     ("ResNet-34, CIFAR shapes, uniform", of_catalogue("resnet34", (3, 32, 32)), (3, 32, 32), "uniform"),
@@ -35,12 +35,12 @@ def inference() -> Iterator[Figure]:
         for sparsity in _SPARSITIES:
             dense, program, size = _exported(make, shape, sparsity, allocation)
             whole = sum(4 * tensor.numel() for tensor in dense.state_dict().values())
-            times = {batch: _times(program, dense, torch.randn(batch, *shape)) for batch in _BATCHES}
+            times = {batch: _times(program, dense, torch.randn(batch, *shape)) for batch in BATCHES}
             ratios = " / ".join(f"{theirs / ours:.1f}" for ours, theirs in times.values())
             ours, theirs = times[8]
             yield Figure(
                 f"inference of {name}, {sparsity:.0%} sparse, exported, batch 8, one thread", ours, None,
-                f"batches of {' / '.join(map(str, _BATCHES))}: {ratios} × faster than dense (batch 8: "
+                f"batches of {' / '.join(map(str, BATCHES))}: {ratios} × faster than dense (batch 8: "
                 f"{theirs * 1e3:.1f} ms); file {size / whole:.0%} of dense weights ({size / 1e6:.1f} MB)",
             )  # fmt: skip
 

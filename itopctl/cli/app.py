@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -56,21 +58,22 @@ def _global_options(
     _debug = debug
 
 
-app.command("sweep")(sweep.sweep)
-app.command("plan")(plan.plan)
-app.command("status")(status.status)
-app.command("show")(show.show)
-app.command("logs")(logs.logs)
-app.command("cancel")(cancel.cancel)
-app.command("retry")(retry.retry)
-app.command("doctor")(doctor.doctor)
-app.command("report")(report.report)
-app.command("plot")(plot.plot)
-app.command("export")(export.export)
-app.command("list")(listing.list_names)
-app.add_typer(data.app, name="data")
-app.add_typer(store.app, name="store")
-app.command("schema")(schema.schema)
+def _paragraphs(verb: Callable[..., None]) -> str:
+    """What a verb's docstring says, for terminals of any width: its lines broken between paragraphs alone."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(verb) or "").split("\n\n"))
+
+
+_VERBS: dict[str, Callable[..., None] | typer.Typer] = {  # in the order in which help lists them
+    "sweep": sweep.sweep, "plan": plan.plan, "status": status.status, "show": show.show, "logs": logs.logs,
+    "cancel": cancel.cancel, "retry": retry.retry, "doctor": doctor.doctor, "report": report.report,
+    "plot": plot.plot, "export": export.export, "list": listing.list_names, "data": data.app, "store": store.app,
+    "schema": schema.schema,
+}  # fmt: skip
+for _name, _verb in _VERBS.items():
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb, name=_name)
+    else:
+        app.command(_name, help=_paragraphs(_verb))(_verb)
 
 
 def run() -> int:

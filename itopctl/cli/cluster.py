@@ -89,6 +89,13 @@ def orders_of(work: Work, folder: Results, store: Store | None, first: int, afte
     return [Order(sweep, runs, work.slurm[sweep], first, success, end) for sweep, runs in work.runs.items() if runs]
 
 
+def reach() -> None:
+    """Raise SchedulerError where SLURM does not answer: asked before anything is written down."""
+    from itopctl.dispatch.slurm import Slurm
+
+    Slurm().cluster()
+
+
 def submit(
     work: Work, folder: Results, data: Path, store: Store, console: Console, first: int, after: Sequence[str],
     snapshot: bool,
@@ -227,7 +234,7 @@ def print_scripts(
         largest = Slurm().cluster().largest_array
     except SchedulerError as error:
         largest = DEFAULT_LARGEST_ARRAY
-        typer.echo(f"itopctl: {error} Arrays are split as SLURM does by default, at {largest:,} jobs.", err=True)
+        typer.echo(f"itopctl: {error}\nArrays are split as SLURM does by default, at {largest:,} jobs.", err=True)
     code = take(folder, Path.cwd(), data, modules_of(work.configs.values()), copy=snapshot, dry=True)
     live = live_submissions(folder)
     for order in orders_of(work, folder, store, first, after):

@@ -80,7 +80,7 @@ FormatOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust", help="Run code of the user's own that the results folder names: they are my results."),
+    typer.Option("--trust", help="I made or trust these results: run the code of mine that they name."),
 ]
 SweepsArgument = Annotated[
     list[str] | None,
@@ -152,8 +152,33 @@ def check_format(style: str, json: bool) -> str:
     return style
 
 
+_ENDINGS = {
+    ".md": "markdown", ".txt": "markdown", "": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json",
+    ".html": "html",
+}  # fmt: skip
+
+
+def check_folder(output: Path | None) -> None:
+    """Raise EnvironmentUnfitError where there is no folder for a file: told before the work and not after it."""
+    if output is not None and not output.parent.is_dir():
+        raise EnvironmentUnfitError(f"{output} cannot be written: there is no folder {output.parent}.")
+
+
+def format_for(style: str, output: Path | None) -> str:
+    """The format to write a file in: what was asked for, else what its ending says.
+
+    Raises:
+        UserError: its ending says nothing.
+    """
+    if style != "rich" or output is None:
+        return style
+    if output.suffix not in _ENDINGS:
+        raise UserError(f"-o {output}: {unknown('ending', output.suffix, list(filter(None, _ENDINGS)))}")
+    return _ENDINGS[output.suffix]
+
+
 def print_tables(tables: Sequence[Table], style: str, output: Path | None = None) -> None:
-    """Print tables in a format, or write them to a file."""
+    """Print tables in a format, or write them to a file in one that `format_for` gives."""
     from itopctl.report.formats import make_console, render, rich_tables
 
     if output is None:
@@ -162,9 +187,6 @@ def print_tables(tables: Sequence[Table], style: str, output: Path | None = None
         else:
             typer.echo(render(tables, style), nl=False)
         return
-    if style == "rich":
-        endings = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".html": "html"}
-        style = endings.get(output.suffix, "markdown")
     try:
         output.write_text(render(tables, style), encoding="utf-8")
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json as json_module
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from itopctl.cli.common import (
     RunArgument,
     StoreOption,
     TrustOption,
+    check_folder,
     open_results,
     print_tables,
     refuse_untrusted,
@@ -45,24 +47,32 @@ def _complete_exports(incomplete: str) -> list[str]:
 def export(
     run: RunArgument,
     format_: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
             "-f",
             help="torch: a program that multiplies by nonzeros alone; onnx: a graph with sparse weights; safetensors: "
-            "nonzeros and where they stand.",
+            "nonzeros and where they stand. Default: as the ending of the output says, else torch.",
             autocompletion=_complete_exports,
+            show_default=False,
         ),
-    ] = "torch",
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to write it. Default: RUN.pt2, .onnx or .safetensors.", show_default=False
+            "--output",
+            "-o",
+            help="Where to write it. Default: RUN.pt2, .onnx or .safetensors; RUN-dense with --dense.",
+            show_default=False,
         ),
     ] = None,
     dense: Annotated[bool, typer.Option("--dense", help="Write weights whole, zeros included.")] = False,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Time it beside the network with whole weights in PyTorch.")
+        bool,
+        typer.Option(
+            "--benchmark",
+            help="Time it beside the network with whole weights in PyTorch; by one thread, or by OMP_NUM_THREADS.",
+        ),
     ] = False,
     trust: TrustOption = False,
     json: Annotated[bool, typer.Option("--json", help="Tell of it as JSON.")] = False,
@@ -74,25 +84,27 @@ def export(
 
     The file is read back and compared before it is written, on the test set where that is here.
     """  # fmt: skip
+    import torch
+
     from itopctl.report.export import export_tables
     from itopctl.store.files import write_whole
     from itopctl.store.queries import find_run, run_details
     from itopctl.train.data.catalogue import data_folder
-    from itopctl.train.export import FORMATS
-    from itopctl.train.export.check import accuracy, check_alike, timings
+    from itopctl.train.export.check import accuracy, check_alike, threads_of_timings, timings
 
-    if format_ not in FORMATS:
-        raise UserError(f"--format: {unknown('format', format_, FORMATS)}")
-    kind = FORMATS[format_]
+    kind = _kind(format_, output)
+    check_folder(output)
     missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise EnvironmentUnfitError(f"--format {format_} needs {', '.join(missing)}: pip install 'itopctl[export]'.")
+        raise EnvironmentUnfitError(f"--format {kind.name} needs {', '.join(missing)}: pip install 'itopctl[export]'.")
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
     data_sets = data_folder(data_dir)
     network = _network(folder.run(details["run_id"]), details["state"], data_sets, trust)
-    path = _target(output or Path(f"{network.run_id}{kind.suffix}"))
+    path = _target(output or Path(f"{network.run_id}{'-dense' * dense}{kind.suffix}"))
     found, timed, notes = None, [], []
+    if benchmark:
+        torch.set_num_threads(threads_of_timings())
     with _explained(kind, network, dense):
         module = kind.load()
         data = module.written(network, not dense)
@@ -111,13 +123,16 @@ def export(
         notes.append("Not timed: weights alone compute nothing.")
     write_whole(path, data)
     record: Record = {
-        "run_id": network.run_id, "format": format_, "dense": dense, "path": str(path), "bytes": len(data),
+        "run_id": network.run_id, "format": kind.name, "dense": dense, "path": str(path), "bytes": len(data),
         "dense_bytes": 4 * network.parameters, "numbers": network.parameters, "nonzeros": network.nonzeros,
         "test_accuracy": found, "recorded_test_accuracy": details["test_accuracy"],
-        "timings": [vars(timing) for timing in timed], "notes": notes,
+        "timings": [vars(timing) for timing in timed], "threads": torch.get_num_threads() if timed else None,
+        "notes": notes,
     }  # fmt: skip
-    tables = export_tables(record)
-    print_tables(tables[:1] if json else tables, "json" if json else "rich")  # the record has the timings, too
+    if json:
+        typer.echo(json_module.dumps(record, indent=1))
+    else:
+        print_tables(export_tables(record), "rich")
 
 
 @contextlib.contextmanager
@@ -137,6 +152,24 @@ def _explained(kind: Format, network: TrainedNetwork, dense: bool) -> Iterator[N
             f"model {network.config.model!r} cannot be written as {kind.name}: {said}"
             + f". {' or '.join(others)} may do." * bool(others)
         ) from error
+
+
+def _kind(name: str | None, output: Path | None) -> Format:
+    """The format asked for: by name, by the output's ending, else the first. Raises UserError where these disagree."""
+    from itopctl.train.export import FORMATS
+
+    ending = output.suffix if output is not None else ""
+    said = next((one for one in FORMATS.values() if one.suffix == ending), None)
+    if name is None:
+        if ending and said is None:
+            endings = [one.suffix for one in FORMATS.values()]
+            raise UserError(f"-o {output}: {unknown('ending', ending, endings)} Or name the --format.")
+        return said or next(iter(FORMATS.values()))
+    if name not in FORMATS:
+        raise UserError(f"--format: {unknown('format', name, FORMATS)}")
+    if said is not None and said.name != name:
+        raise UserError(f"-o {output}: {ending} is the ending of --format {said.name}, and --format {name} was given.")
+    return FORMATS[name]
 
 
 def _target(path: Path) -> Path:
@@ -166,7 +199,9 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
     from itopctl.train.export.network import trained_network
 
     if state != "done":
-        raise UserError(f"run {run.run_id} is {state}: a network is exported when its training has come to the end.")
+        raise UserError(
+            f"run {run.run_id} is not finished ({state}): its network is exported when training has come to the end."
+        )
     try:
         config = load_config(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -201,6 +236,6 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
     except (OSError, ValueError, MemoryError) as error:
         raise EnvironmentUnfitError(f"the network that run {run.run_id} kept cannot be read: {error}") from error
     raise UserError(
-        f"run {run.run_id} kept no network: it was trained with keep_network: false or by an older itopctl, or came in "
-        f"an archive, which has none. Remove {run.path} and sweep again to train it anew."
+        f"run {run.run_id} kept no network: it was trained with keep_network: false or by an older itopctl, or was "
+        f"imported, which brings none. Remove {run.path} and sweep again to train it anew."
     )

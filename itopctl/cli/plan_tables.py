@@ -152,7 +152,7 @@ def total_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
     at_once = plural(machine.at_once, "run") + " at one time"
     lines = [
         f"To run: {plural(totals.runs, 'run')}, {totals.steps:,} steps, {totals.updates:,} topology updates, "
-        f"{in_powers(totals.flops)} FLOPs computed (masks save none of them)."
+        f"{in_powers(totals.flops)} FLOPs by dense arithmetic (masks save none, sparse layers do)."
     ]
     if totals.wall_seconds is None:
         lines.append("Time: unknown, since this machine has finished no such run.")

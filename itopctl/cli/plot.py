@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from itopctl.cli.common import StoreOption, SweepsArgument, open_results
+from itopctl.cli.common import StoreOption, SweepsArgument, check_folder, open_results
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def plot(
         raise UserError(f"-o {output}: {unknown('ending', output.suffix, [f'.{name}' for name in ENDINGS])}")
     if len(results or []) > 1:
         raise UserError("--results: a figure is made from one results folder; found several.")
-    _check_folder(output)
+    check_folder(output)
     _, opened = open_results(next(iter(results or []), None), store)
     check_sweeps(opened, sweeps or [])
     material = material_of(_runs(opened, sweeps or [], best_by), opened, best_by, [entry])
@@ -122,12 +122,6 @@ def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]
     for run in runs:
         run["settings"] = defining_settings(run.pop("config"))
     return runs
-
-
-def _check_folder(output: Path) -> None:
-    """Told before the work and not after it."""
-    if not output.parent.is_dir():
-        raise EnvironmentUnfitError(f"{output} cannot be written: there is no folder {output.parent}.")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from itopctl.cli import report_options as options
-from itopctl.cli.common import FormatOption, JsonOption, SweepsArgument, check_format, print_tables
+from itopctl.cli.common import (
+    FormatOption,
+    JsonOption,
+    SweepsArgument,
+    check_folder,
+    check_format,
+    format_for,
+    print_tables,
+)
 from itopctl.cli.table_kinds import PAGE, TABLES, TableKind, Wish
 from itopctl.errors import EnvironmentUnfitError, UserError, plural
 
@@ -166,13 +174,13 @@ def report(
     from itopctl.cli.page import html_page, print_page
     from itopctl.report.where import parse
 
-    style = check_format(format_, json)
+    style = format_for(check_format(format_, json), output)
+    check_folder(output)
     given = {
         "--rows": rows, "--columns": columns, "--cell": cell, "--sort": sort, "--best-by": best_by, "--digits": digits,
         "--margin": margin, "--confidence": confidence,
     }  # fmt: skip
-    html = style == "html" or (style == "rich" and output is not None and output.suffix == ".html")
-    kind = options.kind_of_table(table, given, html)
+    kind = options.kind_of_table(table, given, style == "html")
     if kind is PAGE and group_by is not None:
         raise UserError("--group-by means nothing for the page; name a --table.")
     wish = Wish(

@@ -97,7 +97,12 @@ def retry(
     chosen = ended_badly(opened, sweeps or [], causes)
     manifests = _manifests(folder, sweeps or [])
     where = cluster or _last_place(manifests, {run["run_id"] for run in chosen})
-    check_cluster(where, slurm or [], wait, after or [], workers, runs_per_gpu)
+    try:
+        check_cluster(where, slurm or [], wait, after or [], workers, runs_per_gpu)
+    except UserError as error:
+        if cluster is not None:
+            raise
+        raise UserError(f"{error} These runs were run there last; say with --cluster where to run them now.") from None
     if dry_run or not chosen:
         if style == "rich":
             typer.echo(f"{plural(len(chosen), 'run')} to try again" + (f", on {where}." if chosen else "."))

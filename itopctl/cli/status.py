@@ -63,6 +63,9 @@ def status(
     view = _View(sweeps or [], runs, state or [], results, store)
     if not watch:
         tables = view.tables()
+        if style == "rich" and not any(table.rows for table in tables):
+            typer.echo("No run is in such a state." if state else "No runs are known here yet.")
+            tables = []
         print_tables(tables if style == "rich" else tables[:1], style)
         if view.news is not None:
             say(view.news)

@@ -88,7 +88,10 @@ def export(
     results: ResultsOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Write finished runs to one file, for others to import: configs, journals, results and logs; no checkpoints."""
+    """Write finished runs to one file, for others to import: configs, journals, results and logs.
+
+    Checkpoints and networks stay here: send what `itopctl export RUN` writes.
+    """
     from itopctl.store.exchange import export as write_archive
     from itopctl.store.queries import named_runs, select_runs
 
@@ -113,6 +116,8 @@ def import_(
     json: JsonOption = False,
 ) -> None:
     """Take in somebody else's finished runs. What is finished here stays; nothing that comes in is run.
+
+    Checkpoints and networks are not taken in.
 
     Ends with 1 where runs were finished here with other results, or were not believed.
     """

@@ -65,6 +65,7 @@ def sweep(
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """
+    from itopctl.cli.cluster import reach
     from itopctl.cli.launch import check_cluster
     from itopctl.cli.work import check_data
     from itopctl.store.rundir import Results
@@ -82,6 +83,8 @@ def sweep(
         return
     if cluster == "local":
         check_data(work, data)
+    elif work.to_run:
+        reach()
     records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
     names = [planned.spec.name for planned in plan.sweeps]
     if cluster == "local":

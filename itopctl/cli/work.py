@@ -58,7 +58,7 @@ def notes_on_data(work: Work, data: Path) -> list[str]:
     try:
         check_data(work, data)
     except EnvironmentUnfitError as error:
-        return [f"From this machine: {error} `itopctl doctor SPEC --probe` looks from a node."]
+        return [f"From this machine: {error}\nTo look from a node: itopctl doctor SPEC --probe"]
     return []
 
 

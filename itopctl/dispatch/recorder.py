@@ -14,6 +14,7 @@ from typing import Any
 from itopctl.dispatch.causes import STOPPED, Cause
 from itopctl.dispatch.records import Ended, Job, Notify
 from itopctl.dispatch.run_files import RunFiles
+from itopctl.errors import plural
 from itopctl.spec.config import RunConfig
 from itopctl.store.files import last_lines
 from itopctl.store.journal import LOG_LINES, JournalWriter
@@ -74,7 +75,8 @@ def log_line(event: str, fields: dict[str, Any]) -> str | None:
         return "-" if value is None else f"{100 * value:.2f} %"
 
     if event == "started":
-        return f"{fields['total_steps']} steps, {fields['total_epochs']} epochs, from step {fields['step']}"
+        steps, epochs = (plural(fields[f"total_{kind}s"], kind) for kind in ("step", "epoch"))
+        return f"{steps}, {epochs}, from step {fields['step']}"
     if event == "progress" and "maskable" in fields:
         weights = f"{fields['maskable']:,} maskable weights at density {fields['density']:.4g}"
         return f"training on {fields['device']}: {weights}"

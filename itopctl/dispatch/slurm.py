@@ -159,7 +159,8 @@ def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS)
         raise SchedulerError(f"SLURM did not answer {command[0]} within {timeout:.0f} s.") from None
     except OSError as error:
         raise SchedulerError(f"{command[0]} cannot be started: {error.strerror}.") from error
-    complaint = " ".join(done.stderr.split()).removeprefix(f"{command[0]}: ")
+    lines = (" ".join(line.split()) for line in done.stderr.splitlines())
+    complaint = "; ".join(line.removeprefix(f"{command[0]}: ") for line in lines if line)
     if done.returncode != 0 and not any(text in complaint for text in tolerated):
         raise SchedulerError(f"SLURM: {command[0]}: {complaint[:500] or f'exit code {done.returncode}'}")
     return done.stdout

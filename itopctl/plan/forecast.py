@@ -41,7 +41,7 @@ class Forecast:
         density: active ÷ maskable weights.
         inference_flops_ratio, train_flops_ratio: relative to dense; the training to one without a multiplier.
         flops_exact: False where weights move between layers, so that costs do, too.
-        macs: multiply-accumulates that a device computes in it: all, for masks save none.
+        macs: multiply-accumulates of it by dense arithmetic: masks save none, sparse layers do.
         checkpoint_bytes: of one checkpoint.
         network_bytes: of the trained network that is kept; 0 where it is not.
         memory_bytes: estimate of the most memory that the training holds, without the process around it.

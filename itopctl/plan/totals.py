@@ -45,7 +45,7 @@ class Totals:
         steps, updates: of all.
         device_seconds: time of those whose time is known, one after the other.
         wall_seconds: the same with as many at one time as the machine takes; None where no time is known.
-        flops: that the devices compute: two a multiply-accumulate, masks save none.
+        flops: of dense arithmetic: two a multiply-accumulate. Masks save none, sparse layers do.
         untimed_flops: of the runs whose time is not known.
         disk_bytes: the most on the disk at one time.
         kept_bytes: on the disk in the end.

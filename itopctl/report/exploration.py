@@ -107,7 +107,7 @@ def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> 
     if exact:
         notes.append(
             "Predicted: what random growth is expected to explore by the end of training; "
-            f"no run differs from it by more than {math.ceil(round(1000 * max(exact), 6)) / 1000:.3f}."
+            f"no run of that growth differs from it by more than {math.ceil(round(1000 * max(exact), 6)) / 1000:.3f}."
         )
     if any(r["prediction"] == UPPER for r in records):
         notes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from itopctl.errors import plural
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import number, percent, size
 
@@ -13,7 +14,8 @@ def export_tables(record: Record) -> list[Table]:
 
     Args:
         record: `run_id`, `format`, `dense`, `path`, `bytes`, `dense_bytes`, `numbers`, `nonzeros`, `test_accuracy`,
-            `recorded_test_accuracy`, `timings` (each `batch`, `file_ms`, `dense_ms`), `notes` (what else to say).
+            `recorded_test_accuracy`, `timings` (each `batch`, `file_ms`, `dense_ms`), `threads` (that these
+            were measured with), `notes` (what else to say).
     """
     numbers = f"{record['nonzeros']:,} of {record['numbers']:,}"
     pairs = [
@@ -27,11 +29,11 @@ def export_tables(record: Record) -> list[Table]:
     rows = [[Cell(name), Cell(value)] for name, value in pairs]
     tables = [Table(title, [Column("what"), Column("value")], rows, [record], record["notes"])]
     if record["timings"]:
-        tables.append(_timings(record["timings"]))
+        tables.append(_timings(record["timings"], record["threads"]))
     return tables
 
 
-def _timings(timings: Sequence[Record]) -> Table:
+def _timings(timings: Sequence[Record], threads: int) -> Table:
     columns = [Column(name, "right") for name in ("batch", "file, ms", "dense, ms", "speed-up")]
     rows = [
         [
@@ -40,4 +42,5 @@ def _timings(timings: Sequence[Record]) -> Table:
         ]
         for timing in timings
     ]  # fmt: skip
-    return Table("Inference", columns, rows, list(timings), ["dense: the same network with whole weights in PyTorch"])
+    note = f"dense: the same network with whole weights in PyTorch; both by {plural(threads, 'thread')}"
+    return Table("Inference", columns, rows, list(timings), [note])

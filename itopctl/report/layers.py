@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from itopctl.errors import plural
 from itopctl.report.groups import Group, Study, studies
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
@@ -36,7 +37,7 @@ def _table(study: Study, group: Group, layers: Layers) -> Table | None:
     columns = [
         Column("layer"), Column("shape", "right"), Column("weights", "right"), Column("active", "right", rank=1),
         Column("density", "right"), Column("R_s", "right"), Column("dropped", "right"),
-        Column("drops an active weight", "right", rank=2),
+        Column("drops per active weight", "right", rank=2),
     ]  # fmt: skip
     rows, records = [], []
     for position, first in enumerate(measured[0]):
@@ -55,7 +56,8 @@ def _table(study: Study, group: Group, layers: Layers) -> Table | None:
         ])  # fmt: skip
     at = f" at sparsity {sparsity(group.sparsity)}" if group.sparsity else ""
     notes = [
-        f"Means over n {len(measured)} seeds; dropped: by all topology updates, a weight dropped again counts again."
+        f"Means over {plural(len(measured), 'seed')}; dropped: by all topology updates, a weight dropped again counts "
+        "again."
     ]
     return Table(f"{study.title}: {group.kind.label}{at}", columns, rows, records, notes)
 

@@ -97,7 +97,7 @@ def test_a_network_is_read_without_itopctl_and_is_as_accurate(
         "export", run["run_id"], "-f", format_, "-o", path, "--json", *options, "--results", finished_sweep.results
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    (told,) = json.loads(done.stdout)
+    told = json.loads(done.stdout)
     found = _read_elsewhere(format_, path)
     assert found["accuracy"] == told["test_accuracy"] == run["test_accuracy"]
     assert found["about"]["run_id"] == run["run_id"] and found["about"]["image_shape"] == [1, 8, 8]
@@ -114,6 +114,7 @@ def test_a_dense_run_is_exported_too_and_timed(finished_sweep: FinishedSweep, tm
     assert done.returncode == 0, done.stderr
     assert (tmp_path / f"{run['run_id']}.pt2").is_file()
     assert "Inference" in done.stdout and len(re.findall(r"\d×", done.stdout)) == 3
+    assert "both by 1 thread" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
@@ -136,7 +137,11 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
     assert refused("ffff")[0] == 2
     (tmp_path / "file").touch()
     code, said = refused(run, "-o", tmp_path / "file" / "network.pt2")
-    assert code == 3 and "network.pt2" in said
+    assert code == 3 and "there is no folder" in said
+    code, said = refused(run, "-o", "network.jpg")
+    assert code == 2 and ".safetensors" in said and "--format" in said
+    code, said = refused(run, "-o", "network.onnx", "-f", "torch")
+    assert code == 2 and "--format onnx" in said and "--format torch" in said
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -204,7 +209,7 @@ def test_the_last_checkpoint_serves_where_no_network_was_kept(tmp_path: Path) ->
     assert itopctl("sweep", spec, cwd=tmp_path).returncode == 0
     (run,) = (tmp_path / "results" / "runs").iterdir()
     assert not (run / "network.pt").exists()
-    (told,) = json.loads(itopctl("export", run.name, "--json", cwd=tmp_path).stdout)
+    told = json.loads(itopctl("export", run.name, "--json", cwd=tmp_path).stdout)
     assert told["test_accuracy"] == told["recorded_test_accuracy"]
 
 
@@ -293,5 +298,5 @@ def test_a_model_of_somebody_elses_is_run_when_it_is_trusted(tmp_path: Path) -> 
     assert done.returncode == 2 and "mine:make" in done.stderr and "--trust" in done.stderr
     for format_ in ("torch", "onnx", "safetensors"):
         done = itopctl("export", run.name, "--trust", "-f", format_, "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-        (told,) = json.loads(done.stdout)
+        told = json.loads(done.stdout)
         assert told["test_accuracy"] == told["recorded_test_accuracy"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -113,6 +114,9 @@ def test_status_counts_and_lists(finished_sweep: FinishedSweep) -> None:
     assert listed.count("done") == 14
     nothing = itopctl("status", "--state", "failed", "--json", "--results", finished_sweep.results).stdout
     assert json.loads(nothing) == []
+    assert itopctl("status", "--state", "failed", "--results", finished_sweep.results).stdout == (
+        "No run is in such a state.\n"
+    )
 
 
 def test_show_tells_config_attempts_metrics_history_and_layers(finished_sweep: FinishedSweep) -> None:
@@ -144,6 +148,8 @@ def test_logs_prints_what_happened(finished_sweep: FinishedSweep) -> None:
         (("status", "--state", "runing"), "Did you mean 'running'?"),
         (("report", "--table", "papers"), "Did you mean 'paper'?"),
         (("report", "--format", "html5"), "Allowed: rich, markdown"),
+        (("report", "-o", "table.docx"), "unknown ending '.docx'. Allowed: .md, .txt, .tex, .csv, .json, .html"),
+        (("retry", "--slurm", "mem=1G"), "These runs were run there last; say with --cluster where to run them now."),
         (("show", "zzz"), "there is no run 'zzz'"),
         (("logs", "zzz"), "there is no run 'zzz'"),
         (("list", "method"), "Did you mean 'methods'?"),
@@ -158,6 +164,27 @@ def test_a_wrong_word_is_exit_2_with_the_right_one(
     assert words in wrong.stderr
     assert wrong.stdout == ""
     assert len(wrong.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("ending", "starts"), [(".tex", "\\begin"), (".csv", "run_id,"), (".json", "["), ("", "| ")])
+def test_the_ending_of_a_file_says_what_is_written(
+    finished_sweep: FinishedSweep, tmp_path: Path, ending: str, starts: str
+) -> None:
+    path = tmp_path / f"table{ending}"
+    done = itopctl("report", "-t", "runs", "-o", path, "--results", finished_sweep.results)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert any(line.startswith(starts) for line in path.read_text().splitlines())
+    nowhere = itopctl("report", "-o", tmp_path / "no" / f"table{ending}", "--results", finished_sweep.results)
+    assert nowhere.returncode == 3 and "there is no folder" in nowhere.stderr
+
+
+@pytest.mark.parametrize("width", ["70", "100", "130"])
+def test_help_is_broken_where_the_terminal_ends_and_not_where_the_source_does(width: str) -> None:
+    lines = [line.strip() for line in itopctl("plan", "--help", COLUMNS=width).stdout.splitlines()]
+    text = lines[lines.index(next(line for line in lines if line.startswith("Steps, topology"))) :]
+    paragraph = text[: text.index("")]
+    assert " ".join(paragraph).endswith("if the spec names one.")
+    assert all(len(f"{line} {after.split()[0]}") > int(width) - 2 for line, after in itertools.pairwise(paragraph))
 
 
 @pytest.mark.parametrize("command", [("status",), ("report",), ("show", "abc"), ("logs", "abc"), ("list", "sweeps")])

@@ -171,6 +171,7 @@ def test_without_slurm_a_sweep_ends_with_one_clear_line(desk: Desk, tmp_path: Pa
     done = itopctl("sweep", desk.spec, "--cluster", "slurm", cwd=desk.folder, PATH=str(tmp_path))
     assert done.returncode == 3
     assert done.stderr == "itopctl: SLURM is not there: no scontrol on the PATH of this machine.\n"
+    assert not desk.results.path.exists(), "no sweep that nobody can cancel"
 
 
 def test_with_wait_a_sweep_ends_when_its_jobs_do_and_says_how(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

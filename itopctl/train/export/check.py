@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,11 @@ Reader = Callable[[Tensor], Tensor]
 """Images as bytes to logits."""
 
 _TOLERANCE = 1e-3  # of the largest logit: sums are made in another order
-_BATCHES = (1, 8, 64)
-_REPETITIONS, _SECONDS = 15, 2.0  # of each batch: so many at most, or for so long
+BATCHES = (1, 8, 128)
+"""Sizes of the batches that are timed."""
+
+_REPETITIONS = 15  # of each batch at least, if there is time for so many
+_LEAST_SECONDS, _MOST_SECONDS = 0.5, 4.0
 _ACCURACY_BATCH = 64
 
 
@@ -59,11 +63,17 @@ def accuracy(read: Reader, part: Part) -> float:
     return sum(int((read(images).argmax(dim=1) == labels).sum()) for images, labels in batches) / len(part)
 
 
+def threads_of_timings() -> int:
+    """As many as OMP_NUM_THREADS says; else one: more of them wait for each other wherever something else runs."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) > 0 else 1
+
+
 @torch.inference_mode()
 def timings(network: TrainedNetwork, read: Reader) -> Iterator[Timing]:
     """Both in turns, for some sizes of a batch."""
     dense = network.dense()
-    for batch in _BATCHES:
+    for batch in BATCHES:
         images = network.example(batch)
         seconds = _in_turns([functools.partial(read, images), functools.partial(dense, images)])
         yield Timing(batch, *(1e3 * each for each in seconds))
@@ -75,7 +85,11 @@ def _in_turns(actions: Sequence[Callable[[], object]]) -> list[float]:
     for action in actions:
         action()
     began = time.perf_counter()
-    while len(times[0]) < _REPETITIONS and (not times[0] or time.perf_counter() - began < _SECONDS):
+    while (
+        not times[0]
+        or (spent := time.perf_counter() - began) < _LEAST_SECONDS
+        or (len(times[0]) < _REPETITIONS and spent < _MOST_SECONDS)
+    ):
         for action, taken in zip(actions, times, strict=True):
             start = time.perf_counter()
             action()
