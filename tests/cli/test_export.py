@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec, and the results folder of its only run."""
+    folder = tmp_path_factory.mktemp("one run")
+    spec = write_spec(folder, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
+                                    "sparsity": 0.9, "update_interval": 5})  # fmt: skip
+    assert itopctl("sweep", spec, cwd=folder).returncode == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -160,10 +171,8 @@ def test_what_cannot_be_exported_says_why_and_writes_nothing(finished_sweep: Fin
         "a vast mask",
     ],
 )
-def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage: str) -> None:
-    spec = write_spec(tmp_path, base={"dataset": "digits", "model": "lenet-300-100", "epochs": 1, "method": "set-itop",
-                                      "sparsity": 0.9, "update_interval": 5})  # fmt: skip
-    assert itopctl("sweep", spec, cwd=tmp_path).returncode == 0
+def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, one_run: Path, damage: str) -> None:
+    shutil.copytree(one_run, tmp_path, dirs_exist_ok=True)
     (network,) = (tmp_path / "results" / "runs").glob("*/network.pt")
     data = network.read_bytes()
     if damage == "gone":
@@ -174,7 +183,7 @@ def test_a_network_that_is_not_there_any_more_is_told_of(tmp_path: Path, damage:
         assert itopctl("status", cwd=tmp_path).returncode == 0  # the store knows that it is done
         (network.parent / "config.json").write_text("{}")
     elif damage == "another run's":
-        assert itopctl("sweep", spec, "--set", "seed=7", cwd=tmp_path).returncode == 0
+        assert itopctl("sweep", "spec.yaml", "--set", "seed=7", cwd=tmp_path).returncode == 0
         (other,) = set((tmp_path / "results" / "runs").glob("*/network.pt")) - {network}
         network.write_bytes(other.read_bytes())
     elif damage == "another model's":
