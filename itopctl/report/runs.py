@@ -45,14 +45,15 @@ def runs_table(
     accuracy, explored = measured_fields(best_by)
     varying = _varying(runs)
     other = next(measured_fields(name)[0] for name in BEST_BY if name != best_by)
+    spared = 3 + len(varying)  # what tells runs apart is left out after what was measured beside accuracy and R_s
     headers = [
         Column("run", whole=True), Column("state"), *([Column("results", rank=2)] if origins else []),
         *([] if one_kind else [Column("data set", rank=2), Column("model", rank=2)]),
         Column("method"), Column("sparsity", "right"), Column("ΔT", "right"),
-        *(Column(short_name(name), rank=6 + place) for place, name in enumerate(varying)),
+        *(Column(short_name(name), rank=3 + place) for place, name in enumerate(varying)),
         Column("seed", "right", rank=1),
-        Column(header(accuracy), "right"), Column(header(other), "right", rank=4), Column("R_s", "right"),
-        Column("train FLOPs", "right", rank=5), Column("time", "right", rank=3),
+        Column(header(accuracy), "right"), Column(header(other), "right", rank=spared + 1), Column("R_s", "right"),
+        Column("train FLOPs", "right", rank=spared + 2), Column("time", "right", rank=spared),
     ]  # fmt: skip
     rows = [
         [

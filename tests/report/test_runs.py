@@ -88,6 +88,15 @@ def test_settings_are_in_the_records_and_those_that_vary_have_columns() -> None:
     assert "lr" not in headers(runs_table(alike)) and "lr" not in headers(runs_table(store_runs()))
 
 
+def test_a_narrow_terminal_leaves_out_costs_before_what_tells_runs_apart() -> None:
+    runs = [{**found, "method": "set", "settings": {"epochs": 10 + n, "optimizer.lr": 0.1 * n}}
+            for n, found in enumerate(store_runs())]  # fmt: skip
+    ranked = sorted((column.rank, column.header) for column in runs_table(runs).columns if column.rank)
+    order = [header for _, header in ranked]
+    assert set(order[-3:]) == {"time", "train FLOPs", next(name for name in order[-3:] if "best" in name)}
+    assert {"epochs", "lr"} <= set(order[:-3])
+
+
 def test_where_runs_come_from_is_shown_where_it_matters() -> None:
     runs = [{**found, "results": "/mine"} for found in store_runs()]
     assert headers(runs_table(runs, origins=True))[2] == "results"
