@@ -54,6 +54,8 @@ def status(
 ) -> None:
     """Show, per sweep, how many runs are done, running, pending, queued, failed or lost, and the time left.
 
+    Pending ones wait in a cluster's queue; queued ones have not begun, or were stopped, and the next sweep takes them.
+
     Where jobs are on a cluster, it is asked about them: once for all of them, and less and less often with --watch.
     """
     style = check_format(format_, json)

@@ -197,7 +197,7 @@ def named_runs(store: Store, names: Sequence[str]) -> list[str]:
         except UserError as error:
             if "several runs" in str(error):
                 raise
-            raise UserError(f"{name!r} is neither a sweep nor a run. {unknown('sweep', name, sweeps)}") from None
+            raise UserError(unknown("sweep or run", name, sweeps)) from None
     return list(found)
 
 
