@@ -422,6 +422,24 @@ def test_a_cell_of_html_says_its_number() -> None:
 # A terminal -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("width", range(37, 120, 3))
+def test_no_word_is_broken_where_there_is_room_for_all(width: int) -> None:
+    columns = [
+        Column("method"),
+        Column("what was said of it"),
+        Column("steps", "right", rank=1),
+        Column("test %", "right"),
+    ]
+    rows = [
+        [Cell("rigl-itop"), Cell("RuntimeError: no such thing, anywhere"), Cell("88,000"), Cell("93.41 ± 0.12")],
+        [Cell("random-unexplored"[:16]), Cell("fine"), Cell("8"), Cell("9.5 ± 0.1")],
+    ]
+    shown = text_of([Table("", columns, rows, [{}, {}])], "rich", width)
+    words = {word for line in shown.splitlines() for word in line.replace("┃", " ").replace("│", " ").split()}
+    assert {"rigl-itop", "RuntimeError:", "anywhere", "random-unexplore", "93.41"} <= words
+    assert max(map(cell_len, shown.splitlines())) <= max(width, 54)
+
+
 def test_a_terminal_of_eighty_columns_shows_the_ids_and_numbers_of_runs_whole() -> None:
     shown = text_of(reports()["runs"], "rich", width=80)
     assert [word for word in ("0123456789ab", "3123456789ab", "96.5 %", "97.31", "0.31") if word not in shown] == []

@@ -135,11 +135,27 @@ def make_console() -> Console:
 def _rich(table: Table, columns: Sequence[_RichColumn], room: int) -> RichTable:
     title = Text(clean(table.title)) if table.title else None
     drawn = RichTable(title=title, title_justify="left", title_style="bold", header_style="bold", padding=(0, 1))
-    # Rich takes room from the widest column first, whatever its least width, but none from one of a given width.
-    tight = _least_width(columns) <= room < sum(column.natural_width + 3 for column in columns) + 1
-    for column in columns:
-        width = column.least_width if column.whole and tight else None
+    for column, width in zip(columns, _widths(columns, room), strict=True):
         drawn.add_column(Text(column.header), justify=column.align, width=width, overflow="fold")
     for row in zip(*(column.cells for column in columns), strict=True):
         drawn.add_row(*row)
     return drawn
+
+
+def _widths(columns: Sequence[_RichColumn], room: int) -> list[int | None]:
+    """How wide each column is to be; None where rich may choose, since all have the room that they want, or too little.
+
+    Rich would take room from the widest column first, whatever its least width. Here what is left over goes to those
+    that need the least more.
+    """
+    left = room - _least_width(columns)
+    wanted = [column.natural_width - column.least_width for column in columns]
+    if not 0 <= left < sum(wanted):
+        return [None] * len(columns)
+    widths: list[int | None] = [column.least_width for column in columns]
+    order = sorted(range(len(columns)), key=wanted.__getitem__)
+    for place, index in enumerate(order):
+        more = min(wanted[index], left // (len(order) - place))
+        widths[index] = columns[index].least_width + more
+        left -= more
+    return widths
