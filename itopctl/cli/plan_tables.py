@@ -58,9 +58,8 @@ class PlannedRun:
     @property
     def seconds(self) -> float | None:
         """Wall time that it is expected to take."""
-        if self.pace is None or not isinstance(self.forecast, Forecast):
-            return None
-        return self.pace.seconds(self.forecast.steps)
+        known = self.pace is not None and isinstance(self.forecast, Forecast)
+        return self.pace.seconds_per_step * self.forecast.steps if known else None  # type: ignore[union-attr]
 
     def record(self) -> Record:
         """Its forecast for programs; field names are stable."""

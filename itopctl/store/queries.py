@@ -119,9 +119,7 @@ def select_runs(
     return [record for _, record in records]
 
 
-_PACE_COLUMNS = (
-    "run_id", "dataset", "model", "method", "config", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
-)  # fmt: skip
+_PACE_COLUMNS = ("run_id", "dataset", "model", "method", "config", "steps", "wall_seconds", "peak_memory_bytes")
 
 
 def finished_on(store: Store, host: str, models: Sequence[str]) -> list[Record]:

@@ -66,23 +66,3 @@ def test_auto_is_the_device_that_this_machine_has() -> None:
     assert seconds_per_step(on_gpu) == 0.05
     assert seconds_per_step(on_gpu, device="cpu") is None
     assert seconds_per_step(History([finished(5.0, device="cuda")])) is None
-
-
-def test_what_a_run_takes_to_start_is_not_taken_for_its_steps() -> None:
-    trial = {**finished(2.0, steps=11), "steps_per_second": 11.0}  # a second of steps, and one of start
-    pace = History([trial]).pace(run_config())
-    assert pace is not None
-    assert pace.seconds(11) == pytest.approx(2.0) and pace.seconds(660) == pytest.approx(61.0)
-
-
-def test_long_evaluations_grow_with_the_steps() -> None:
-    run = {**finished(160.0, steps=1000), "steps_per_second": 10.0}  # 100 s of steps, 60 s of evaluation and start
-    pace = History([run]).pace(run_config())
-    assert pace is not None
-    assert pace.seconds(1000) == pytest.approx(160.0) and pace.seconds(10_000) == pytest.approx(1510.0)
-
-
-@pytest.mark.parametrize("steps_per_second", [None, 0.0, 1e-9, 1e9])
-def test_a_run_as_long_as_the_known_one_takes_as_long(steps_per_second: float | None) -> None:
-    pace = History([{**finished(5.0), "steps_per_second": steps_per_second}]).pace(run_config())
-    assert pace is not None and pace.seconds(100) == pytest.approx(5.0)
