@@ -89,11 +89,18 @@ def orders_of(work: Work, folder: Results, store: Store | None, first: int, afte
     return [Order(sweep, runs, work.slurm[sweep], first, success, end) for sweep, runs in work.runs.items() if runs]
 
 
-def reach() -> None:
-    """Raise SchedulerError where SLURM does not answer: asked before anything is written down."""
+def reach(after: Sequence[str], folder: Results, url: str | None) -> None:
+    """Ask SLURM whether it is there and knows the jobs to wait for, before anything is written down.
+
+    Raises:
+        SchedulerError: it does not answer. UserError: as `awaited`.
+    """
     from itopctl.dispatch.slurm import Slurm
+    from itopctl.store.database import open_store
 
     Slurm().cluster()
+    if after:
+        awaited(after, folder, open_store(folder.database, url) if url or folder.database.exists() else None)
 
 
 def submit(

@@ -24,15 +24,15 @@ def results_folder(option: Path | None) -> Path:
 
 
 def refuse_untrusted(names: Iterable[str], instead: str = "") -> None:
-    """Raise UserError where a results folder names code that itopctl does not have; for who did not say --trust.
+    """Raise UserError where a results folder has something run that is not itopctl's; for who did not say --trust.
 
     Args:
-        names: of that code, as it is named there.
+        names: of that: code, lines for a shell, options of sbatch.
         instead: what else there is to do, as the rest of the sentence.
     """
     if found := sorted(set(names)):
         raise UserError(
-            f"this would run code that the results folder names: {', '.join(found)}. If you made or trust these "
+            f"this would run what stands in the results folder: {', '.join(found)}. If you made or trust these "
             f"results, add --trust{instead}."
         )
 
@@ -80,7 +80,7 @@ FormatOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust", help="I made or trust these results: run the code of mine that they name."),
+    typer.Option("--trust", help="I made or trust these results: run what stands in them beside itopctl's own."),
 ]
 SweepsArgument = Annotated[
     list[str] | None,
@@ -172,9 +172,14 @@ def format_for(style: str, output: Path | None) -> str:
     """
     if style != "rich" or output is None:
         return style
-    if output.suffix not in _ENDINGS:
-        raise UserError(f"-o {output}: {unknown('ending', output.suffix, list(filter(None, _ENDINGS)))}")
-    return _ENDINGS[output.suffix]
+    if (ending := ending_of(output)) not in _ENDINGS:
+        raise UserError(f"-o {output}: {unknown('ending', ending, list(filter(None, _ENDINGS)))} Or name the --format.")
+    return _ENDINGS[ending]
+
+
+def ending_of(path: Path) -> str:
+    """What a file's name says of its format, as `.csv`; nothing where only a number is at its end, as in `net-0.95`."""
+    return path.suffix.lower() if any(map(str.isalpha, path.suffix)) else ""
 
 
 def print_tables(tables: Sequence[Table], style: str, output: Path | None = None) -> None:

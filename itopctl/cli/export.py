@@ -18,6 +18,7 @@ from itopctl.cli.common import (
     StoreOption,
     TrustOption,
     check_folder,
+    ending_of,
     open_results,
     print_tables,
     refuse_untrusted,
@@ -84,13 +85,11 @@ def export(
 
     The file is read back and compared before it is written, on the test set where that is here.
     """  # fmt: skip
-    import torch
-
     from itopctl.report.export import export_tables
     from itopctl.store.files import write_whole
     from itopctl.store.queries import find_run, run_details
     from itopctl.train.data.catalogue import data_folder
-    from itopctl.train.export.check import accuracy, check_alike, threads_of_timings, timings
+    from itopctl.train.export.check import accuracy, check_alike, few_threads, timings
 
     kind = _kind(format_, output)
     check_folder(output)
@@ -102,9 +101,7 @@ def export(
     data_sets = data_folder(data_dir)
     network = _network(folder.run(details["run_id"]), details["state"], data_sets, trust)
     path = _target(output or Path(f"{network.run_id}{'-dense' * dense}{kind.suffix}"))
-    found, timed, notes = None, [], []
-    if benchmark:
-        torch.set_num_threads(threads_of_timings())
+    found, timed, threads, notes = None, [], None, []
     with _explained(kind, network, dense):
         module = kind.load()
         data = module.written(network, not dense)
@@ -118,7 +115,8 @@ def export(
             except DataUnfitError as error:
                 notes.append(f"Accuracy not measured: {error}")
             if benchmark and kind.computes:
-                timed = list(timings(network, read))
+                with few_threads() as threads:
+                    timed = list(timings(network, module.reader(data, network)))  # which counts threads when it is made
     if benchmark and not kind.computes:
         notes.append("Not timed: weights alone compute nothing.")
     write_whole(path, data)
@@ -126,7 +124,7 @@ def export(
         "run_id": network.run_id, "format": kind.name, "dense": dense, "path": str(path), "bytes": len(data),
         "dense_bytes": 4 * network.parameters, "numbers": network.parameters, "nonzeros": network.nonzeros,
         "test_accuracy": found, "recorded_test_accuracy": details["test_accuracy"],
-        "timings": [vars(timing) for timing in timed], "threads": torch.get_num_threads() if timed else None,
+        "timings": [vars(timing) for timing in timed], "threads": threads,
         "notes": notes,
     }  # fmt: skip
     if json:
@@ -158,7 +156,7 @@ def _kind(name: str | None, output: Path | None) -> Format:
     """The format asked for: by name, by the output's ending, else the first. Raises UserError where these disagree."""
     from itopctl.train.export import FORMATS
 
-    ending = output.suffix if output is not None else ""
+    ending = ending_of(output) if output is not None else ""
     said = next((one for one in FORMATS.values() if one.suffix == ending), None)
     if name is None:
         if ending and said is None:

@@ -100,7 +100,7 @@ def retry(
     try:
         check_cluster(where, slurm or [], wait, after or [], workers, runs_per_gpu)
     except UserError as error:
-        if cluster is not None:
+        if cluster is not None or not chosen:
             raise
         raise UserError(f"{error} These runs were run there last; say with --cluster where to run them now.") from None
     if dry_run or not chosen:

@@ -84,7 +84,7 @@ def sweep(
     if cluster == "local":
         check_data(work, data)
     elif work.to_run:
-        reach()
+        reach(after or [], folder, store)
     records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
     names = [planned.spec.name for planned in plan.sweeps]
     if cluster == "local":

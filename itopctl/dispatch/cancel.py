@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from itopctl.dispatch.scheduler import Cluster, Scheduler
-from itopctl.store.files import write_whole
-from itopctl.store.locks import is_held
+from itopctl.store.files import explained, make_folder, write_whole
+from itopctl.store.locks import is_held, one_at_a_time
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, live_submissions
 
@@ -89,8 +89,11 @@ def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler
         SchedulerError: the jobs could not be ended; the marks are there.
     """
     for run_id in cancellation.runs:
-        mark = results.run(run_id).cancel
-        write_whole(mark, b"")
+        run = results.run(run_id)
+        with explained(run.cancel):
+            make_folder(run.path)
+            with one_at_a_time(run.path):  # whoever tidies up here takes no file away that is being written
+                write_whole(run.cancel, b"")
     if cancellation.jobs:
         scheduler.cancel(_ids(scheduler, cancellation.jobs))
 

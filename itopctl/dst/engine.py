@@ -43,7 +43,7 @@ class SparseTraining:
 
     Args:
         model: its linear and convolution weights are masked in place, at once. It may be wrapped in
-            DistributedDataParallel, DataParallel or `torch.compile`; the weights are named as in the model inside.
+            DistributedDataParallel or `torch.compile`; the weights are named as in the model inside.
         optimizer: any torch optimizer over the model's parameters. One that is not known to treat every weight for
             itself (Muon, say) is followed by another masking of weights and state.
         method: name in `itopctl list methods`; its preset gives the rules.
@@ -55,8 +55,8 @@ class SparseTraining:
             in place: weights, gradients and optimizer state exist only at the nonzeros, and `layer.weight` is
             one-dimensional), `auto` (for each layer what is faster here, by a measurement), or what each layer is to
             be, by name (`itopctl.dst.compressed_layer.BACKENDS`). Sparse layers need float32, one process, a
-            model that is neither compiled nor in DataParallel, an optimizer that treats every weight for itself, and
-            rules without momentum.
+            model that is neither compiled nor, in whole or in part, in DataParallel, an optimizer that treats every
+            weight for itself, and rules without momentum.
         example: a batch as the model will be given it. `auto` needs it; by `sparse`, layers that compute nothing
             themselves (a transformer's, in its fast path) are found by it.
         timed: for `auto`: seconds of a layer's step by kind; by default, measured now.

@@ -69,13 +69,12 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 def is_replicated(model: nn.Module) -> bool:
-    """Whether `nn.DataParallel` copies the model's layers at every step."""
-    inner = getattr(model, "_orig_mod", model)
-    return isinstance(model, nn.DataParallel) or isinstance(inner, nn.DataParallel)
+    """Whether `nn.DataParallel` copies the model, or a part of it, at every step."""
+    return any(isinstance(part, nn.DataParallel) for part in model.modules())
 
 
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
-    """The model inside (Distributed)DataParallel and `torch.compile`, and the process group, if there is one.
+    """The model inside DistributedDataParallel and `torch.compile`, and the process group, if there is one.
 
     A bare model in a process with several ranks is taken to be trained by all of them.
     """
@@ -83,8 +82,6 @@ def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
     while True:
         if isinstance(model, DistributedDataParallel):
             model, group = model.module, model.process_group
-        elif isinstance(model, nn.DataParallel):
-            model = model.module
         elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
             model = inner
         else:

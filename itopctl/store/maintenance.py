@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -20,12 +20,13 @@ from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
 from itopctl.store.ingest import ingest, is_whole_manifest
 from itopctl.store.journal import read_journal
-from itopctl.store.locks import is_held
+from itopctl.store.locks import is_held, one_at_a_time
 from itopctl.store.migration import make_tables
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.soundness import COMPANIONS, DamagedStoreError, check_rows
 
 _LOOKS = 3
+_BEFORE_IT_BEGINS = ("cancel", "lock")  # what the folder of a run may have without a config
 
 Identity = Callable[[Any], str]
 """The run id that follows from a config. Raises ValueError where it is none."""
@@ -85,16 +86,16 @@ def _check_folder(results: Results) -> Iterator[Finding]:
             yield Finding("problem", f"sweeps/{path.name}", "is no whole manifest of a sweep; its runs are not lost.")
     for name in submissions.not_over(results)[1]:
         yield Finding("problem", f"submissions/{name}", "is no whole record of a submission.")
-    known = set(results.run_ids())
-    strange = [path.name for path in results.runs.iterdir() if path.name not in known] if results.runs.is_dir() else []
-    for name in sorted(strange):
+    there = results.runs.iterdir() if results.runs.is_dir() else ()
+    for name in sorted(path.name for path in there if not results.has_run(path.name)):
         yield Finding("note", f"runs/{name}", "is no run's folder; it is passed over.")
 
 
 def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
-    held, id_ = is_held(run), run.run_id
-    begun = any(path.exists() for path in (run.config, run.journal, run.result))  # before the config is read:
-    stored = read_json(run.config)  # it is there, whole, from the beginning on
+    id_ = run.run_id
+    names = {path.name for path in run.path.glob("[!.]*")}  # before the config is read, which is there from the start
+    begun, ended = not names.issubset(_BEFORE_IT_BEGINS), run.result.name in names
+    stored = read_json(run.config)
     if stored is None and begun:
         yield Finding("problem", id_, "its config.json is missing or not whole.")
     elif stored is not None:
@@ -105,7 +106,6 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
         else:
             if found != id_:
                 yield Finding("problem", id_, f"its config.json describes run {found}.")
-    ended = run.result.exists()  # likewise
     result = read_json(run.result)
     if result is None and ended:
         yield Finding("problem", id_, "its result.json is not whole.")
@@ -114,7 +114,7 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
     journal = read_journal(run.journal)
     if journal.damaged:
         yield Finding("note", id_, f"{journal.damaged} damaged lines in its journal are passed over.")
-    if journal.torn and not held:
+    if journal.torn and not is_held(run):
         yield Finding("note", id_, "the last line of its journal is torn; it is passed over.")
     for checkpoint in checkpoints(run):
         with contextlib.suppress(FileNotFoundError):
@@ -123,13 +123,17 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
             except DamagedCheckpointError as error:
                 if checkpoint.path.exists():
                     yield Finding("note", id_, f"{checkpoint.path.name} is damaged ({error}); the one before is used.")
-    if held:
-        return
-    if run.network.exists() and not _is_whole_archive(run.network):
+    if run.network.exists() and not is_held(run) and not _is_whole_archive(run.network):
         yield Finding("note", id_, f"{run.network.name} is damaged: its network cannot be exported.")
-    if run.lock.exists():
+    try:
+        with one_at_a_time(run.path):  # as do those who take or leave the lock, and those who write without it
+            if is_held(run):
+                return
+            locked, left = run.lock.exists(), sorted(path.name for path in run.path.glob(".*"))
+    except OSError:
+        return
+    if locked:
         yield Finding("note", id_, "the lock of a process that is gone; the next one takes it over.")
-    left = sorted(path.name for path in run.path.glob(".*"))
     if left:
         yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
 
@@ -146,14 +150,22 @@ def _lasting_differences(store: Store, results: Results) -> Iterator[Finding]:
         found = set(_compare(store, results))
         lasting = [difference for difference in lasting if difference in found]
     said: dict[str, list[str]] = {}
-    for where, what in lasting:
-        said.setdefault(where, []).append(what)
+    for difference in lasting:
+        said.setdefault(difference.where, []).append(difference.what)
     for where, what_is_wrong in said.items():
         yield Finding("problem", where, f"{'; '.join(what_is_wrong)}.")
 
 
-def _compare(store: Store, results: Results) -> Iterator[tuple[str, str]]:
-    """Rows of the store against those of one made anew from the folders, in memory: where they differ, and how."""
+class _Difference(NamedTuple):
+    """Where a store differs from the files, how, and the values as they are."""
+
+    where: str
+    what: str
+    values: str = ""
+
+
+def _compare(store: Store, results: Results) -> Iterator[_Difference]:
+    """Rows of the store against those of one made anew from the folders, in memory."""
     fresh = Store("sqlite://")
     try:
         ingest(fresh, results)
@@ -161,17 +173,29 @@ def _compare(store: Store, results: Results) -> Iterator[tuple[str, str]]:
             mine = set(ours.execute(sa.select(tables.runs.c.run_id)).scalars())
             there = set(theirs.execute(sa.select(tables.runs.c.run_id)).scalars())
             for run_id in sorted(there - mine):
-                yield run_id, "has a folder, and no row in the store"
+                yield _Difference(run_id, "has a folder, and no row in the store")
             if store.indexes(results.database):  # another may hold more than this folder's runs
                 for run_id in sorted(mine - there):
-                    yield run_id, "has a row in the store, and neither a folder nor a sweep"
+                    yield _Difference(run_id, "has a row in the store, and neither a folder nor a sweep")
+            both = (mine & there) - _taken_up_again(ours, results)
             for table in (tables.runs, tables.attempts, tables.evaluations, tables.layers):
-                yield from _differences(table, _rows(ours, table, mine & there), _rows(theirs, table, mine & there))
+                yield from _differences(table, _rows(ours, table, both), _rows(theirs, table, both))
             if store.indexes(results.database):
                 for table in (tables.sweeps, tables.sweep_runs):
                     yield from _differences(table, _rows(ours, table), _rows(theirs, table))
     finally:
         fresh.close()
+
+
+def _taken_up_again(connection: Connection, results: Results) -> set[str]:
+    """Runs whose last attempt the store saw lost, and whose next one has not said yet that it begins.
+
+    From the files alone the process that is at them is the one that is gone.
+    """
+    runs, attempts = tables.runs.c, tables.attempts.c
+    last = sa.and_(attempts.run_id == runs.run_id, attempts.attempt == runs.attempts)
+    lost = sa.select(runs.run_id).join_from(tables.runs, tables.attempts, last).where(attempts.cause == "lost")
+    return {run_id for run_id in connection.execute(lost).scalars() if is_held(results.run(run_id))}
 
 
 def _rows(connection: Connection, table: sa.Table, runs: set[str] | None = None) -> dict[tuple[Any, ...], Any]:
@@ -180,15 +204,24 @@ def _rows(connection: Connection, table: sa.Table, runs: set[str] | None = None)
     return {tuple(row[key] for key in keys): row for row in rows if runs is None or row["run_id"] in runs}
 
 
-def _differences(table: sa.Table, mine: dict[Any, Any], theirs: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+def _differences(table: sa.Table, mine: dict[Any, Any], theirs: dict[Any, Any]) -> Iterator[_Difference]:
     for key in sorted(mine.keys() | theirs.keys(), key=str):
         where = f"{table.name} {' '.join(map(str, key))}"
         if key not in mine or key not in theirs:
-            yield where, f"is {'not ' * (key not in mine)}in the store; the files say otherwise"
+            yield _Difference(where, f"is {'not ' * (key not in mine)}in the store; the files say otherwise")
             continue
-        for name, value in theirs[key].items():
-            if mine[key][name] != value:
-                yield where, f"{name} is {mine[key][name]!r:.80}, by the files {value!r:.80}"
+        for name, ours, files in _unequal(mine[key], theirs[key]):
+            yield _Difference(where, f"{name} is {ours!r:.80}, by the files {files!r:.80}", repr((ours, files)))
+
+
+def _unequal(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Entries in which two objects differ: their names, and the value that each has; of what is within objects, too."""
+    for name in [*theirs, *(name for name in mine if name not in theirs)]:
+        ours, files = mine.get(name, "nothing"), theirs.get(name, "nothing")
+        if isinstance(ours, dict) and isinstance(files, dict):
+            yield from ((f"{name}.{within}", *values) for within, *values in _unequal(ours, files))
+        elif ours != files:
+            yield name, ours, files
 
 
 # Making anew ------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_name_that_is_neither_a_sweep_nor_a_run_is_refused(desk: Desk) -> None
     desk.submit()
     done = desk("cancel", "trail", "--yes")
     assert done.code == 2
-    assert done.err.startswith("itopctl: unknown sweep or run 'trail'. Did you mean 'trial'?")
+    assert done.err.startswith("itopctl: there is no sweep or run 'trail'. Did you mean 'trial'?")
 
 
 def test_a_cluster_that_does_not_answer_when_runs_are_cancelled_is_an_error_and_nothing_is_done(desk: Desk) -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from itopctl.train.checkpoint import decode, encode
+from itopctl.train.export.check import few_threads
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl, write_spec
 
@@ -117,6 +119,19 @@ def test_a_dense_run_is_exported_too_and_timed(finished_sweep: FinishedSweep, tm
     assert "Inference" in done.stdout and len(re.findall(r"\d×", done.stdout)) == 3
     assert "both by 1 thread" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("said", "count"), [("", 1), ("2", 2), ("2,1", 2), ("99999", os.cpu_count()), ("0", 1), ("many", 1)]
+)
+def test_it_is_timed_by_as_many_threads_as_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, said: str, count: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    before = torch.get_num_threads()
+    with few_threads() as threads:
+        assert torch.get_num_threads() == threads == min(count, os.cpu_count() or 1)
+    assert torch.get_num_threads() == before
 
 
 def test_weights_alone_are_not_timed(finished_sweep: FinishedSweep, tmp_path: Path) -> None:

@@ -148,8 +148,11 @@ def test_logs_prints_what_happened(finished_sweep: FinishedSweep) -> None:
         (("status", "--state", "runing"), "Did you mean 'running'?"),
         (("report", "--table", "papers"), "Did you mean 'paper'?"),
         (("report", "--format", "html5"), "Allowed: rich, markdown"),
-        (("report", "-o", "table.docx"), "unknown ending '.docx'. Allowed: .md, .txt, .tex, .csv, .json, .html"),
-        (("retry", "--slurm", "mem=1G"), "These runs were run there last; say with --cluster where to run them now."),
+        (
+            ("report", "-o", "table.docx"),
+            "unknown ending '.docx'. Allowed: .md, .txt, .tex, .csv, .json, .html. Or name",
+        ),
+        (("retry", "--slurm", "mem=1G"), "--slurm means nothing with --cluster local.\n"),
         (("show", "zzz"), "there is no run 'zzz'"),
         (("logs", "zzz"), "there is no run 'zzz'"),
         (("list", "method"), "Did you mean 'methods'?"),
@@ -166,7 +169,9 @@ def test_a_wrong_word_is_exit_2_with_the_right_one(
     assert len(wrong.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("ending", "starts"), [(".tex", "\\begin"), (".csv", "run_id,"), (".json", "["), ("", "| ")])
+@pytest.mark.parametrize(
+    ("ending", "starts"), [(".tex", "\\begin"), (".CSV", "run_id,"), (".json", "["), ("", "| "), ("-0.95", "| ")]
+)
 def test_the_ending_of_a_file_says_what_is_written(
     finished_sweep: FinishedSweep, tmp_path: Path, ending: str, starts: str
 ) -> None:

@@ -174,6 +174,13 @@ def test_without_slurm_a_sweep_ends_with_one_clear_line(desk: Desk, tmp_path: Pa
     assert not desk.results.path.exists(), "no sweep that nobody can cancel"
 
 
+@pytest.mark.parametrize("after", ["zzz", "99", "any:99"])
+def test_what_cannot_be_waited_for_leaves_nothing_behind(desk: Desk, after: str) -> None:
+    done = desk("sweep", desk.spec, "--cluster", "slurm", "--after", after)
+    assert done.code == 2 and done.err.startswith(f"itopctl: --after {after}: ")
+    assert not desk.results.path.exists()
+
+
 def test_with_wait_a_sweep_ends_when_its_jobs_do_and_says_how(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def later(step: Any) -> bool:
         assert step() is not None, "all three wait"

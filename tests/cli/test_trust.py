@@ -33,6 +33,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_options_of_the_other_place_are_refused_with_where_the_runs_were(folder: Path) -> None:
+    refused = itopctl("retry", "--slurm", "mem=1G", "--results", folder / "r", cwd=folder)
+    assert refused.returncode == 2
+    assert "These runs were run there last; say with --cluster where to run them now." in refused.stderr
+
+
 def test_retry_runs_no_code_of_the_results_folder_unless_it_is_trusted(folder: Path) -> None:
     refused = itopctl("retry", "--results", folder / "r", cwd=folder)
     assert refused.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 
 from itopctl.store import maintenance, tables
 from itopctl.store.database import Store, open_store
+from itopctl.store.locks import locked
 from itopctl.store.maintenance import Finding, check, rebuild
 from itopctl.store.rundir import Results
 from tests.store.builders import Lab, config, contents, evaluated, run_id
@@ -118,12 +120,80 @@ def test_what_is_wrong_is_told_while_runs_write_too(moving: Lab) -> None:
 
 
 def test_a_run_that_has_not_begun_has_no_config_to_miss(filled: Lab) -> None:
-    for number, mark in ((6, "cancel"), (7, ".config.json.1a2b"), (8, "")):
+    for number, mark in ((6, "cancel"), (7, "")):
         folder = filled.results.run(run_id(number)).path
         folder.mkdir()
         if mark:
             (folder / mark).touch()
-    assert [finding for finding in found(filled) if finding.kind == "problem"] == []
+    assert found(filled) == []
+
+
+@pytest.mark.parametrize("left", ["log.txt", "environment.json", "network.pt", "checkpoint-000000001-0123456789ab.pt"])
+def test_what_is_left_of_a_run_has_a_config_to_miss(filled: Lab, left: str) -> None:
+    folder = filled.results.run(run_id(6)).path
+    folder.mkdir()
+    (folder / left).touch()
+    assert "its config.json is missing or not whole." in {finding.what for finding in found(filled)}
+
+
+@pytest.mark.parametrize("name", ["config", "result"])
+def test_what_is_put_in_place_while_it_is_looked_for_is_not_damaged(
+    filled: Lab, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = filled.done(run_id(6), seed=6)
+    path, read = getattr(run, name), maintenance.read_json
+    if name == "config":
+        run.journal.unlink()
+        run.result.unlink()
+    whole = path.read_bytes()
+    path.unlink()
+
+    def read_too_early(wanted: Path) -> dict[str, Any] | None:
+        seen = read(wanted)
+        if wanted == path:
+            path.write_bytes(whole)
+        return seen
+
+    monkeypatch.setattr(maintenance, "read_json", read_too_early)
+    assert [finding for finding in found(filled) if "json" in finding.what] == []
+
+
+def test_a_run_that_begins_while_it_is_looked_at_leaves_nothing_behind(
+    filled: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, journal = filled.begun(run_id(6), seed=6)
+    journal.close()
+    filled.ingest()
+    read = maintenance.read_journal
+    with contextlib.ExitStack() as begun:
+
+        def read_and_begin(path: Path) -> Any:
+            if path == run.journal and not run.lock.exists():
+                begun.enter_context(locked(run))
+                (run.path / ".result.json.1a2b").touch()
+                with path.open("a") as file:
+                    file.write('{"event": "sta')
+            return read(path)
+
+        monkeypatch.setattr(maintenance, "read_journal", read_and_begin)
+        assert check(filled.store, filled.results, identity) == []
+
+
+def test_a_lost_run_that_is_taken_up_again_is_not_wrong_before_it_says_so(filled: Lab) -> None:
+    run, journal = filled.begun(run_id(6), seed=6)
+    journal.close()
+    assert filled.row(run_id(6))["state"] == "lost"
+    with locked(run):
+        assert found(filled) == []
+    assert found(filled) == []
+
+
+def test_of_what_is_within_a_value_the_part_that_differs_is_named(filled: Lab) -> None:
+    with filled.store.write() as connection:
+        changed = {**config(seed=0), "optimizer": {"name": "sgd", "lr": 0.2}}
+        connection.execute(sa.update(tables.runs).where(tables.runs.c.run_id == DONE).values(config=changed))
+    (finding,) = found(filled)
+    assert finding.what == "config.optimizer.lr is 0.2, by the files 0.1."
 
 
 def test_a_store_that_was_made_anew_says_what_the_files_say(filled: Lab, store_url: str) -> None:

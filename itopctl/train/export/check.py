@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import statistics
@@ -63,10 +64,19 @@ def accuracy(read: Reader, part: Part) -> float:
     return sum(int((read(images).argmax(dim=1) == labels).sum()) for images, labels in batches) / len(part)
 
 
-def threads_of_timings() -> int:
-    """As many as OMP_NUM_THREADS says; else one: more of them wait for each other wherever something else runs."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) > 0 else 1
+@contextlib.contextmanager
+def few_threads() -> Iterator[int]:
+    """As many threads as OMP_NUM_THREADS says, up to the cores there are, for a while; else one.
+
+    More of them wait for each other wherever something else runs.
+    """
+    said, before = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip(), torch.get_num_threads()
+    count = min(max(int(said), 1), os.cpu_count() or 1) if said.isdecimal() else 1
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.inference_mode()
