@@ -79,9 +79,13 @@ def quoted(value: object, most: int = 200) -> str:
 def unknown(kind: str, found: object, allowed: Iterable[str]) -> str:
     """One sentence on an unknown word: what was found, what is allowed, the nearest valid one."""
     words = list(allowed)
-    guess = nearest(str(found), words)
-    meant = f" Did you mean {guess!r}?" if guess else ""
-    return f"unknown {kind} {quoted(found)}.{meant} Allowed: {', '.join(words)}."
+    return f"unknown {kind} {quoted(found)}.{meant(str(found), words)} Allowed: {', '.join(words)}."
+
+
+def meant(word: str, allowed: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, of the nearest allowed word; nothing where none comes close."""
+    guess = nearest(word, allowed)
+    return f" Did you mean {guess!r}?" if guess else ""
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

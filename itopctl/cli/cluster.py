@@ -96,11 +96,17 @@ def reach(after: Sequence[str], folder: Results, url: str | None) -> None:
         SchedulerError: it does not answer. UserError: as `awaited`.
     """
     from itopctl.dispatch.slurm import Slurm
-    from itopctl.store.database import open_store
 
     Slurm().cluster()
     if after:
-        awaited(after, folder, open_store(folder.database, url) if url or folder.database.exists() else None)
+        awaited(after, folder, store_if_any(folder, url))
+
+
+def store_if_any(folder: Results, url: str | None) -> Store | None:
+    """The store, as it is; None where there is none, and none is made."""
+    from itopctl.store.database import open_store
+
+    return open_store(folder.database, url) if url or folder.database.exists() else None
 
 
 def submit(

@@ -127,11 +127,9 @@ def _begin(
 def _print_scripts(
     work: Work, folder: Results, data: Path, url: str | None, first: int, after: list[str], snapshot: bool
 ) -> None:
-    from itopctl.cli.cluster import print_scripts
-    from itopctl.store.database import open_store
+    from itopctl.cli.cluster import print_scripts, store_if_any
 
-    store = open_store(folder.database, url) if url or folder.database.exists() else None
-    print_scripts(work, folder, store, data, first, after, snapshot)
+    print_scripts(work, folder, store_if_any(folder, url), data, first, after, snapshot)
 
 
 def _counts(plan: Plan) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from itopctl.dispatch.scheduler import Cluster, Scheduler
-from itopctl.store.files import explained, make_folder, write_whole
-from itopctl.store.locks import is_held, one_at_a_time
+from itopctl.store.files import write_whole
+from itopctl.store.locks import is_held, without_the_lock
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, live_submissions
 
@@ -90,10 +90,8 @@ def carry_out(results: Results, cancellation: Cancellation, scheduler: Scheduler
     """
     for run_id in cancellation.runs:
         run = results.run(run_id)
-        with explained(run.cancel):
-            make_folder(run.path)
-            with one_at_a_time(run.path):  # whoever tidies up here takes no file away that is being written
-                write_whole(run.cancel, b"")
+        with without_the_lock(run, run.cancel):
+            write_whole(run.cancel, b"")
     if cancellation.jobs:
         scheduler.cancel(_ids(scheduler, cancellation.jobs))
 

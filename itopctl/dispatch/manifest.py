@@ -13,7 +13,7 @@ from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import cannot_write, explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
-from itopctl.store.locks import one_at_a_time
+from itopctl.store.locks import one_at_a_time, without_the_lock
 from itopctl.store.manifests import as_points, points_of
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import claimed_runs, live_submissions
@@ -102,7 +102,5 @@ def record_config(results: Results, run_id: str, config: RunConfig) -> None:
     content = {"run_id": run_id, "schema": SCHEMA_VERSION, "config": config.model_dump(mode="json")}
     if read_json(run.config) == content:
         return
-    with explained(run.path):
-        make_folder(run.path)
-        with one_at_a_time(run.path):  # whoever tidies up here takes no file away that is being written
-            write_json(run.config, content)
+    with without_the_lock(run, run.path):
+        write_json(run.config, content)

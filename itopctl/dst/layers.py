@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from itopctl.dst.allocation import allocate
 from itopctl.dst.rules import Rules
-from itopctl.errors import UserError, nearest
+from itopctl.errors import UserError, meant
 
 MASKABLE = (
     nn.Linear,
@@ -122,9 +122,7 @@ def matching(names: Iterable[str], pattern: str, kinds: Mapping[str, set[str]], 
         matches = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.weight")}
         there = names
     if not matches:
-        guess = nearest(pattern, there)
-        meant = f" Did you mean {guess!r}?" if guess else ""
-        raise UserError(f"{setting} {pattern!r} matches no layer.{meant} Layers: {', '.join(there)}.")
+        raise UserError(f"{setting} {pattern!r} matches no layer.{meant(pattern, there)} Layers: {', '.join(there)}.")
     return matches
 
 

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from rich.cells import cell_len
 
-from itopctl.errors import UserError, nearest, quoted
+from itopctl.errors import UserError, meant, quoted
 from itopctl.report.conditions import (
     KEYWORDS,
     NUMBER,
@@ -348,9 +348,7 @@ def _unheard_of(shown: str, value: str, kinds: _Kinds) -> list[str]:
     known = [str(found) for found in kinds.get("a text", ())]
     if not known or any(same(found, value) for found in known):
         return []
-    guess = nearest(value, known)
-    meant = f" Did you mean {guess!r}?" if guess else ""
-    return [f"--where: no run has {shown} {quoted(value, 40)}.{meant} There are: {_listed(known)}."]
+    return [f"--where: no run has {shown} {quoted(value, 40)}.{meant(value, known)} There are: {_listed(known)}."]
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.errors import EnvironmentUnfitError, NotWritableError
-from itopctl.store.files import aside, explained, place, read_json_surely, remove
+from itopctl.store.files import aside, explained, make_folder, place, read_json_surely, remove
 from itopctl.store.rundir import RunDirectory
 
 
@@ -87,6 +87,25 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def without_the_lock(run: RunDirectory, named: Path) -> Iterator[None]:
+    """For who writes into a run's folder and does not hold its lock: it is there, and nobody tidies up meanwhile.
+
+    Whoever tidies up would take a file away that is being written.
+
+    Args:
+        run: its folder is made where it is missing.
+        named: what is said to be unwritable where the folder is.
+
+    Raises:
+        EnvironmentUnfitError: it cannot be written.
+    """
+    with explained(named):
+        make_folder(run.path)
+        with one_at_a_time(run.path):
+            yield
 
 
 def remove_leftovers(run: RunDirectory) -> None:

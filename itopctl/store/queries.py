@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from itopctl.errors import UserError, nearest, unknown
+from itopctl.errors import UserError, meant, unknown
 from itopctl.store import STATES, tables
 from itopctl.store.database import Store
 
@@ -197,9 +197,8 @@ def named_runs(store: Store, names: Sequence[str]) -> list[str]:
         except UserError as error:
             if "several runs" in str(error):
                 raise
-            guess = nearest(name, sweeps)
             raise UserError(
-                f"there is no sweep or run {name!r}.{f' Did you mean {guess!r}?' if guess else ''} The sweeps are "
+                f"there is no sweep or run {name!r}.{meant(name, sweeps)} The sweeps are "
                 f"{', '.join(sorted(sweeps)) or 'none'}; the runs: itopctl status --runs"
             ) from None
     return list(found)

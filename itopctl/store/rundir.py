@@ -117,11 +117,6 @@ class Results:
             return []
         return sorted(filter(is_run_id, folders))
 
-    def has_run(self, name: str) -> bool:
-        """Whether a name in the folder of runs is that of a run's folder."""
-        path = self.runs / name
-        return is_run_id(name) and path.is_dir() and not path.is_symlink()
-
     def manifest(self, sweep: str) -> Path:
         return self.sweeps / f"{sweep}.json"
 
