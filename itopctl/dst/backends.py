@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from itopctl.dst.compressed_layer import BACKENDS, CompressedLayer, compressible
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import modules_of
-from itopctl.dst.masked_layer import MaskedLayer
+from itopctl.dst.layers import Maskable, modules_of
+from itopctl.dst.masked_layer import MaskedLayer, MaskedParameter
 from itopctl.dst.masking import Masker
 from itopctl.dst.sparse.batch_last import keep_layout
 from itopctl.dst.speed import LayerWork, faster, works_of
@@ -40,7 +40,7 @@ class Chosen:
     def __init__(
         self,
         model: nn.Module,
-        weights: Mapping[str, nn.Parameter],
+        weights: Mapping[str, Maskable],
         counts: Mapping[str, int],
         compute: str | Mapping[str, str],
         example: Tensor | None,
@@ -48,7 +48,8 @@ class Chosen:
         why_masked: str | None,
     ) -> None:
         self._model, self._weights, self._counts = model, weights, counts
-        users = modules_of(model, {name: weights[name] for name in counts})
+        whole = {name: weights[name].parameter for name in counts if weights[name].rows is None}
+        users = modules_of(model, whole)
         self._modules = {
             name: cast("nn.Linear | nn.Conv2d", modules[0]) for name, modules in users.items() if compressible(modules)
         }
@@ -63,6 +64,7 @@ class Chosen:
             dense_gradient_read: as of `CompressedLayer`.
         """
         layers: list[Layer] = []
+        homes: dict[str, MaskedParameter] = {}
         for index, (name, weight) in enumerate(self._weights.items()):
             if name in self.backends:
                 module = self._modules[name]
@@ -70,7 +72,9 @@ class Chosen:
                     CompressedLayer(index, name, module, self._counts[name], seed, counted, dense_gradient_read)
                 )
             elif name in self._counts:
-                layers.append(MaskedLayer(index, name, weight, self._counts[name], seed, counted, masker))
+                home = homes.get(weight.parameter_name) or MaskedParameter(weight, masker)
+                homes[weight.parameter_name] = home
+                layers.append(MaskedLayer(index, weight, self._counts[name], seed, counted, home))
         if any(isinstance(self._modules[name], nn.Conv2d) for name in self.backends):
             keep_layout(self._model)
         return layers

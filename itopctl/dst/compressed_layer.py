@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from itopctl.dst.exploration import bits_at
 from itopctl.dst.gradient_masks import obey
-from itopctl.dst.layer import Layer, drawn_positions, tensors_in
+from itopctl.dst.layer import Layer, drawn_positions
+from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.select import positions, sorted_positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
 from itopctl.dst.sparse.linear import SparseLinear
 from itopctl.dst.sparse.module import replace
+from itopctl.errors import UserError
 
 
 class CompressedLayer(Layer):
@@ -49,13 +51,27 @@ class CompressedLayer(Layer):
         super().__init__(index, name, weight, tuple(weight.shape), active_count, counted)
         active = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
         self.module = compressed(module, active)
-        self._read = None if dense_gradient_read is None else weakref.WeakMethod(dense_gradient_read)
         self.gradient = FactoredGradient(self.module)
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._last: tuple[Tensor, int] | None = None
-        self.module.watch(self._passed)
-        obey(weight, _arriving(weakref.ref(self)))
+        self.attach(dense_gradient_read)
         self.start_over()
+
+    def attach(self, dense_gradient_read: Callable[[], bool] | None) -> None:
+        """Have the module and the backward pass tell of gradients; needed again in a copy."""
+        self._read = None if dense_gradient_read is None else weakref.WeakMethod(dense_gradient_read)
+        self.module.watch(self._passed)
+        obey(self.parameter, _arriving(weakref.ref(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is known of the present gradient: copies of parameters have none."""
+        return {
+            **self.__dict__,
+            "_read": None,
+            "_pending": [],
+            "_last": None,
+            "gradient": FactoredGradient(self.module),
+        }
 
     @property
     def _positions(self) -> Tensor:
@@ -69,7 +85,7 @@ class CompressedLayer(Layer):
     @property
     def active(self) -> Tensor:
         """Bool tensor of the weight's shape, zeros included, True where active; made anew each time."""
-        flags = torch.zeros(self.size, dtype=torch.bool, device=self.weight.device)
+        flags = torch.zeros(self.size, dtype=torch.bool, device=self.parameter.device)
         flags[self._positions] = True
         return flags.view(self.shape)
 
@@ -88,7 +104,7 @@ class CompressedLayer(Layer):
 
     def values(self, entries: Tensor | None) -> Tensor:
         """The weights at these flat positions; without any, all of them, flat, zeros included."""
-        own = self.weight.detach()
+        own = self.parameter.detach()
         if entries is self._positions:
             return own
         if entries is None:
@@ -99,9 +115,9 @@ class CompressedLayer(Layer):
         return torch.where(there, own[found], own.new_zeros(())) if own.numel() else own.new_zeros(entries.shape)
 
     @torch.no_grad()
-    def adopt(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep what an optimizer knows of the active weights, where it has made steps already."""
-        for slot in tensors_in(optimizer.state.get(self.weight, {})):
+    def adopt(self, optimizers: Optimizers) -> None:
+        """Keep what optimizers know of the active weights, where they have made steps already."""
+        for slot, _ in optimizers.state_of(self.parameter):
             if slot.shape == self.shape:
                 slot.data = slot.reshape(-1)[self._positions]
 
@@ -117,21 +133,21 @@ class CompressedLayer(Layer):
         return topology.numel()
 
     @torch.no_grad()
-    def take(self, topology: Tensor, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    def take(self, topology: Tensor, optimizers: Optimizers) -> tuple[int, int]:
         """Take over flat positions, ascending, in time that grows with their number."""
         found, there = _located(topology, self._positions)
-        old_shape = self.weight.shape
+        old_shape = self.parameter.shape
 
-        def moved(tensor: Tensor) -> Tensor:
-            return torch.where(there, tensor[found], tensor.new_zeros(()))
+        def moved(tensor: Tensor, fresh: float = 0.0) -> Tensor:
+            return torch.where(there, tensor[found], tensor.new_full((), fresh))
 
-        gradient = self.weight.grad
-        for slot in tensors_in(optimizer.state.get(self.weight, {})):
+        gradient = self.parameter.grad
+        for slot, fresh in optimizers.state_of(self.parameter):
             if slot.shape == old_shape:
-                slot.data = moved(slot)
-        replace(self.weight, moved(self.weight.detach()))
+                slot.data = moved(slot, fresh)
+        replace(self.parameter, moved(self.parameter.detach()))
         if gradient is not None:
-            self.weight.grad = moved(gradient)
+            self.parameter.grad = moved(gradient)
         self._stand_at(topology)
         grown = topology[~there]
         if self.times_active is not None:
@@ -141,8 +157,39 @@ class CompressedLayer(Layer):
     def check_saved(self, entry: dict[str, Any]) -> None:
         """Raise ValueError unless `saved` gave this entry for a layer like this one, and the weight was loaded."""
         super().check_saved(entry)
-        if self.weight.numel() != self.saved_count(entry):
-            raise ValueError(f"{self.name}: {self.weight.numel()} nonzeros, {self.saved_count(entry)} in its mask")
+        if self.parameter.numel() != self.saved_count(entry):
+            raise ValueError(f"{self.name}: {self.parameter.numel()} nonzeros, {self.saved_count(entry)} in its mask")
+
+    def find_gradient(self) -> None:
+        """Where the weight's gradient was set by hand, find what the dense one is made of.
+
+        `torch.autograd.grad` passes through the module, but nothing arrives at the weight. So passes that were seen
+        since the last step are taken if they give, at the nonzeros, what the gradient is; or what arrived before, if
+        the gradient is a multiple of it.
+
+        Raises:
+            UserError: nothing does.
+        """
+        gradient = self.parameter.grad
+        if gradient is None or (self._last is not None and self._last[0] is gradient):
+            return
+        last_task = [factors for task, *factors in self._pending if task == self._pending[-1][0]]
+        for passes in (last_task, [factors for _, *factors in self._pending]):
+            found = FactoredGradient(self.module)
+            for input, of_output in passes:
+                found.add(input, of_output)
+            if passes and _is_close(gradient, found.active_values()):
+                found.set_active(gradient.detach().clone())
+                self.gradient = found
+                return
+        if self._last is not None and _is_multiple(gradient, self.gradient.active_values()):
+            return
+        if bool((gradient != 0).any()):
+            raise UserError(
+                f"{self.name} is sparse and its gradient was set by hand, to other values than those of a backward "
+                "pass since the last step. Its growth rule needs the gradient of all weights, zeros included: use "
+                "backward() or torch.autograd.grad() of the loss once a step, or compute='masked'."
+            )
 
     def forget_gradient(self) -> None:
         """Let what the dense gradient is made of go: the step is over."""
@@ -160,7 +207,7 @@ class CompressedLayer(Layer):
         """A backward pass has made the weight's gradient, or added to it."""
         passes = [factors for task, *factors in self._pending if task == torch._C._current_graph_task_id()]
         self._pending = []
-        gradient = self.weight.grad
+        gradient = self.parameter.grad
         if not passes or gradient is None:
             return
         if self._last is None or self._last[0] is not gradient or self._last[1] + 1 != gradient._version:
@@ -200,6 +247,8 @@ def compressed(module: nn.Linear | nn.Conv2d, active: Tensor) -> SparseLinear | 
     return module
 
 
+_ROUND_OFF = 1e-3
+
 BACKENDS = ("masked", "sparse")
 """How a layer with inactive weights can be computed: under a mask, or with its nonzeros alone."""
 
@@ -214,6 +263,17 @@ def compressible(modules: Iterable[nn.Module]) -> bool:
     if not isinstance(module, nn.Conv2d):
         return True
     return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def _is_close(values: Tensor, others: Tensor) -> bool:
+    """Whether two rows of numbers are the same up to round-off."""
+    return bool((values - others).abs().max() <= _ROUND_OFF * others.abs().max()) if values.numel() else True
+
+
+def _is_multiple(values: Tensor, others: Tensor) -> bool:
+    """Whether the first row is a positive multiple of the second, up to round-off."""
+    scale = float(values.abs().max() / others.abs().max()) if bool((others != 0).any()) else 0.0
+    return scale > 0 and _is_close(values, others * scale)
 
 
 def _located(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:

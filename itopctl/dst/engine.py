@@ -12,7 +12,6 @@ resumed training draws what the uninterrupted one would have drawn.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,19 +21,25 @@ from torch import Tensor, nn
 
 from itopctl.dst.backends import Chosen
 from itopctl.dst.compressed_layer import CompressedLayer
+from itopctl.dst.exploration import unpack_bits
 from itopctl.dst.gradient_masks import GradientMasks
-from itopctl.dst.gradients import DenseGradient, DenseGradients, finite
+from itopctl.dst.gradients import DenseGradients, finite
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
+from itopctl.dst.layers import active_counts
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
+from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.parallel import Ranks, is_compiled, is_replicated, unwrapped
 from itopctl.dst.records import LayerReport, TopologyUpdate
 from itopctl.dst.rules import Rules
-from itopctl.dst.saved import check_saved
+from itopctl.dst.saved import Awaited, check_saved
 from itopctl.dst.schedule import drop_fraction_at
+from itopctl.dst.scope import Scope
 from itopctl.dst.speed import LayerWork, measure
-from itopctl.dst.update import Drops, TopologyRules
+from itopctl.dst.step_gradients import StepGradients
+from itopctl.dst.topology import Topology
+from itopctl.dst.update import Drops
+from itopctl.dst.writes import Writes
 from itopctl.errors import UserError
 
 
@@ -42,15 +47,18 @@ class SparseTraining:
     """Sparse training of one model: call `step()` in place of `optimizer.step()`.
 
     Args:
-        model: its linear and convolution weights are masked in place, at once. It may be wrapped in
-            DistributedDataParallel or `torch.compile`; the weights are named as in the model inside.
-        optimizer: any torch optimizer over the model's parameters. One that is not known to treat every weight for
-            itself (Muon, say) is followed by another masking of weights and state.
+        model: the weights of its linear, convolution, attention and recurrent layers are masked in place, at once. It
+            may be wrapped in DistributedDataParallel or `torch.compile`; weights are named as in the model inside.
+        optimizer: any torch optimizer over the model's parameters, or a list of optimizers. One that is not known to
+            treat every weight for itself (Muon, say) is followed by another masking of weights and state. A weight
+            that none of them holds is neither masked nor counted.
         method: name in `itopctl list methods`; its preset gives the rules.
         sparsity: global fraction of zero weights over maskable layers, in [0, 1); `dense` needs none.
         total_steps: optimizer steps of the whole training, for the schedule of ζ.
         rules: explicit rules, in place of a method.
         seed: of the initial masks and of every random choice.
+        also_mask: globs of names of further parameters to mask, of two or more dimensions: those of the user's own
+            modules, and embeddings.
         compute: `masked` (dense arithmetic under masks), `sparse` (linear and 2-d convolution layers become sparse ones
             in place: weights, gradients and optimizer state exist only at the nonzeros, and `layer.weight` is
             one-dimensional), `auto` (for each layer what is faster here, by a measurement), or what each layer is to
@@ -64,30 +72,38 @@ class SparseTraining:
             if there is any) hold the same masks.
         **overrides: single settings of the method's preset, such as `update_interval=500`.
 
-    A weight that grows starts at zero with empty optimizer state. Under Adam, whose step count is not reset, the
-    first step of such a weight is about (1 − β₁) / √(1 − β₂) ≈ 3 times lr, whatever its gradient.
+    A weight that grows starts at zero with the optimizer state of a new weight. Under Adam, whose step count is not
+    reset, the first step of such a weight is about (1 − β₁) / √(1 − β₂) ≈ 3 times lr, whatever its gradient.
+
+    Weights that somebody else writes (`load_state_dict`, `reset_parameters`, any operation in place) are masked again
+    before the next forward pass. Writes through `.data` or NumPy cannot be noticed; the next topology update masks
+    them, and says so. A copy (`copy.deepcopy`, `pickle`) of model, optimizer and training together is independent.
+
+    To go on from saved states, make model, optimizer and SparseTraining first, then load the three states.
 
     Raises:
-        UserError: unknown names, a sparsity that cannot be reached, a model without maskable layers.
+        UserError: unknown names, a sparsity that cannot be reached, a model without maskable layers, and what cannot
+            be masked: lazy, complex, empty, sharded or parametrized weights, numbers on the meta device, LBFGS, an
+            optimizer of another model.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
         method: str | None = None,
         *,
         sparsity: float | None = None,
         total_steps: int,
         rules: Rules | None = None,
         seed: int = 0,
+        also_mask: Sequence[str] = (),
         compute: str | Mapping[str, str] = "masked",
         example: Tensor | None = None,
         timed: Callable[[LayerWork], Mapping[str, float]] = measure,
         synchronise: bool = True,
         **overrides: Any,
     ) -> None:
-        self.optimizer = optimizer
         self.rules = _choose_rules(method, rules, overrides)
         if self.rules.sparse and sparsity is None:
             raise UserError("a sparse method needs a sparsity.")
@@ -97,48 +113,73 @@ class SparseTraining:
             raise UserError(f"total_steps is {total_steps}; a training has at least 1 step.")
         self.total_steps = total_steps
         self.steps_done = 0
-        self.updates_done = 0
         self._compiled, self._replicated = is_compiled(model), is_replicated(model)
-        model, group = unwrapped(model)
-        self._weights = maskable_weights(model)
-        if not self._weights:
-            raise UserError("the model has no linear or convolution layer to make sparse.")
-        self._shapes = {name: tuple(weight.shape) for name, weight in self._weights.items()}
+        wrapper, (model, group) = model, unwrapped(model)
+        self._optimizers = Optimizers(optimizer, model)
+        self._scope = Scope(model, self._optimizers, also_mask, self.rules.sparse)
+        self._weights = self._scope.weights
+        self._shapes = {name: weight.shape for name, weight in self._weights.items()}
         self._ranks = Ranks(group if synchronise else None)
         self.seed = int(self._ranks.first(seed))
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
-        masker = Masker()
         # An eps below this may be zero where it is added; the types of optimizer state are those of the weights.
-        self._least = max(torch.finfo(weight.dtype).smallest_normal for weight in self._weights.values())
-        self._set_aside: dict[str, Tensor] = {}
+        self._least = max(torch.finfo(w.parameter.dtype).smallest_normal for w in self._weights.values())
         self._layers: list[Layer] = []
         if self.rules.sparse:
-            counts = active_counts(self._shapes, kinds_of(model), self.rules, sparsity or 0.0)
-            counts = {name: count for name, count in counts.items() if count < self._weights[name].numel()}
+            kinds = {name: weight.kinds for name, weight in self._weights.items()}
+            counts = active_counts(self._shapes, kinds, self.rules, sparsity or 0.0)
+            counts = {name: count for name, count in counts.items() if count < self._weights[name].size}
             layers = Chosen(model, self._weights, counts, compute, example, timed, self._why_masked())
             self._layers = layers.drawn(
-                self.seed, "times_active" in self.rules.needs, masker, self._dense_gradient_read
+                self.seed, "times_active" in self.rules.needs, Masker(), self._dense_gradient_read
             )
-        self._masked = [layer for layer in self._layers if isinstance(layer, MaskedLayer)]
+        masked = [layer for layer in self._layers if isinstance(layer, MaskedLayer)]
+        self._homes = list({id(layer.home): layer.home for layer in masked}.values())
         self._compressed = [layer for layer in self._layers if isinstance(layer, CompressedLayer)]
         self._gradients = DenseGradients(self._layers, self.rules, total_steps)
-        self._gradient_masks = GradientMasks(self._masked, masker, self._left_dense)
-        self._topology = TopologyRules(self.rules, self.seed) if self.rules.dynamic else None
+        self._gradient_masks = GradientMasks(self._homes, self._left_dense)
+        self._step_gradients = StepGradients(self._layers, self._gradient_masks, self._gradients)
+        self._topology = Topology(
+            self._layers, self.rules, self.seed, self._scope, self._optimizers, self._gradients, self._ranks
+        )
         self._reads_dense_gradient = self.rules.reads_dense_gradient  # a user's module is looked at once
+        self._awaited: Awaited | None = None
         for compressed in self._compressed:
-            compressed.adopt(optimizer)
-        masks = self._ranks.agree([layer.keep.flatten().clone() for layer in self._masked])
-        for layer, mask in zip(self._masked, masks, strict=True):
-            layer.take(mask, optimizer)
-            layer.start_over()
+            compressed.adopt(self._optimizers)
+        masks = self._ranks.agree([layer.keep.flatten().clone() for layer in masked])
+        for layer, mask in zip(masked, masks, strict=True):
+            layer.begin(mask)
+        for home in self._homes:
+            home.mask(self._optimizers)
+        self._writes = Writes(self._homes, model, self._check_loaded, wrapper)
 
     # Reading ----------------------------------------------------------------------------------------------
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer, where there is one."""
+        return self._optimizers.single
 
     @property
     def maskable(self) -> int:
         """N: maskable weights, masked or not."""
         return sum(map(math.prod, self._shapes.values()))
+
+    @property
+    def trainable(self) -> int:
+        """Numbers that are trained in all: maskable weights, and what cannot be masked, such as biases."""
+        return self._scope.trainable
+
+    @property
+    def left_dense(self) -> dict[str, int]:
+        """Name → size of every trained parameter of two or more dimensions that is not maskable (embeddings, say)."""
+        return dict(self._scope.left_dense)
+
+    @property
+    def total_density(self) -> float:
+        """Active weights and all that is not maskable ÷ `trainable`."""
+        return (self.trainable - (self.maskable - self.active)) / self.trainable
 
     @property
     def active(self) -> int:
@@ -153,8 +194,12 @@ class SparseTraining:
     @property
     def exploration_rate(self) -> float:
         """R_s: weights ever active ÷ maskable weights; 1 for dense training."""
-        unexplored = sum(layer.explored.size - layer.explored.count for layer in self._layers)
-        return (self.maskable - unexplored) / self.maskable
+        return self._topology.exploration_rate
+
+    @property
+    def updates_done(self) -> int:
+        """Topology updates so far."""
+        return self._topology.updates_done
 
     def layers(self) -> Iterator[LayerReport]:
         """Every maskable layer, in the model's order; a layer without a mask is fully active and explored."""
@@ -172,11 +217,41 @@ class SparseTraining:
         for layer in self._layers:
             if layer.name == name:
                 return layer.active
-        return torch.ones_like(self._weights[name], dtype=torch.bool)
+        weight = self._weights[name]
+        return torch.ones(weight.shape, dtype=torch.bool, device=weight.parameter.device)
 
-    def weight(self, name: str) -> nn.Parameter:
-        """The parameter of a maskable layer; of a compressed one, its nonzeros."""
-        return self._weights[name]
+    def weight(self, name: str) -> Tensor:
+        """The weight of a maskable layer: the parameter, or the rows of it that are the weight; of a compressed one,
+        its nonzeros."""
+        weight = self._weights[name]
+        return weight.of(weight.parameter)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Name of each *parameter* that has inactive weights → bool tensor of its shape, True where active."""
+        return self._joined({layer.name: layer.active for layer in self._layers})
+
+    def masks_in(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
+        """As `masks`, in what `state_dict` gave a training of the same layers."""
+        saved = state["layers"]
+        return self._joined({
+            layer.name: unpack_bits(saved[layer.name]["mask"], layer.size).view(layer.shape)
+            for layer in self._layers if layer.name in saved
+        })  # fmt: skip
+
+    def _joined(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The masks of weights as those of parameters."""
+        joined: dict[str, Tensor] = {}
+        for name, mask in masks.items():
+            weight = self._weights[name]
+            if weight.rows is None:
+                joined[name] = mask
+            else:
+                whole = joined.setdefault(
+                    weight.parameter_name, mask.new_ones(weight.parameter.shape)
+                )  # fmt: skip
+                weight.of(whole).copy_(mask)
+        return joined
 
     @property
     def backends(self) -> dict[str, str]:
@@ -199,56 +274,101 @@ class SparseTraining:
         `scaler.unscale_(optimizer)`, `mask_gradients()`, clip, `step(scaler)`, `scaler.update()`.
         """
         if self._dense_gradient_read():
-            for layer in self._masked:
-                if not self._gradient_masks.has_seen(layer):
-                    self._keep_aside(layer.name, self._dense_of(layer))
+            self._step_gradients.set_aside()
         self._gradient_masks.mask_all()
 
-    def step(self, scaler: torch.amp.GradScaler | None = None) -> TopologyUpdate | None:
+    def step(
+        self, scaler: torch.amp.GradScaler | Callable[[], Any] | None = None, closure: Callable[[], Any] | None = None
+    ) -> TopologyUpdate | None:
         """One training step, in place of `optimizer.step()`: after `backward()`, before `zero_grad()`.
 
         Args:
             scaler: a gradient scaler, if the loss was scaled; `scaler.update()` stays with the caller.
+            closure: as of `optimizer.step`: computes the loss and its gradients. It may stand in the scaler's place.
 
         Returns:
             What the topology update did, where one was due.
 
         Raises:
             FloatingPointError: an update was due and a weight is not finite.
+            UserError: scaler or closure do not go with this training; the model was changed under it.
         """
-        if scaler is not None:
-            if self._compressed and scaler.is_enabled():
-                raise UserError(
-                    "a gradient scaler goes with half precision, and sparse layers with float32: compute=masked"
-                )
-            _unscale_once(scaler, self.optimizer)
+        if scaler is not None and not hasattr(scaler, "unscale_"):
+            closure, scaler = scaler, None
+        self._check_step(scaler, closure)  # type: ignore[arg-type]
+        self._writes.look_at_step()
         zeta = self._due()
-        overflow = zeta is not None and scaler is not None and not self._gradients_finite()
+        possible, drops = True, None
+        if closure is None or self._optimizers.elementwise or (zeta is not None and self.rules.update_replaces_step):
+            if closure is not None:
+                with torch.enable_grad():
+                    closure()
+            possible, drops = self._take_gradients(zeta, scaler)  # type: ignore[arg-type]
+            if zeta is None or not self.rules.update_replaces_step:
+                self._optimizers.step(scaler)  # type: ignore[arg-type]
+                self._mask_again()
+        else:
+            possible, drops = self._step_by(closure, zeta)
+            self._mask_again()
+        update = None if zeta is None else self._topology.update(zeta, self.steps_done, possible, drops)
+        self._step_gradients.forget()
+        self._writes.settle()
+        return update
+
+    def _take_gradients(self, zeta: float | None, scaler: torch.amp.GradScaler | None) -> tuple[bool, Drops | None]:
+        """Take in the gradients of a step and mask them; whether an update is possible, and what it drops, if known."""
+        if scaler is not None:
+            for optimizer in self._optimizers.all:
+                _unscale_once(scaler, optimizer)
+        others = (parameter.grad for parameter in self._optimizers.parameters())
+        overflow = zeta is not None and scaler is not None and not self._step_gradients.finite(others)
         if self._dense_gradient_read():
-            self._gradients.take(self.steps_done + 1, {layer.name: self._dense(layer) for layer in self._layers})
+            self._step_gradients.take(self.steps_done + 1)
         self._gradient_masks.mask_rest()
         self.steps_done += 1
         possible = zeta is not None and self._ranks.all(
-            not overflow and all(finite(mean) for mean in self._gradients.mean.values()), self._a_weight.device
+            not overflow and all(finite(mean) for mean in self._gradients.mean.values()), self._device
         )
-        drops = None
-        if zeta is not None and possible and self._topology is not None and self._topology.drop_reads_gradient:
-            drops = self._drop(zeta)
-        if zeta is None or not self.rules.update_replaces_step:
-            if scaler is not None:
-                scaler.step(self.optimizer)
+        if zeta is not None and possible and self._topology.drop_reads_gradient:
+            return possible, self._topology.drop(zeta, self.steps_done)
+        return possible, None
+
+    def _step_by(self, closure: Callable[[], Any], zeta: float | None) -> tuple[bool, Drops | None]:
+        """Let an optimizer step that calls the closure itself, as often as it likes; see `_take_gradients`."""
+        taken: list[tuple[bool, Drops | None]] = []
+
+        def evaluate() -> Any:
+            with torch.enable_grad():
+                loss = closure()
+            if taken:  # at weights that the optimizer tries out
+                self._gradient_masks.mask_rest()
             else:
-                self.optimizer.step()
-            if not self._optimizer_keeps_zeros():
-                for layer in self._masked:
-                    layer.mask(self.optimizer)
-        update = None if zeta is None else self._update_topology(zeta, possible, drops)
-        if not self._gradients.momentum:  # else it is needed again at the next step
-            self._set_aside.clear()
-        self._gradient_masks.forget()
-        for compressed in self._compressed:
-            compressed.forget_gradient()
-        return update
+                taken.append(self._take_gradients(zeta, None))
+            return loss
+
+        self._optimizers.step(None, evaluate)
+        if not taken:
+            raise UserError(f"{type(self.optimizer).__name__} did not call the closure: call backward(), then step().")
+        return taken[0]
+
+    def _mask_again(self) -> None:
+        """After the step of an optimizer that may not keep zeros."""
+        if not self._optimizers.keep_zeros(self._least):
+            self._optimizers.observe(self._homes)
+            for home in self._homes:
+                home.mask(self._optimizers)
+
+    def _check_step(self, scaler: torch.amp.GradScaler | None, closure: Callable[[], Any] | None) -> None:
+        if scaler is not None and closure is not None:
+            raise UserError("a scaler and a closure do not go together.")
+        if scaler is not None and self._compressed and scaler.is_enabled():
+            raise UserError(
+                "a gradient scaler goes with half precision, and sparse layers with float32: compute=masked"
+            )
+        if closure is not None and len(self._optimizers.all) > 1:
+            raise UserError("a closure goes with one optimizer; call backward(), then step().")
+        if self._optimizers.groups_changed():
+            self._scope.look(self._optimizers)
 
     def update_due(self) -> bool:
         """Whether the coming step updates the topology."""
@@ -268,43 +388,9 @@ class SparseTraining:
     def _due(self) -> float | None:
         return drop_fraction_at(self.rules, self.steps_done + 1, self.total_steps)
 
-    def _optimizer_keeps_zeros(self) -> bool:
-        """Whether zero weights with zero gradient and state stay so: not where an optimizer divides zero by zero."""
-        groups = self.optimizer.param_groups
-        return type(self.optimizer) in _ELEMENTWISE and all(group.get("eps", 1.0) >= self._least for group in groups)
-
-    def _dense(self, layer: Layer) -> DenseGradient:
-        """The dense gradient of this step."""
-        if isinstance(layer, CompressedLayer):
-            return layer.gradient
-        assert isinstance(layer, MaskedLayer)
-        return self._dense_of(layer)
-
-    def _dense_of(self, layer: MaskedLayer) -> Tensor:
-        if layer.name in self._set_aside and self._gradient_masks.has_seen(layer):
-            return self._set_aside[layer.name]
-        gradient = layer.weight.grad
-        return layer.zeros() if gradient is None else gradient
-
-    @torch.no_grad()
-    def _keep_aside(self, name: str, gradient: Tensor) -> None:
-        kept = self._set_aside.get(name)
-        if kept is None:
-            self._set_aside[name] = gradient.clone()
-        else:
-            kept.copy_(gradient)
-
-    def _gradients_finite(self) -> bool:
-        """False where any gradient overflowed under a scaler: the step is skipped then, and so is the update."""
-        others = (weight.grad for group in self.optimizer.param_groups for weight in group["params"])
-        gradients = [*map(self._dense, self._layers), *(gradient for gradient in others if gradient is not None)]
-        return all(map(finite, gradients))
-
-    # Topology ---------------------------------------------------------------------------------------------
-
     @property
-    def _a_weight(self) -> Tensor:
-        return next(iter(self._weights.values()))
+    def _device(self) -> torch.device:
+        return next(iter(self._weights.values())).parameter.device
 
     def _why_masked(self) -> str | None:
         """Why this training can have no sparse layers, if so."""
@@ -314,60 +400,11 @@ class SparseTraining:
             return "cannot be copied by nn.DataParallel"
         if self._compiled:
             return "cannot be compiled"
-        if type(self.optimizer) not in _ELEMENTWISE:
+        if not self._optimizers.elementwise:
             return "need an optimizer that treats every weight for itself"
         if "momentum" in self.rules.needs:
             return "keep no moving average of the dense gradient, which a rule here reads"
         return None
-
-    def _drop(self, zeta: float) -> Drops:
-        assert self._topology is not None
-        self._check_weights()
-        self._tell_of_woken_weights()
-        return self._topology.drop(self._layers, zeta, self.steps_done, self.updates_done + 1, self._gradients)
-
-    def _check_weights(self) -> None:
-        """Raise FloatingPointError, on all ranks, where a weight is not finite."""
-        broken = [layer.name for layer in self._layers if not finite(layer.weight)]
-        if not self._ranks.all(not broken, self._a_weight.device):
-            where = broken[0] if broken else "a layer on another rank"
-            raise FloatingPointError(f"{where} has a weight that is not finite after step {self.steps_done}")
-
-    def _tell_of_woken_weights(self) -> None:
-        for layer in self._masked:
-            woken = int(torch.count_nonzero(layer.weight)) - layer.active_count
-            if woken > 0:
-                warnings.warn(
-                    f"{layer.name}: {woken:,} or more weights off the mask were not zero before the update after step "
-                    f"{self.steps_done}; they are now. If gradients are changed through .data or by NumPy, call "
-                    "mask_gradients() after that.",
-                    stacklevel=4,
-                )
-
-    @torch.no_grad()
-    def _update_topology(self, zeta: float, possible: bool, drops: Drops | None) -> TopologyUpdate:
-        assert self._topology is not None
-        if possible and drops is None:
-            drops = self._drop(zeta)
-        elif possible:  # chosen before the optimizer's step, which may have broken the weights
-            self._check_weights()
-        self.updates_done += 1
-        if drops is None:
-            self._gradients.forget()
-            return TopologyUpdate(self.steps_done, zeta, 0, 0, 0, self.exploration_rate, skipped=True)
-        chosen = self._topology.grow(self._layers, drops, self.steps_done)
-        self._gradients.forget()
-        moved, new = self._take([choice.topology for choice in chosen])
-        for layer, choice in zip(self._layers, chosen, strict=True):
-            layer.dropped += choice.replaced
-        replaced = sum(choice.replaced for choice in chosen)
-        return TopologyUpdate(self.steps_done, zeta, replaced, moved, new, self.exploration_rate)
-
-    def _take(self, topologies: Sequence[Tensor]) -> tuple[int, int]:
-        """Take over topologies, the same on all ranks; how many weights are active that were not before, or never."""
-        agreed = self._ranks.agree(list(topologies))  # of several ranks all have masks
-        counts = [layer.take(topology, self.optimizer) for layer, topology in zip(self._layers, agreed, strict=True)]
-        return sum(moved for moved, _ in counts), sum(new for _, new in counts)
 
     # State ------------------------------------------------------------------------------------------------
 
@@ -389,8 +426,9 @@ class SparseTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state saved by `state_dict` for the same model, rules, sparsity and seed.
 
-        Load the model's and the optimizer's state first: what they hold off the masks is zeroed here. Where several
-        ranks train, all of them call this, and all take over the state that the first was given.
+        First make model, optimizer and this object, then load the three states, in any order. A model whose state was
+        loaded before this object was made has lost weights: the next forward pass or step raises UserError. Where
+        several ranks train, all of them call this, and all take over the state that the first was given.
 
         Raises:
             ValueError: other layers, shapes, counts, rules, seed or training length than this object has.
@@ -399,20 +437,35 @@ class SparseTraining:
         check_saved(state, self._layers, self.rules, total_steps=self.total_steps, seed=self.seed)
         gradients = state.get("gradients", {"averaged": 0, "mean": {}, "momentum": {}})
         self._gradients.check_state(gradients)
+        self._awaited = Awaited(self._layers, state["layers"])
         for layer in self._layers:
             layer.take_over(state["layers"][layer.name])
         self._gradients.load_state_dict(gradients)
         self.steps_done = state["steps_done"]
-        self.updates_done = state["updates_done"]
-        for layer in self._masked:
-            layer.mask(self.optimizer)
+        self._topology.updates_done = state["updates_done"]
+        for home in self._homes:
+            home.mask(self._optimizers)
+        self._writes.settle()
+        self._awaited.loaded()
 
+    def _check_loaded(self) -> None:
+        """Before the first pass after a state was loaded: whether its weights are there."""
+        if self._awaited is not None:
+            self._awaited.check()
+            self._awaited = None
 
-# Optimizers that change a weight by what they know of that weight alone: where gradient, weight and state are zero
-# they stay zero, so masking the gradient is all that is needed.
-_ELEMENTWISE = {
-    getattr(torch.optim, name) for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adagrad", "Adadelta", "RMSprop")
-}
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy.deepcopy` and `pickle`, of model, optimizer and training together."""
+        if not self._ranks.alone:
+            raise UserError("a training by several processes cannot be copied; use state_dict().")
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._gradient_masks.attach()
+        self._writes.attach()
+        for compressed in self._compressed:
+            compressed.attach(self._dense_gradient_read)
 
 
 def _choose_rules(method: str | None, rules: Rules | None, overrides: dict[str, Any]) -> Rules:

@@ -1,4 +1,4 @@
-"""Gradients of masked layers, zero off their masks: masked as soon as they are there, while still in the cache.
+"""Gradients of masked parameters, zero off their masks: masked as soon as they are there, while still in the cache.
 
 A hook on each weight masks its gradient when the backward pass has made it; the optimizer then finds it done. At steps
 whose dense gradient is read it is left dense until the step, which also masks what no hook has seen: a gradient that
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from itopctl.dst.masked_layer import MaskedLayer
-from itopctl.dst.masking import Masker
+from itopctl.dst.masked_layer import MaskedParameter
 
 _hooks = WeakTensorKeyDictionary()  # weight → the hook on it: a weight obeys the last training it was given to
 
@@ -28,59 +28,66 @@ def obey(weight: nn.Parameter, hook: Callable[[Tensor], None]) -> None:
 
 
 class GradientMasks:
-    """Masks the gradients of some layers.
+    """Masks the gradients of some parameters.
 
     Args:
-        layers: the masked layers.
-        masker: applies a mask.
+        parameters: the masked ones.
         leave_dense: whether the gradient of the coming step is to be left dense by the backward pass.
     """
 
-    def __init__(self, layers: list[MaskedLayer], masker: Masker, leave_dense: Callable[[], bool]) -> None:
-        self._layers, self._masker, self._leave_dense = layers, masker, leave_dense
+    def __init__(self, parameters: list[MaskedParameter], leave_dense: Callable[[], bool]) -> None:
+        self._parameters, self._leave_dense = parameters, leave_dense
         self._masked: dict[str, tuple[Tensor | None, int]] = {}
-        for layer in layers:
-            obey(layer.weight, _hook(weakref.ref(self), weakref.ref(layer)))
+        self.attach()
+
+    def attach(self) -> None:
+        """Have the backward pass tell of the parameters' gradients; needed again in a copy."""
+        for home in self._parameters:
+            obey(home.parameter, _hook(weakref.ref(self), weakref.ref(home)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is known of the present gradients: copies of parameters have none."""
+        return {**self.__dict__, "_masked": {}}
 
     def mask_all(self) -> None:
         """Mask every gradient, whatever was done to it."""
-        for layer in self._layers:
-            self._mask(layer, layer.weight.grad)
+        for home in self._parameters:
+            self._mask(home, home.parameter.grad)
 
     def mask_rest(self) -> None:
         """Mask every gradient that is not masked already."""
-        for layer in self._layers:
-            gradient = layer.weight.grad  # None where a layer had no part in the loss
-            seen = self._masked.get(layer.name)
+        for home in self._parameters:
+            gradient = home.parameter.grad  # None where a layer had no part in the loss
+            seen = self._masked.get(home.name)
             if seen is None or seen[0] is not gradient or (gradient is not None and seen[1] != gradient._version):
-                self._mask(layer, gradient)
+                self._mask(home, gradient)
 
-    def has_seen(self, layer: MaskedLayer) -> bool:
-        """Whether the gradient that the layer has now, whatever was done to it since, has been masked."""
-        seen = self._masked.get(layer.name)
-        return seen is not None and seen[0] is layer.weight.grad
+    def has_seen(self, home: MaskedParameter) -> bool:
+        """Whether the gradient that the parameter has now, whatever was done to it since, has been masked."""
+        seen = self._masked.get(home.name)
+        return seen is not None and seen[0] is home.parameter.grad
 
     def forget(self) -> None:
         """The step is over: the next gradients are new ones, though they may come in the same tensors."""
         self._masked.clear()
 
-    def arrived(self, layer: MaskedLayer) -> None:
-        """The backward pass has made the layer's gradient, or added to it."""
-        self._masked.pop(layer.name, None)
+    def arrived(self, home: MaskedParameter) -> None:
+        """The backward pass has made the parameter's gradient, or added to it."""
+        self._masked.pop(home.name, None)
         if not self._leave_dense():
-            self._mask(layer, layer.weight.grad)
+            self._mask(home, home.parameter.grad)
 
-    def _mask(self, layer: MaskedLayer, gradient: Tensor | None) -> None:
+    def _mask(self, home: MaskedParameter, gradient: Tensor | None) -> None:
         if gradient is not None:
-            self._masker.mask_(gradient, layer.keep)
-        self._masked[layer.name] = (gradient, 0 if gradient is None else gradient._version)
+            home.mask_gradient(gradient)
+        self._masked[home.name] = (gradient, 0 if gradient is None else gradient._version)
 
 
-def _hook(masks: weakref.ref[GradientMasks], layer: weakref.ref[MaskedLayer]) -> Callable[[Tensor], None]:
+def _hook(masks: weakref.ref[GradientMasks], home: weakref.ref[MaskedParameter]) -> Callable[[Tensor], None]:
     """A hook that ends with the training it belongs to."""
 
     def arrived(weight: Tensor) -> None:
-        ours, mine = masks(), layer()
+        ours, mine = masks(), home()
         if ours is not None and mine is not None:
             ours.arrived(mine)
 

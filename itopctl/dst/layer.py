@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from itopctl.dst.exploration import ExploredSet, count_bits, pack_bits, unpack_bits
 from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.select import distinct
 
 _SHUFFLED = 2**26  # weights of a layer up to which all positions are shuffled to draw the first active ones
@@ -21,8 +21,8 @@ class Layer(ABC):
 
     Attributes:
         index: of the layer in its model; with the seed, it determines what is drawn for it.
-        name: of the parameter.
-        weight: the parameter.
+        name: of the weight.
+        parameter: the parameter that is the weight, or that has it as some of its rows.
         shape, size: of the weight, zeros included.
         active_count: number of weights that are active, always.
         dropped: weights dropped by all topology updates so far; one that is dropped again counts again.
@@ -34,18 +34,28 @@ class Layer(ABC):
     explored: ExploredSet
 
     def __init__(
-        self, index: int, name: str, weight: nn.Parameter, shape: tuple[int, ...], active_count: int, counted: bool
+        self, index: int, name: str, parameter: nn.Parameter, shape: tuple[int, ...], active_count: int, counted: bool
     ) -> None:
         self.index = index
         self.name = name
-        self.weight = weight
+        self.parameter = parameter
         self.shape = shape
         self.size = torch.Size(shape).numel()
         self.active_count = active_count
         self.dropped = 0
         self.times_active: Tensor | None = None
         if counted:
-            self.times_active = torch.zeros(self.size, dtype=torch.int32, device=weight.device)
+            self.times_active = torch.zeros(self.size, dtype=torch.int32, device=parameter.device)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, as it is kept: whole or its nonzeros alone."""
+        return self.parameter
+
+    @property
+    def gradient_of_weight(self) -> Tensor | None:
+        """What is in the parameter's `grad` of this weight."""
+        return self.parameter.grad
 
     @property
     @abstractmethod
@@ -87,10 +97,11 @@ class Layer(ABC):
         """How many weights are active in a topology."""
 
     @abstractmethod
-    def take(self, topology: Tensor, optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    def take(self, topology: Tensor, optimizers: Optimizers) -> tuple[int, int]:
         """Become active where a topology says, and nowhere else; weight, gradient and optimizer state follow.
 
-        What has grown starts at zero, with empty slots; a weight that was active before keeps its value and slots.
+        What has grown starts at zero, whatever stood there, with the optimizer state of a new weight; a weight that
+        was active before keeps its value and state.
 
         Returns:
             How many weights are active that were not before, and for the first time.
@@ -108,12 +119,14 @@ class Layer(ABC):
             self.times_active[self.active_positions()] = 1
 
     def saved(self) -> dict[str, Any]:
-        """Shape, mask and explored set as bits, and counts where they are kept; nothing shared with this layer."""
+        """Shape, mask and explored set as bits, how many weights were dropped, how many active ones are not zero, and
+        counts where they are kept; nothing shared with this layer."""
         entry = {
             "shape": list(self.shape),
             "mask": self.bits().cpu(),
             "explored": self.explored.bits.clone().cpu(),
             "dropped": self.dropped,
+            "nonzeros": int(torch.count_nonzero(self.values(self.active_positions()))),
         }
         if self.times_active is not None:
             entry["times_active"] = self.times_active.clone().cpu()
@@ -131,6 +144,8 @@ class Layer(ABC):
         dropped = entry.get("dropped", 0)
         if not isinstance(dropped, int) or dropped < 0:
             raise ValueError(f"{self.name}: {dropped!r} is no number of dropped weights")
+        if not isinstance(entry.get("nonzeros", 0), int):
+            raise ValueError(f"{self.name}: {entry['nonzeros']!r} is no number of weights")
         counts = entry.get("times_active")
         if (counts is None) != (self.times_active is None) or (counts is not None and counts.numel() != self.size):
             raise ValueError(f"{self.name}: how often weights were active is not saved as this method needs it")
@@ -144,7 +159,7 @@ class Layer(ABC):
 
     def take_over(self, entry: dict[str, Any]) -> None:
         """Become what `saved` gave; checked before. The weight has been loaded already."""
-        device = self.weight.device
+        device = self.parameter.device
         self._activate(unpack_bits(entry["mask"].to(device), self.size))
         self.explored.take_over(entry["explored"].to(device, copy=True))
         self.dropped = entry.get("dropped", 0)  # states of old have none
@@ -166,12 +181,3 @@ def drawn_positions(size: int, active_count: int, seed: int, index: int) -> Tens
     if size > _SHUFFLED:
         return distinct(size, active_count, generator)
     return torch.randperm(size, generator=generator, device="cpu")[:active_count]
-
-
-def tensors_in(state: Any) -> Iterator[Tensor]:
-    """All tensors of an optimizer's state, in whatever it nests them."""
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, (Mapping, list, tuple)):
-        for value in state.values() if isinstance(state, Mapping) else state:
-            yield from tensors_in(value)

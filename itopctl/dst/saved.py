@@ -1,4 +1,5 @@
-"""Whether a saved state of a sparse training is one for this model, these rules and this length."""
+"""Whether a saved state of a sparse training is one for this model, these rules and this length, and its weights are
+there."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from itopctl.dst.layer import Layer
 from itopctl.dst.rules import Rules
+from itopctl.errors import UserError
 
 _PARTS = {"steps_done", "updates_done", "total_steps", "seed", "layers"}
 
@@ -50,3 +54,46 @@ def _check_counts(saved: dict[str, Any], layers: Sequence[Layer], shared: bool) 
     for layer in layers:
         if found[layer.name] != layer.active_count:
             raise ValueError(f"{layer.name}: {found[layer.name]} weights saved, {layer.active_count} expected")
+
+
+class Awaited:
+    """Whether the weights that belong to a loaded state are there.
+
+    `SparseTraining` zeroes weights when it is made. Where a model's state was loaded before, the weights that the saved
+    masks call active are gone then; where it is still to be loaded, they are not there yet. What tells is that weights
+    are zero which were not when the state was saved.
+
+    Args:
+        layers: before they take the state over.
+        saved: name of each → its saved entry.
+    """
+
+    def __init__(self, layers: Sequence[Layer], saved: dict[str, Any]) -> None:
+        self._layers, self._saved = layers, saved
+        self._before = {layer.name: layer.active_positions() for layer in layers}
+        self._versions: dict[str, int] = {}
+
+    def loaded(self) -> None:
+        """The layers have taken the state over."""
+        for layer in self._layers:
+            self._versions[layer.name] = layer.parameter._version
+
+    def check(self) -> None:
+        """Raise UserError where the weights are not there."""
+        missing = 0
+        for layer in self._layers:
+            now = layer.active_positions()
+            new = now[~torch.isin(now, self._before[layer.name])]
+            if layer.backend == "sparse":
+                if self._versions[layer.name] == layer.parameter._version:
+                    missing += new.numel()
+            elif new.numel() and "nonzeros" in self._saved[layer.name]:  # states of old do not say it
+                if bool(layer.values(new).any()):
+                    return
+                missing += max(0, self._saved[layer.name]["nonzeros"] - int(torch.count_nonzero(layer.values(now))))
+        if missing:
+            raise UserError(
+                f"the weights are not those of the loaded state: {missing:,} that are active in it are not there. "
+                "Make the model, the optimizer and SparseTraining first; then load the states of the model, of the "
+                "optimizer and of SparseTraining."
+            )

@@ -6,6 +6,7 @@ disjoint, and randomness depends on (seed, layer, update) alone.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,14 +42,9 @@ class Rule:
     def of(cls, catalogue: Catalogue, name: str, rules: Rules) -> Rule:
         """The rule of this name; imports a user's module."""
         options, function = catalogue.options(name), catalogue.function(name)
-        settings = rules.settings_for(catalogue, name)
-
-        def call(*arguments: Any) -> Any:
-            return function(*arguments, **settings)
-
         return cls(
             name,
-            call,
+            functools.partial(function, **rules.settings_for(catalogue, name)),
             chooses=options.get("chooses", False),
             network=options.get("scope") == "network",
             gradient="gradient" in options.get("needs", ()),
@@ -96,7 +92,7 @@ class TopologyRules:
     def drop(self, layers: list[Layer], zeta: float, step: int, update: int, gradients: DenseGradients) -> Drops:
         """Choose what each layer keeps, by the weights as they are."""
         if not layers:  # at sparsity 0 every layer is dense for good
-            return Drops([], [], None)
+            return Drops([], [], [], None)
         views = [self._view(layer, zeta, step, update, gradients) for layer in layers]
         shares = None
         if self._redistribution is not None:
@@ -110,10 +106,11 @@ class TopologyRules:
         dropped = (
             self._drop_over_network(views, zeta, update) if self._drop.network else [*map(self._drop_in_layer, views)]
         )
-        return Drops(views, dropped, shares)
+        return Drops(layers, views, dropped, shares)
 
-    def grow(self, layers: list[Layer], drops: Drops, step: int) -> list[NewTopology]:
+    def grow(self, drops: Drops, step: int) -> list[NewTopology]:
         """Choose what grows, and so the new topologies; as many weights in all as were dropped."""
+        layers = drops.layers
         removed = [dropped.removed for dropped in drops.dropped]
         grown = removed if drops.shares is None else _redistribute(layers, drops.dropped, drops.shares)
         return [
@@ -122,7 +119,7 @@ class TopologyRules:
         ]
 
     def _view(self, layer: Layer, zeta: float, step: int, update: int, gradients: DenseGradients) -> LayerView:
-        generator = keyed_generator(self._seed, layer.index, update, device=layer.weight.device)
+        generator = keyed_generator(self._seed, layer.index, update, device=layer.parameter.device)
         active = layer.active_positions()
         return LayerView(
             layer.name, layer.shape, step, update, zeta, generator, kept=active, entries=active,
@@ -187,6 +184,7 @@ class TopologyRules:
 class Drops:
     """What a drop chose: what each layer keeps, by which view, and the layers' shares in growth where they differ."""
 
+    layers: list[Layer]
     views: list[LayerView]
     dropped: list[Dropped]
     shares: list[float] | None

@@ -55,7 +55,7 @@ class LayerView:
         if self.entries is not None:
             return self.entries
         span = self._span
-        return torch.arange(span.start, span.stop, device=self._layer.weight.device)
+        return torch.arange(span.start, span.stop, device=self._layer.parameter.device)
 
     @property
     def weight(self) -> Tensor:
@@ -98,7 +98,7 @@ class LayerView:
     def random_scores(self) -> Tensor:
         """Independent uniform scores in [0, 1), one for each entry."""
         count = self._span.stop - self._span.start if self.entries is None else self.entries.numel()
-        return torch.rand(count, generator=self.generator, device=self._layer.weight.device)
+        return torch.rand(count, generator=self.generator, device=self._layer.parameter.device)
 
     # For growth rules that choose among candidates themselves ---------------------------------------------
 

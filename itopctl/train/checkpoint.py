@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from itopctl.dst import SparseTraining
 from itopctl.dst.compressed_layer import BACKENDS
-from itopctl.dst.exploration import unpack_bits
 from itopctl.dst.sparse.module import structure_names
 from itopctl.errors import is_want_of_memory
 
@@ -29,7 +28,7 @@ BEST = ("epoch", "step", "validation_accuracy", "test_accuracy", "exploration_ra
 """What is known of the epoch that was best on validation."""
 
 _ACTIVE_OF = "active_of"
-"""Key of a tensor that is stored sparse: name of the layer whose mask says where its `entries` stand."""
+"""Key of a tensor that is stored sparse: name of the parameter whose mask says where its `entries` stand."""
 
 
 def encode(state: Mapping[str, Any]) -> bytes:
@@ -204,8 +203,8 @@ def pack(
     structure = structure_names(model)  # the masks say it, too
     weights = {name: value for name, value in state["model"].items() if name not in structure}
     slots_of = dict(state["optimizer"]["state"])
-    for layer in state["sparse"]["layers"]:
-        weight, active = parameters[layer], sparse.mask(layer)
+    for layer, active in sparse.masks.items():
+        weight = parameters[layer]
         packed = _packed_compressed if layer in sparse.compressed else _packed
         for name, parameter in parameters.items():
             if parameter is weight and name in weights:
@@ -237,12 +236,7 @@ def unpack(state: Mapping[str, Any], sparse: SparseTraining) -> dict[str, Any]:
     Raises:
         ValueError, KeyError: it does not fit together, or not to `sparse`.
     """
-    saved = state["sparse"]["layers"]
-    masks = {
-        layer.name: unpack_bits(saved[layer.name]["mask"], layer.size).view(layer.shape)
-        for layer in sparse.layers()
-        if layer.name in saved
-    }
+    masks = sparse.masks_in(state["sparse"])
     thin = sparse.compressed
     unpacked = {**state, **{part: _unpacked(state[part], masks, thin) for part in ("model", "optimizer")}}
     numbers = {p: n for n, p in enumerate(p for group in sparse.optimizer.param_groups for p in group["params"])}

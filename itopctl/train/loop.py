@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
+from itopctl.dst.layers import maskable_weights
 from itopctl.spec.config import RunConfig
 from itopctl.train.checkpoint import (
     backends_in,
@@ -157,6 +158,7 @@ class Training:
         self.network = Network(config, self.data.shape, self.data.classes, self.device, self.rank)
         self.model = self.network.model
         scaled = config.precision == "fp16"
+        maskable_weights(self.model)  # or what follows would meet what cannot be masked, with worse words
         self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
         self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self.meter = FlopsMeter(layer_costs(self.model, torch.zeros(1, *self.data.shape, device=self.device)))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from itopctl.catalogue import DATASETS, MODELS
 from itopctl.dst.allocation import StarvedLayersWarning
 from itopctl.dst.flops import LayerCost, layer_costs
-from itopctl.dst.layers import active_counts, kinds_of, maskable_weights
+from itopctl.dst.layers import active_counts, maskable_weights
 from itopctl.dst.outline import LayerOutline, Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import ItopctlError, UserError
@@ -58,7 +58,7 @@ def _outline(model: str, dataset: str, rules: Rules, sparsity: float) -> Outline
 
 
 def _macs(cost: LayerCost | None) -> int:
-    return cost.uses * cost.weights if cost else 0
+    return cost.macs if cost else 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Network:
     """What an outline needs of a model; nothing of its numbers."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    kinds: Mapping[str, set[str]]
+    kinds: Mapping[str, frozenset[str]]
     costs: Mapping[str, LayerCost]
     parameters: int
     buffers: int
@@ -100,8 +100,8 @@ def _measured(model: str, dataset: str, device: str) -> _Network:
         with _Activations(built) as activations:
             costs = layer_costs(built, torch.zeros(1, *options["shape"]))
     return _Network(
-        shapes={name: tuple(weight.shape) for name, weight in weights.items()},
-        kinds=kinds_of(built),
+        shapes={name: weight.shape for name, weight in weights.items()},
+        kinds={name: weight.kinds for name, weight in weights.items()},
         costs=costs,
         parameters=sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad),
         buffers=sum(buffer.numel() for buffer in built.buffers())

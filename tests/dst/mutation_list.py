@@ -264,21 +264,31 @@ MUTATIONS = [
     Mutation(
         "grown weights keep their old optimizer state",
         "masked_layer.py",
-        "                self._masker.mask_(slot, self.keep)\n",
+        "                self._masker.mask_(_rows(slot, rows), keep)\n",
         "                pass\n",
     ),
     Mutation(
         "weights are not masked after an update",
         "masked_layer.py",
-        "        self._masker.mask_(self.weight, self.keep)\n",
+        "        self._masker.mask_(_rows(self.parameter.detach(), rows), keep)\n",
         "",
     ),
     Mutation(
         "gradients are not masked",
         "gradient_masks.py",
-        "            self._masker.mask_(gradient, layer.keep)\n",
+        "            home.mask_gradient(gradient)\n",
         "            pass\n",
     ),
+    Mutation(
+        "grown weights keep their value",
+        "masked_layer.py",
+        "stay = keep.clone().bitwise_and_(wanted)",
+        "stay = wanted",
+    ),
+    Mutation("new weights have no optimizer state of their own", "optimizers.py", "fresh.get(path, 0.0)", "0.0"),
+    Mutation("writes are not noticed", "writes.py", "if _stamp(home) != self._seen[number]:", "if False:", "writes"),
+    Mutation("frozen layers are rewired", "scope.py", "(live if trained else frozen)", "live", "optimizers"),
+    Mutation("attention's own products cost nothing", "flops.py", "density + self.products", "density", "flops"),
     Mutation(
         "a gradient changed since is taken for masked",
         "gradient_masks.py",
@@ -298,10 +308,12 @@ MUTATIONS = [
     Mutation(
         "an optimizer that mixes weights is trusted",
         "engine.py",
-        "if not self._optimizer_keeps_zeros():",
+        "if not self._optimizers.keep_zeros(self._least):",
         "if False:",
     ),
-    Mutation("an overflow under a scaler does not skip", "engine.py", "not self._gradients_finite()", "False"),
+    Mutation(
+        "an overflow under a scaler does not skip", "engine.py", "not self._step_gradients.finite(others)", "False"
+    ),
     Mutation(
         "gradients that are not finite do not skip",
         "engine.py",
@@ -337,7 +349,10 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "the number of updates is not restored", "engine.py", '        self.updates_done = state["updates_done"]\n', ""
+        "the number of updates is not restored",
+        "engine.py",
+        '        self._topology.updates_done = state["updates_done"]\n',
+        "",
     ),
     # Allocation, redistribution, schedules
     Mutation("ERK is not capped", "allocation.py", "if scale * largest <= 1.0:", "if True:", "allocation"),
@@ -417,7 +432,7 @@ MUTATIONS = [
     Mutation(
         "a transposed convolution costs its outputs",
         "flops.py",
-        "used = inputs[0] if transposed else output",
+        "used = next(iter((*inputs, *named.values()))) if transposed else output",
         "used = output",
         "flops",
     ),

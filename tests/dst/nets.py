@@ -123,16 +123,18 @@ def slots(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> dict[str, T
 
 def assert_masked(model: nn.Module, sparse: SparseTraining) -> None:
     """Counts are exact, and weights, gradients and optimizer slots are exactly zero off the masks."""
-    parameters = dict(model.named_parameters())
     active = 0
     for layer in sparse.layers():
-        mask, weight = sparse.mask(layer.name), parameters[layer.name]
+        mask, weight = sparse.mask(layer.name), sparse.weight(layer.name)
         assert mask.shape == weight.shape
         assert int(mask.sum()) == layer.active
         assert 1 <= layer.active <= layer.explored <= layer.size == weight.numel()
         active += layer.active
-        assert not weight[~mask].any(), f"{layer.name} is not zero off the mask"
-        assert weight.grad is None or not weight.grad[~mask].any(), f"gradient of {layer.name}"
-        for key, slot in slots(sparse.optimizer, weight).items():
-            assert not slot[~mask].any(), f"{key} of {layer.name} is not zero off the mask"
     assert active == sparse.active
+    parameters = dict(model.named_parameters())
+    for name, mask in sparse.masks.items():
+        weight = parameters[name]
+        assert not weight[~mask].any(), f"{name} is not zero off the mask"
+        assert weight.grad is None or not weight.grad[~mask].any(), f"gradient of {name}"
+        for key, slot in slots(sparse.optimizer, weight).items():
+            assert not slot[~mask].any(), f"{key} of {name} is not zero off the mask"

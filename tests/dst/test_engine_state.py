@@ -97,6 +97,7 @@ def test_state_survives_a_file_for_layers_of_any_size(widths, sparsity, method, 
     list(train(model, sparse, (widths[0],), range(stop)))
     twin = copy.deepcopy(model)
     other = SparseTraining(twin, plain_sgd(twin, 0.1), method, **settings)
+    twin.load_state_dict(model.state_dict())
     other.load_state_dict(through_a_file(sparse.state_dict()))
     assert_same(other.state_dict(), sparse.state_dict())
     assert list(other.layers()) == list(sparse.layers())

@@ -23,12 +23,13 @@ CONVOLUTIONS = [
 ]
 
 
-def test_only_linear_and_convolution_weights_are_maskable():
+def test_weights_of_linear_convolution_and_recurrent_layers_are_maskable():
     model = nn.Sequential(
         nn.Embedding(7, 5), nn.Linear(5, 6), nn.LayerNorm(6), nn.PReLU(6), nn.BatchNorm1d(6), nn.Conv2d(1, 4, 3),
         nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.Bilinear(2, 2, 2), nn.LSTM(2, 2),
     )  # fmt: skip
-    assert list(maskable_weights(model)) == ["1.weight", "5.weight"]
+    gates = [f"10.weight_{kind}_l0.{gate}" for kind in ("ih", "hh") for gate in "ifgo"]
+    assert list(maskable_weights(model)) == ["1.weight", "5.weight", *gates]
 
 
 def test_norms_embeddings_slopes_and_biases_are_left_alone():

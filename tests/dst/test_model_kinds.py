@@ -253,6 +253,7 @@ def test_attention_and_a_layer_used_twice_are_trained(method):
 
     model = Blocks()
     sparse = make(model, method)
-    assert [layer.name for layer in sparse.layers()] == ["attention.out_proj.weight", "mixed.weight"]
+    projections = [f"attention.in_proj_weight.{block}" for block in "qkv"]
+    assert [layer.name for layer in sparse.layers()] == [*projections, "attention.out_proj.weight", "mixed.weight"]
     trained(model, sparse, (5, 8), model)
     assert sparse.exploration_rate > sparse.density

@@ -127,7 +127,7 @@ def test_clipping_with_a_moving_average_copies_into_memory_that_is_there():
         backward(model, make_batch((64,), step))
         sparse.mask_gradients()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        places.add(sparse._set_aside["0.weight"].data_ptr())
+        places.add(sparse._step_gradients._aside["0.weight"].data_ptr())
         sparse.step()
     assert len(places) == 1
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from itopctl.catalogue import METHODS
+from itopctl.dst.layers import maskable_weights
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.rules import DropSchedule, Rules
 from itopctl.dst.view import LayerView
@@ -13,7 +14,8 @@ from itopctl.errors import UserError
 
 
 def view(seed: int = 0, gradient: torch.Tensor | None = None) -> LayerView:
-    layer = MaskedLayer(0, "fc.weight", torch.nn.Parameter(torch.zeros(30, 40)), 100, seed)
+    fc = torch.nn.Linear(40, 30)
+    layer = MaskedLayer(0, maskable_weights(torch.nn.ModuleDict({"fc": fc}))["fc.weight"], 100, seed)
     return LayerView(
         "fc.weight", (30, 40), 1, 1, 0.5, torch.Generator().manual_seed(seed), kept=torch.arange(0), entries=None,
         _layer=layer, _gradient=gradient,

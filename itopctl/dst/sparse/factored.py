@@ -63,6 +63,19 @@ class FactoredGradient:
         flat[module.positions[low:high] - first] = self._active[low:high]
         return flat.view(rows.shape)
 
+    def active_values(self) -> Tensor:
+        """What it is at the nonzeros."""
+        if self._active is not None:
+            return self._active
+        module, width = self._module, torch.Size(self._module.dense_shape[1:]).numel()
+        parts = []
+        for start, stop in module.row_blocks:
+            ends = torch.tensor([start * width, stop * width], device=module.positions.device)
+            low, high = torch.searchsorted(module.positions, ends).tolist()
+            flat = self.rows(start, stop).reshape(-1)
+            parts.append(flat[module.positions[low:high] - start * width])
+        return torch.cat(parts)
+
     def finite(self) -> bool:
         """Whether every entry is finite; most often without multiplying out."""
         if self._factors is not None:

@@ -122,7 +122,7 @@ def kept_of(
         model, optimizer, sparse: of its training.
         normalisation: of images.
     """
-    masks = {name: sparse.mask(name) for name in sparse.backends}
+    masks = sparse.masks
     layers = {name: {"shape": list(mask.shape), "mask": pack_bits(mask).cpu()} for name, mask in masks.items()}
     state = {"model": dict(model.state_dict()), "optimizer": {"state": {}}, "sparse": {"layers": layers}}
     packed = pack(state, model, optimizer, sparse)["model"]
