@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from itopctl.cli.common import ResultsOption, StoreOption, complete_runs, complete_sweeps, open_results
-from itopctl.errors import UserError, plural
+from itopctl.errors import EnvironmentUnfitError, UserError
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -26,7 +26,8 @@ def cancel(
 ) -> None:
     """Stop runs that wait or run; what they have reached is kept, and the same sweep command goes on from there.
 
-    Jobs of others, and runs that are finished, are never touched.
+    Jobs of others, and runs that are finished, are never touched. The exit code is 3 where SLURM still has some of the
+    jobs afterwards.
     """
     from itopctl.cli.cluster import look, say
     from itopctl.dispatch.cancel import carry_out, plan_cancellation
@@ -47,17 +48,13 @@ def cancel(
     if not cancellation.runs:
         typer.echo("Nothing to cancel: none of these runs waits or runs.")
         return
-    jobs = sum(len(indices) for _, indices in cancellation.jobs)
-    text = plural(len(cancellation.runs), "run")
-    details = [f"{plural(jobs, 'job')} of the cluster" * bool(jobs)]
-    details += [f"{plural(cancellation.local, 'run')} at other processes" * bool(jobs and cancellation.local)]
-    text += f" ({', '.join(filter(None, details))})" if any(details) else ""
+    text = cancellation.described(sum(len(indices) for _, indices in cancellation.jobs))
     if not yes:
         if not sys.stdin.isatty():
             raise UserError(f"this would cancel {text}; give --yes to do it without being asked.")
         typer.confirm(f"Cancel {text}?", abort=True)
     try:
-        carry_out(folder, cancellation, scheduler)
+        ended = carry_out(folder, cancellation, scheduler)
     except SchedulerError as error:
         raise SchedulerError(
             f"{str(error).rstrip('.')}. The runs are marked, and stop when they find that; what waits in the cluster's "
@@ -65,4 +62,5 @@ def cancel(
         ) from error
     say(look(folder))
     ingest(opened, folder)
-    typer.echo(f"Cancelled {text}. What runs stops after its present step.")
+    typer.echo("\n".join(cancellation.outcome(ended)))
+    raise typer.Exit(0 if ended.certain else EnvironmentUnfitError.exit_code)

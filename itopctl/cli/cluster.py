@@ -131,6 +131,12 @@ def submit(
         submitted.append(one)
         jobs, runs = len(one.request.jobs), len(one.request.runs)
         packed = f" for {plural(runs, 'run')}" if runs != jobs else ""
+        if one.state.job_id is None:
+            console.print(
+                f"Submitted {plural(jobs, 'job')}{packed} as {one.name}. SLURM's queue does not show them yet: "
+                "the next command looks for their id.", markup=False,
+            )  # fmt: skip
+            return
         console.print(f"Submitted {plural(jobs, 'job')}{packed} as {one.state.job_id} ({one.name}).", markup=False)
 
     submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code, tell)

@@ -5,6 +5,7 @@ On the node it is started with its folder as the argument, by a batch script lik
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.dispatch.scheduler import Scheduler
-from itopctl.dispatch.script import script_text, submit_script
+from itopctl.dispatch.script import UnnamedJobsError, script_text, submit_script
 from itopctl.dispatch.slots import visible_gpus
 from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
@@ -65,13 +66,15 @@ def probe(
     folder = results.submissions.absolute() / f".{name}"
     folder.mkdir(parents=True)
     short = options.model_copy(update={"timeout_min": PROBE_MINUTES, "distributed": None})
-    job_id, seen = None, None
+    submitted, seen = False, None
     try:
         write_json(folder / "question.json", {"data_dir": str(data_dir.absolute()), "datasets": list(datasets)})
         snapshot = Path(code.snapshot) if code.snapshot else None
         workdir = Path(code.workdir)
         script = script_text(folder, name, 1, short, None, None, snapshot, workdir, module="itopctl.dispatch.probe")
-        job_id = submit_script(folder, script)
+        submitted = True
+        with contextlib.suppress(UnnamedJobsError):  # its name tells
+            submit_script(folder, script)
         word = None
         while (seen := read_json(folder / "answer.json")) is None:
             jobs = scheduler.queue([name])
@@ -84,9 +87,11 @@ def probe(
                 break
         return Answer(seen, word, _printed(folder))
     finally:
-        if job_id is not None and seen is None:
-            scheduler.cancel([job_id])
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            if submitted and seen is None:  # an id that sbatch names may be misread, and another's: the name is ours
+                scheduler.cancel([f"{job.array_id}_{job.index}" for job in scheduler.queue([name])])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _printed(folder: Path) -> str:

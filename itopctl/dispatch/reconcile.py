@@ -22,7 +22,7 @@ from itopctl.errors import plural
 from itopctl.store.files import last_lines, read_json
 from itopctl.store.filesystem import is_shared
 from itopctl.store.journal import AttemptInJournal, attempts_in
-from itopctl.store.locks import is_alive_here, lock_holder
+from itopctl.store.locks import is_alive_here, lock_holder, this_process
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission, live_submissions, not_over, remove_leftovers, save, submitting
 
@@ -137,7 +137,7 @@ class _Look:
 
     def _not_there(self, one: Submission) -> Submission:
         """A submission of which nobody knows whether it reached the scheduler."""
-        if is_alive_here(one.request.by):
+        if one.request.by != this_process() and is_alive_here(one.request.by):
             return one
         if not self._long_enough(one, one.live_jobs[0], GRACE_SECONDS):
             return self._unseen(one, one.live_jobs[0])

@@ -60,5 +60,12 @@ class Scheduler(Protocol):
             days: how far back to look.
         """
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
-        """End these jobs (`12_3`); whatever is over already is passed over."""
+    def cancel(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """End these jobs (`12_3`).
+
+        Returns:
+            For each job that the scheduler did not end, what it answered: also for one that was over already.
+
+        Raises:
+            SchedulerError: it ended none, and not because all were over.
+        """

@@ -1,4 +1,7 @@
-"""The batch script of a submission, and handing it to SLURM; both by submitit.
+"""The batch script of a submission, which submitit writes, and handing it to SLURM.
+
+submitit's own submission takes the first "job N" that sbatch prints for the id, a banner's too, and kills an sbatch
+that prints anything but UTF-8. So sbatch is called here.
 
 What a job runs is not pickled: the script names the submission's folder, which has all that the job needs before SLURM
 knows of it. So a job whose submitter died is as good as any other, and no pickle is ever read.
@@ -6,27 +9,27 @@ knows of it. So a job whose submitter died is as good as any other, and no pickl
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import shlex
+import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import submitit
-import submitit.core.utils
 from submitit.slurm import slurm as submitit_slurm
 
 from itopctl.dispatch.scheduler import SchedulerError
-from itopctl.dispatch.slurm import environment
+from itopctl.dispatch.slurm import complaint, finished, submitted_id
 from itopctl.dispatch.start import from_path
-from itopctl.errors import UserError
+from itopctl.errors import UserError, quoted
 from itopctl.spec.slurm import SlurmOptions
+from itopctl.store.files import explained
 
 SIGNAL_DELAY_S = 90
 """Seconds before the time limit at which a run is saved, as a rule."""
+
+_SUBMIT_SECONDS = 600.0
+"""For sbatch, which itself waits and asks again where SLURM has too much to do."""
 
 DEPENDENCY_NEVER = "kill-on-invalid-dep"
 
@@ -111,46 +114,27 @@ def signal_delay(options: SlurmOptions) -> int:
     return min(SIGNAL_DELAY_S, options.timeout_min * 15)
 
 
-class _Executor(submitit.SlurmExecutor):
-    """submitit's executor, with our script."""
-
-    def __init__(self, folder: Path, script: str) -> None:
-        super().__init__(folder)
-        self.script = script
-
-    def _make_submission_file_text(self, command: str, uid: str) -> str:
-        return self.script
+class UnnamedJobsError(SchedulerError):
+    """sbatch ended well and named no job: it may have submitted the jobs, or not."""
 
 
 def submit_script(folder: Path, script: str) -> str:
-    """Hand a script to SLURM; returns the array's id. A copy stays in the folder.
+    """Hand a script to SLURM; returns the array's id as sbatch says it. A copy stays in the folder.
 
     Raises:
+        UnnamedJobsError: sbatch ended well, and what it printed names no job, or several.
         SchedulerError: SLURM refused it, or gave no answer.
     """
-    try:
-        with _clean_environment(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
-            job = _Executor(folder, script)._submit_command("")
-    except submitit.core.utils.FailedJobError as error:
-        raise SchedulerError(f"SLURM refused the jobs: {' '.join(str(error).split())}") from error
-    except RuntimeError as error:  # no srun on the PATH, or an answer that submitit cannot read
-        raise SchedulerError(f"SLURM cannot be used: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise SchedulerError(f"sbatch cannot be started: {error.strerror or error}.") from error
-    finally:
-        for left in folder.glob(".submission_file_*.sh"):
-            left.unlink(missing_ok=True)
-    return str(job.job_id)
-
-
-@contextlib.contextmanager
-def _clean_environment() -> Iterator[None]:
-    """Without what SLURM gives to a job: a job submitted from within another would inherit it."""
-    before, clean = dict(os.environ), environment()
-    os.environ.clear()
-    os.environ.update(clean)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    if shutil.which("srun") is None:
+        raise SchedulerError("SLURM cannot be used: no srun on the PATH of this machine.")
+    path = folder / "submission.sh"
+    with explained(path):
+        path.write_text(script, encoding="utf-8")
+    done = finished("sbatch", str(path), timeout=_SUBMIT_SECONDS)
+    if done.returncode != 0:
+        raise SchedulerError(f"SLURM refused the jobs: {complaint('sbatch', done)}")
+    job_id = submitted_id(done.stdout)
+    if job_id is None:
+        said = " ".join(done.stdout.split())
+        raise UnnamedJobsError(f"sbatch did not say which job it submitted, but {quoted(said)}.")
+    return job_id

@@ -1,4 +1,9 @@
-"""SLURM, by its own commands: one call each, whatever the number of jobs."""
+"""SLURM, by its own commands: one call each, whatever the number of jobs.
+
+What the commands print is read line by line, and a line counts only if it has the form of an answer and names a job
+that was asked for. So a site's banners and the `CLUSTER: name` headings, which SLURM prints where SLURM_CLUSTERS names
+several clusters, are passed over.
+"""
 
 from __future__ import annotations
 
@@ -68,13 +73,13 @@ class Slurm:
             )  # fmt: skip
             for line in text.splitlines():
                 array_id, index, word, reason, name = _fields(line, 5)
-                if index.isdigit():
+                if array_id.isdigit() and index.isdigit() and name in some:
                     why = None if reason in ("None", "") else reason
                     seen.append(SeenJob(name, array_id, int(index), word, why))
         return seen
 
     def accounts(self, names: Sequence[str], days: int) -> list[SeenJob]:
-        seen = []
+        seen: list[SeenJob] = []
         for some in _chunks(names):
             text = run(
                 "sacct", "--noheader", "--parsable2", "--allocations", f"--user={os.getuid()}",
@@ -85,25 +90,41 @@ class Slurm:
                 if end == "Unknown" and word not in ("PENDING", "RUNNING"):
                     continue  # half written: the database is behind
                 array_id, _, index = job_id.partition("_")
-                if index.isdigit():  # else a bracket of jobs that never left the queue
-                    seen.append(SeenJob(name, array_id, int(index), word, None, exit_code))
-                else:
-                    seen.extend(SeenJob(name, array_id, i, word, None, exit_code) for i in _bracket(index))
+                if array_id.isdigit() and name in some:
+                    places = [int(index)] if index.isdigit() else _bracket(index)
+                    seen.extend(SeenJob(name, array_id, i, word, None, exit_code) for i in places)
         return seen
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
+    def cancel(self, job_ids: Sequence[str]) -> dict[str, str]:
+        answers: dict[str, str] = {}
         for some in _chunks(job_ids):
-            run("scancel", "--quiet", *some, tolerated=(*_NO_SUCH_JOB, "already completing or completed"))
+            try:
+                done = finished("scancel", *some)
+            except SchedulerError as error:
+                answers.update(dict.fromkeys(some, str(error)))
+                continue
+            named = _refusals(done.stderr, some)
+            if done.returncode != 0 and not named:
+                named = dict.fromkeys(some, f"SLURM: {complaint('scancel', done)}")
+            answers.update(named)
+        errors = [answer for answer in answers.values() if not _is_over(answer)]
+        if errors and len(answers) == len(job_ids):
+            raise SchedulerError(errors[0])
+        return answers
 
     def words_of(self, job_id: str) -> list[str]:
         """States of a job, or of all of an array; none where there is no such job. SLURM itself takes it for over."""
         shown = run(
-            "squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", "--format=%T",
+            "squeue", "--noheader", "--array", "--states=all", f"--jobs={job_id}", "--format=%i|%T",
             tolerated=_NO_SUCH_JOB,
         )  # fmt: skip
-        if not shown.strip() and self.cluster().accounts:
-            shown = run("sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=State")
-        return [line.split()[0] for line in shown.splitlines() if line.strip()]
+        found = _words_in(shown, job_id)
+        if not found and self.cluster().accounts:
+            shown = run(
+                "sacct", "--noheader", "--allocations", "--parsable2", f"--jobs={job_id}", "--format=JobID,State"
+            )
+            found = _words_in(shown, job_id)
+        return found
 
     def requeue(self, job_id: str) -> None:
         """Start a job again, from inside it or from outside."""
@@ -125,7 +146,8 @@ class Slurm:
         """Partitions as sinfo lists them: name, state, nodes, time limit, CPUs a node, memory in MB, GRES."""
         names = ("partition", "state", "nodes", "time_limit", "cpus", "memory", "gres")
         text = run("sinfo", "--noheader", "--format=%P|%a|%D|%l|%c|%m|%G")
-        return [dict(zip(names, _fields(line, len(names)), strict=True)) for line in text.splitlines()]
+        lines = [line for line in text.splitlines() if line.count("|") >= len(names) - 1]
+        return [dict(zip(names, _fields(line, len(names)), strict=True)) for line in lines]
 
     def setting(self, name: str) -> str | None:
         """A line of the cluster's configuration."""
@@ -133,7 +155,8 @@ class Slurm:
 
     def version(self) -> str:
         """Such as `slurm 22.05.8`."""
-        return run("sinfo", "--version").strip()
+        lines = run("sinfo", "--version").split("\n")
+        return next((line.strip() for line in lines if line.startswith("slurm")), "")
 
 
 def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS) -> str:
@@ -147,11 +170,20 @@ def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS)
     Raises:
         SchedulerError: there is no such program, it failed, or it did not end.
     """
+    done = finished(*command, timeout=timeout)
+    said = complaint(command[0], done)
+    if done.returncode != 0 and not any(text in said for text in tolerated):
+        raise SchedulerError(f"SLURM: {said}")
+    return done.stdout
+
+
+def finished(*command: str, timeout: float = _SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands, whatever its exit code. Raises SchedulerError if it cannot start or does not end."""
     program = shutil.which(command[0])
     if program is None:
         raise SchedulerError(f"SLURM is not there: no {command[0]} on the PATH of this machine.")
     try:
-        done = subprocess.run(
+        return subprocess.run(
             [program, *command[1:]], capture_output=True, text=True, errors="replace", timeout=timeout,
             env=environment(), stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
@@ -159,25 +191,59 @@ def run(*command: str, tolerated: Sequence[str] = (), timeout: float = _SECONDS)
         raise SchedulerError(f"SLURM did not answer {command[0]} within {timeout:.0f} s.") from None
     except OSError as error:
         raise SchedulerError(f"{command[0]} cannot be started: {error.strerror}.") from error
+
+
+def complaint(program: str, done: subprocess.CompletedProcess[str]) -> str:
+    """What a command wrote to standard error, in one line after its name."""
     lines = (" ".join(line.split()) for line in done.stderr.splitlines())
-    complaint = "; ".join(line.removeprefix(f"{command[0]}: ") for line in lines if line)
-    if done.returncode != 0 and not any(text in complaint for text in tolerated):
-        raise SchedulerError(f"SLURM: {command[0]}: {complaint[:500] or f'exit code {done.returncode}'}")
-    return done.stdout
+    said = "; ".join(line.removeprefix(f"{program}: ") for line in lines if line)
+    return f"{program}: {said[-500:] or f'exit code {done.returncode}'}"
 
 
 def environment() -> dict[str, str]:
     """This process's environment without what speaks to SLURM's commands beside their arguments.
 
     That is what SLURM gives to a job, and the user's own defaults; of these, `itopctl.spec.slurm` takes up what it
-    knows.
+    knows. SLURM is told not to cut off lists of an array's jobs.
     """
     ours = ("SLURM_CONF", "SLURM_CLUSTERS")
     foreign = (
         "SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_",
         "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_",  # they would overrule what we say
     )  # fmt: skip
-    return {name: value for name, value in os.environ.items() if name in ours or not name.startswith(foreign)}
+    kept = {name: value for name, value in os.environ.items() if name in ours or not name.startswith(foreign)}
+    return {**kept, "SLURM_BITSTR_LEN": "0"}
+
+
+_SUBMITTED = re.compile(r"Submitted batch job (\d+)(?: on cluster \S+)?")
+
+
+def submitted_id(answer: str) -> str | None:
+    """The job's id in what sbatch printed; None where it names none, or several.
+
+    The sentence must be a whole line: a site's banner may speak of jobs, too. `--parsable` would leave a bare number,
+    which a banner is likelier to print, and which a site's own sbatch may not know.
+    """
+    found = {match[1] for line in answer.splitlines() if (match := _SUBMITTED.fullmatch(line.strip()))}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_over(answer: str) -> bool:
+    """Whether scancel refused a job only because there is nothing left of it to end."""
+    return any(text in answer for text in (*_NO_SUCH_JOB, "already completing or completed"))
+
+
+def _refusals(text: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """What scancel wrote about single jobs: id → why it did not end that job."""
+    found = re.findall(r"\bjob id (\d+_\d+):? (.+)", text)
+    return {job_id: f"SLURM: scancel: {' '.join(why.split())}" for job_id, why in found if job_id in job_ids}
+
+
+def _words_in(text: str, job_id: str) -> list[str]:
+    """States in lines `id|state` that are about a job, or about the jobs of an array."""
+    pairs = [_fields(line, 2) for line in text.splitlines()]
+    own = re.compile(rf"{job_id}(_(\d+|\[.*\]))?")
+    return [word.split()[0] for shown, word in pairs if own.fullmatch(shown) and word]
 
 
 def _is_at_a_node(word: str) -> bool:
@@ -211,13 +277,16 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _bracket(text: str) -> list[int]:
-    """`[3,5-7%2]` as 3, 5, 6, 7; nothing for what is no such list."""
-    match = re.fullmatch(r"\[([\d,-]+)(%\d+)?\]", text)
+    """Places in an array, as sacct writes them after `id_`: `[3,5-7%2]` as 3, 5, 6, 7, and `[0-8:4]` as 0, 4, 8.
+
+    Where the list is cut off (`[0,2,...]`), the places before that; nothing for what is no such list (`4.batch`).
+    """
+    match = re.fullmatch(r"\[([\d,:.-]+)(%\d+)?\]", text)
     found: list[int] = []
     for part in match[1].split(",") if match else []:
-        first, _, last = part.partition("-")
-        if first.isdigit() and (last.isdigit() or not last):
-            found.extend(range(int(first), int(last or first) + 1))
+        if numbers := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):
+            first, last, step = int(numbers[1]), int(numbers[2] or numbers[1]), int(numbers[3] or 1)
+            found.extend(range(first, last + 1, max(1, step)))
     return found
 
 

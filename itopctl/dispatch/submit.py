@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from itopctl.dispatch.endings import has_given_up
 from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError
-from itopctl.dispatch.script import script_text, submit_script
+from itopctl.dispatch.script import UnnamedJobsError, script_text, submit_script
 from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
 from itopctl.spec.config import RunConfig
@@ -35,6 +36,9 @@ from itopctl.store.submissions import (
 )
 
 _NAME_LENGTH = 60  # of a sweep's, in a job's
+_SECOND_LOOKS = (1.0, 2.0)  # seconds to wait before each, where the queue does not show what sbatch accepted
+_LOST_ANSWERS = ("timed out", "did not answer", "Unable to contact", "communication", "Zero Bytes", "Connection re")
+"""In the complaints of an sbatch whose question may have reached SLURM, and be answered late."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class Submitter:
             ids: dict[str, str] = {}
             submitted = []
             for array in arrays_of(left, self.cluster.largest_array, live):
+                self._check_awaited(array, ids)
                 script = array_script(self.results, array, order.options, self.code, ids)
                 submission = self._hand_over(self._record(order, array), script)
                 ids[array.name] = submission.state.job_id or ""
@@ -235,25 +240,65 @@ class Submitter:
             remove(self.results.run(run_id).cancel)
         return record(self.results, request, {i: self.configs[i].model_dump(mode="json") for i in runs})
 
+    @staticmethod
+    def _check_awaited(array: Array, ids: Mapping[str, str]) -> None:
+        for name in (*array.after_success, *array.after_end):
+            if ids.get(name) == "":
+                raise SchedulerError(
+                    f"SLURM's queue does not show the jobs named {name} yet, and the other jobs are to wait for them. "
+                    "Give the same command again in a few minutes."
+                )
+
     def _hand_over(self, submission: Submission, script: str) -> Submission:
-        folder = submission.directory.path
+        said, error = None, None
         try:
-            job_id = submit_script(folder, script)
-        except SchedulerError as error:
-            job_id = self._found_all_the_same(submission, error)
+            said = submit_script(submission.directory.path, script)
+        except SchedulerError as refusal:
+            error = refusal
+        job_id = self._confirmed(submission, said, error)
         known = Submission(submission.directory, submission.request, SubmissionState(job_id, submission.state.jobs))
         save(known)
         return known
 
-    def _found_all_the_same(self, submission: Submission, error: SchedulerError) -> str:
-        """The id of jobs that are there although sbatch failed: its question can arrive and the answer be lost."""
+    def _confirmed(self, submission: Submission, said: str | None, error: SchedulerError | None) -> str | None:
+        """The id of the jobs by their unique name, whatever sbatch said; None where that cannot be told yet.
+
+        What sbatch printed may be a banner's, and where sbatch failed, SLURM may have the jobs all the same. Without
+        an id the record waits for the next command, which adopts the jobs by their name.
+
+        Args:
+            submission: what was submitted.
+            said: the id that sbatch gave.
+            error: how sbatch failed, or None.
+
+        Raises:
+            SchedulerError: the jobs were refused, or it is not known whether they were.
+        """
+        refused = error is not None and not isinstance(error, UnnamedJobsError)
         try:
             seen = self.scheduler.queue([submission.name])
-        except SchedulerError:
-            raise SchedulerError(
-                f"{error} Whether the jobs named {submission.name} were accepted is not known; the next command looks."
-            ) from error
-        if not any((meaning := meaning_of(job.word)) is None or meaning.phase != "ended" for job in seen):
-            shutil.rmtree(submission.directory.path, ignore_errors=True)
-            raise error
-        return seen[0].array_id
+            for seconds in _SECOND_LOOKS:
+                if seen or refused:
+                    break
+                time.sleep(seconds)  # a controller with much to do may show them late
+                seen = self.scheduler.queue([submission.name])
+        except SchedulerError as unasked:
+            if error is None:
+                return None
+            raise _not_known(error, submission.name) from unasked
+        ids = {job.array_id for job in seen}
+        if said in ids:
+            return said
+        going_on = [job.array_id for job in seen if (now := meaning_of(job.word)) is None or now.phase != "ended"]
+        if going_on:
+            return going_on[0]
+        if error is None:
+            return None
+        if not refused or any(words in str(error) for words in _LOST_ANSWERS):
+            raise _not_known(error, submission.name)
+        shutil.rmtree(submission.directory.path, ignore_errors=True)
+        raise error
+
+
+def _not_known(error: SchedulerError, name: str) -> SchedulerError:
+    return SchedulerError(f"{error} Whether the jobs named {name} were accepted is not known; the next command looks.")

@@ -238,7 +238,10 @@ _ELSEWHERE: Mapping[str, str] = {
     "wrap": "itopctl writes the script",
     "dependency": "use --after", "kill-on-invalid-dep": "use --after", "ntasks": "see distributed",
     "ntasks-per-node": "see distributed", "nodes": "a job has one node", "wait": "use --wait",
-    "parsable": "itopctl reads what sbatch says", "test-only": "use --dry-run", "requeue": "jobs are requeued anyway",
+    "parsable": "itopctl reads what sbatch says", "quiet": "itopctl reads what sbatch says",
+    "clusters": "set SLURM_CLUSTERS, which all of SLURM's commands read",
+    "cluster": "set SLURM_CLUSTERS, which all of SLURM's commands read",
+    "test-only": "use --dry-run", "requeue": "jobs are requeued anyway",
     "no-requeue": "jobs that are preempted must be able to go on",
 }  # fmt: skip
 

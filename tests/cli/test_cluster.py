@@ -97,11 +97,36 @@ def test_cancelling_ends_jobs_and_the_runs_are_queued_again(desk: Desk) -> None:
     desk.fake.start(f"{array}_0")
     done = desk("cancel", "trial", "--yes")
     assert done.code == 0
-    assert done.out == "Cancelled 3 runs (3 jobs of the cluster). What runs stops after its present step.\n"
+    assert done.out == (
+        "Cancelled 3 runs (3 jobs of the cluster). What runs stops after its present step.\n"
+        f"scancel was told to end 3 jobs ({array}_[0-2]) and accepted all.\n"
+    )
     assert {desk.fake.word(job) for job in desk.fake.jobs(array)} == {"CANCELLED"}
     assert set(desk.states().values()) == {"queued"}
     again = desk.submit()
     assert len(desk.fake.jobs(again)) == 3
+
+
+def test_a_banner_that_speaks_of_jobs_changes_nothing_of_submitting_and_cancelling(desk: Desk) -> None:
+    desk.fake.wrap("sbatch", before="--> Checking limits: this is job 3 of 50 ... OK\n")
+    done = desk("sweep", desk.spec, "--cluster", "slurm", "--first", "1")
+    first, rest = desk.fake.arrays
+    assert f"Submitted 1 job as {first} " in done.out and f"Submitted 2 jobs as {rest} " in done.out
+    assert desk.fake.arrays[rest]["asked"]["dependency"] == f"afterok:{first}"
+    done = desk("cancel", "trial", "--yes")
+    assert f"scancel was told to end 3 jobs ({first}_0, {rest}_[0-1]) and accepted all.\n" in done.out
+    assert desk.fake.calls("scancel") == [["scancel", f"{first}_0", f"{rest}_0", f"{rest}_1"]]
+
+
+def test_a_scancel_that_does_nothing_is_told_of_and_no_job_counts_as_cancelled(desk: Desk) -> None:
+    array = desk.submit()
+    (desk.fake.folder / "bin" / "scancel").write_text("#!/bin/sh\necho 'scancel: see your site manager'\n")
+    done = desk("cancel", "trial", "--yes")
+    assert (done.code, done.out) == (3, (
+        "Marked 3 runs: a run that finds its mark stops, or does not start.\n"
+        f"scancel was told to end 3 jobs ({array}_[0-2]) and accepted all.\n"
+        f"Still there: {array}_[0-2] PENDING.\n"
+    ))  # fmt: skip
 
 
 def test_single_runs_can_be_cancelled(desk: Desk) -> None:

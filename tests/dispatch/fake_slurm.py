@@ -119,6 +119,25 @@ class FakeSlurm:
                 for task in array["tasks"].values():
                     commands.account(task)
 
+    def wrap(self, *names: str, before: str = "", after: str = "", code: str = "$?") -> None:
+        """Commands are a site's own, which print something before and after SLURM's, to both streams.
+
+        Args:
+            names: of the commands; all of them where none is given.
+            before, after: what they print, as it is.
+            code: what they end with, as a shell has it; by default what SLURM's command ends with.
+        """
+        for name in names or NAMES[:-1]:
+            program = self.folder / "bin" / name
+            real = program.with_suffix(".real")
+            if not real.exists():
+                program.rename(real)
+            for number, text in enumerate((before, after)):
+                (self.folder / f"{name}-{number}").write_bytes(text.encode("latin-1"))
+            first, last = (f'tee /dev/stderr < "{self.folder}/{name}-{number}"' for number in (0, 1))
+            program.write_text(f'#!/bin/sh\n{first}\n"{real}" "$@"\ncode={code}\n{last}\nexit $code\n')
+            program.chmod(0o755)
+
     def break_controller(self, broken: bool = True) -> None:
         """The controller does not answer."""
         self._set(controller_down=broken, breaks_after={})

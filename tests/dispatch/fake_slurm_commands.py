@@ -123,7 +123,7 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
 
 def squeue(state: State, arguments: Sequence[str]) -> None:
     given = options(arguments, {"noheader", "array", "states", "user", "name", "jobs", "format"})
-    if "jobs" in given and given.get("format") == "%T":
+    if "jobs" in given and given.get("format") == "%i|%T":
         shown = told_of(state, given["jobs"], lambda task: task["word"] if task["queued"] else None)
         if not shown:
             fail("slurm_load_jobs error: Invalid job id specified")
@@ -147,7 +147,7 @@ def sacct(state: State, arguments: Sequence[str]) -> None:
         fail("Slurm accounting storage is disabled")
     if state["accounts_down"]:
         fail("sacct: error: Problem talking to the database: Connection refused")
-    if "jobs" in given and given.get("format") == "State":
+    if "jobs" in given and given.get("format") == "JobID,State":
         print("\n".join(told_of(state, given["jobs"], lambda task: (task["account"] or [None])[0])))
         return
     if not re.fullmatch(r"now-\d+days", given.get("starttime", "")) or "allocations" not in given:
@@ -291,10 +291,14 @@ def chosen(state: State, given: dict[str, str]) -> list[tuple[str, dict[str, Any
 
 
 def told_of(state: State, job: str, word: Callable[[dict[str, Any]], Any]) -> list[str]:
-    """States of a job, or of all of an array's, that are told."""
+    """Lines `id|state` of a job, or of all of an array's, that are told."""
     array, _, index = job.partition("_")
     tasks = state["arrays"].get(array, {}).get("tasks", {})
-    return [told for number, task in tasks.items() if index in ("", number) and (told := word(task)) is not None]
+    return [
+        f"{array}_{number}|{told}"
+        for number, task in tasks.items()
+        if index in ("", number) and (told := word(task)) is not None
+    ]
 
 
 def ranges(numbers: Sequence[int]) -> str:

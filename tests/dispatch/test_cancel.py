@@ -90,21 +90,26 @@ def test_every_run_gets_a_mark_and_every_job_is_ended(lab: Lab) -> None:
     scheduler = ToldScheduler([seen("RUNNING"), seen("PENDING", index=1), seen("PENDING", index=2)])
     carry_out(lab.results, plan(lab, [A, B, D]), scheduler)
     assert marked(lab.results) == {A, B, D}
-    assert scheduler.asked == ["queue", "cancel 77_0 77_2"]
+    assert scheduler.asked == ["queue", "cancel 77_0 77_2", "queue"]
 
 
 def test_a_job_of_our_id_and_another_name_is_somebody_elses(lab: Lab) -> None:
     lab.submitted("one-x", (A,), (B,))
     scheduler = ToldScheduler([seen("RUNNING", name="another"), seen("RUNNING", array_id="78", index=1)])
-    carry_out(lab.results, plan(lab, [A, B]), scheduler)
-    assert scheduler.asked[-1] in ("queue", "cancel ")
+    ended = carry_out(lab.results, plan(lab, [A, B]), scheduler)
+    assert scheduler.asked == ["queue"]
+    assert (ended.told, ended.gone, ended.certain) == ((), 0, False)
+    assert ended.sentences() == [
+        "2 jobs are not in SLURM's queue under the name one-x; scancel was not called for them.",
+        "78_1 in SLURM's queue has the name one-x, but another id than ours; left alone.",
+    ]
 
 
 def test_jobs_that_nobody_recorded_the_id_of_are_ended_by_their_name(lab: Lab) -> None:
     unrecorded(lab.submitted("one-x", (A,)))
     scheduler = ToldScheduler([seen("PENDING", array_id="4711")])
     carry_out(lab.results, plan(lab, [A]), scheduler)
-    assert scheduler.asked[-1] == "cancel 4711_0"
+    assert scheduler.asked[1:] == ["cancel 4711_0", "queue"]
 
 
 @pytest.mark.parametrize("whose", [{"cluster": "another"}, {"user": "somebody"}])
@@ -117,7 +122,7 @@ def test_runs_of_another_cluster_or_user_are_left_alone_and_told_of(lab: Lab, wh
     carry_out(lab.results, cancellation, scheduler)
     assert [one.name for one in cancellation.foreign] == [foreign.name]
     assert marked(lab.results) == {B}
-    assert scheduler.asked[-1] == "cancel 77_0"
+    assert scheduler.asked[1:] == ["cancel 77_0", "queue"]
 
 
 def test_a_local_process_of_somebody_else_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,17 +144,63 @@ class Counting(ToldScheduler):
 
     ended: list[str] = field(default_factory=list)
 
-    def cancel(self, job_ids) -> None:  # type: ignore[no-untyped-def]
+    def cancel(self, job_ids) -> dict[str, str]:  # type: ignore[no-untyped-def]
         self.ended.extend(job_ids)
+        return super().cancel(job_ids)
 
 
 def test_a_thousand_jobs_are_one_question(lab: Lab) -> None:
     ids = [f"{number:012x}" for number in range(1000)]
     lab.submitted("one-x", *((id_,) for id_ in ids))
     scheduler = Counting([seen("PENDING", index=index) for index in range(1000)])
-    carry_out(lab.results, plan(lab, ids), scheduler)
-    assert scheduler.asked == ["queue"]
-    assert len(scheduler.ended) == 1000
+    ended = carry_out(lab.results, plan(lab, ids), scheduler)
+    assert [asked.partition(" ")[0] for asked in scheduler.asked] == ["queue", "cancel", "queue"]
+    assert len(scheduler.ended) == ended.gone == 1000
+    assert ended.sentences() == ["scancel was told to end 1,000 jobs (77_[0-999]) and accepted all."]
+
+
+def test_only_jobs_that_the_scheduler_ended_count_as_cancelled(lab: Lab) -> None:
+    lab.submitted("one-x", (A,), (B,), (C,), (D,))
+    scheduler = ToldScheduler(
+        [seen("RUNNING"), seen("PENDING", index=1), seen("PENDING", index=2)],
+        refuses={"77_1": "SLURM: scancel: Access/permission denied"},
+    )
+    cancellation = plan(lab, [A, B, C, D])
+    ended = carry_out(lab.results, cancellation, scheduler)
+    assert ended.gone == 2
+    assert cancellation.outcome(ended) == [
+        "Marked 4 runs: a run that finds its mark stops, or does not start.",
+        "scancel was told to end 3 jobs (77_[0-2]) and accepted 2.",
+        "It did not end 77_1: SLURM: scancel: Access/permission denied.",
+        "1 job is not in SLURM's queue under the name one-x; scancel was not called for it.",
+        "Still there: 77_1 PENDING.",
+    ]
+
+
+def test_a_job_that_goes_on_though_scancel_said_nothing_is_told_of(lab: Lab) -> None:
+    lab.submitted("one-x", (A,), (B,))
+
+    class Deaf(ToldScheduler):
+        def cancel(self, job_ids: Sequence[str]) -> dict[str, str]:
+            return {}
+
+    ended = carry_out(lab.results, plan(lab, [A, B]), Deaf([seen("RUNNING"), seen("COMPLETING", index=1)]))
+    assert (ended.gone, ended.certain) == (1, False)
+    assert ended.sentences()[-1] == "Still there: 77_0 RUNNING."
+
+
+def test_where_the_queue_cannot_be_asked_afterwards_no_job_counts_as_cancelled(lab: Lab) -> None:
+    lab.submitted("one-x", (A,))
+
+    class Dying(ToldScheduler):
+        def cancel(self, job_ids: Sequence[str]) -> dict[str, str]:
+            self.queue_fails = True
+            return super().cancel(job_ids)
+
+    cancellation = plan(lab, [A])
+    ended = carry_out(lab.results, cancellation, Dying([seen("RUNNING")]))
+    assert (ended.gone, ended.certain) == (0, False)
+    assert "What is still there is not known: the queue is down." in cancellation.outcome(ended)
 
 
 def test_slurm_ends_what_is_ours_and_nothing_else(

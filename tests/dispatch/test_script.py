@@ -239,10 +239,10 @@ def test_commands_of_the_setup_run_before_the_job_as_they_were_written(fake: Fak
 
 def test_a_copy_of_the_script_stays_and_nothing_else_of_submitit(fake: FakeSlurm, tmp_path: Path) -> None:
     text = script(folder=tmp_path)
-    array = submit_script(tmp_path, text)
-    assert (tmp_path / f"{array}_submission.sh").read_text() == text
+    submit_script(tmp_path, text)
+    assert (tmp_path / "submission.sh").read_text() == text
     left = {path.name for path in tmp_path.iterdir()} - {"fake slurm"}
-    assert left == {f"{array}_submission.sh"}
+    assert left == {"submission.sh"}
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_what_was_submitted_is_what_slurm_has(fake: FakeSlurm, results: Results)
     assert about["throttle"] == 2
     assert (about["asked"]["partition"], about["asked"]["mem"]) == ("urgent", "2G")
     assert len(about["tasks"]) == 3
-    assert about["script"] == (submission.directory.path / f"{array}_submission.sh").read_text()
+    assert about["script"] == (submission.directory.path / "submission.sh").read_text()
     assert [job.phase for job in submission.state.jobs] == ["pending"] * 3
 
 
@@ -92,7 +92,7 @@ def test_a_job_finds_all_it_needs_in_its_submissions_folder(fake: FakeSlurm, res
 def test_nothing_of_submitit_is_left_but_the_script(fake: FakeSlurm, results: Results) -> None:
     (submission,) = submit(results)
     there = {path.name for path in submission.directory.path.iterdir()}
-    assert there == {"request.json", "configs.json", "state.json", f"{submission.state.job_id}_submission.sh"}
+    assert there == {"request.json", "configs.json", "state.json", "submission.sh"}
 
 
 def test_an_order_beyond_the_clusters_largest_array_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class ToldScheduler:
         kept: jobs in its accounts.
         keeps_accounts: whether the cluster has any.
         queue_fails, accounts_fail: whether asking is an error.
+        refuses: jobs that it does not end, with its answer.
         asked: methods that were called.
     """
 
@@ -42,6 +43,7 @@ class ToldScheduler:
     keeps_accounts: bool = True
     queue_fails: bool = False
     accounts_fail: bool = False
+    refuses: Mapping[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
     def cluster(self) -> Cluster:
@@ -59,8 +61,11 @@ class ToldScheduler:
             raise SchedulerError("the accounts are down.")
         return [job for job in self.kept if job.name in names]
 
-    def cancel(self, job_ids: Sequence[str]) -> None:
+    def cancel(self, job_ids: Sequence[str]) -> dict[str, str]:
         self.asked.append(f"cancel {' '.join(job_ids)}")
+        refused = {job_id: why for job_id, why in self.refuses.items() if job_id in job_ids}
+        self.shown = [job for job in self.shown if f"{job.array_id}_{job.index}" not in {*job_ids} - {*refused}]
+        return refused
 
 
 def lab_at(path: Path) -> Lab:
