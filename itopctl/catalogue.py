@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.errors import UserError, unknown
+from itopctl.places import current_folder, current_folder_is_gone
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -206,7 +207,7 @@ def check_user_function(name: str) -> None:
     except Exception as error:  # the packages above it are imported: their code may raise anything
         raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
     if found is None:
-        raise UserError(f"{name!r}: there is no module {module_name!r} on Python's path or in {Path.cwd()}.")
+        raise UserError(f"{name!r}: there is no module {module_name!r} on Python's path or in {current_folder()}.")
     if not found.origin or not found.origin.endswith(".py"):
         return
     try:
@@ -229,7 +230,9 @@ def import_user_function(name: str) -> Callable[..., Any]:
 
 
 def _see_working_directory() -> None:
-    here = str(Path.cwd())
+    if current_folder_is_gone():
+        return
+    here = str(current_folder())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
 

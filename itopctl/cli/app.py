@@ -30,6 +30,7 @@ from itopctl.cli import (
     sweep,
 )
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
+from itopctl.places import current_folder_is_gone
 
 app = typer.Typer(
     name="itopctl",
@@ -84,13 +85,21 @@ def run() -> int:
     try:
         app(prog_name="itopctl")
     except ItopctlError as error:
-        if _debug:
-            traceback.print_exc()
-        print(f"itopctl: {error}", file=sys.stderr)
-        return error.exit_code
+        return _told(error, error.exit_code)
     except OSError as error:  # a full disk behind standard output, say
-        if _debug:
-            traceback.print_exc()
-        print(f"itopctl: {error}", file=sys.stderr)
-        return EnvironmentUnfitError.exit_code
+        return _told(error, EnvironmentUnfitError.exit_code)
     return 0
+
+
+def _told(error: Exception, code: int) -> int:
+    """Print an error; returns the exit code."""
+    if _debug:
+        traceback.print_exc()
+    message = str(error)
+    if current_folder_is_gone() and _GONE not in message:
+        message = f"{message} T{_GONE[1:]}." if isinstance(error, ItopctlError) else f"{_GONE}; change to another one."
+    print(f"itopctl: {message}", file=sys.stderr)
+    return code
+
+
+_GONE = "the current folder is gone"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from itopctl.errors import UserError, plural
+from itopctl.places import current_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,7 +124,7 @@ def submit(
     scheduler = Slurm()
     cluster = scheduler.cluster()
     orders = orders_of(work, folder, store, first, after)
-    code = take(folder, Path.cwd(), data, modules_of(work.configs.values()), copy=snapshot)
+    code = take(folder, current_folder(), data, modules_of(work.configs.values()), copy=snapshot)
     attempts = attempt_counts(store, work.to_run)
     submitted: list[Submission] = []
 
@@ -254,7 +255,7 @@ def print_scripts(
     except SchedulerError as error:
         largest = DEFAULT_LARGEST_ARRAY
         typer.echo(f"itopctl: {error}\nArrays are split as SLURM does by default, at {largest:,} jobs.", err=True)
-    code = take(folder, Path.cwd(), data, modules_of(work.configs.values()), copy=snapshot, dry=True)
+    code = take(folder, current_folder(), data, modules_of(work.configs.values()), copy=snapshot, dry=True)
     live = live_submissions(folder)
     for order in orders_of(work, folder, store, first, after):
         for array in arrays_of(order, largest, live):

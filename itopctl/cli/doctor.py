@@ -23,6 +23,7 @@ from itopctl.cli.common import (
 )
 from itopctl.cli.launch import SlurmOption
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
+from itopctl.places import current_folder
 
 if TYPE_CHECKING:
     from itopctl.dispatch.slurm import Slurm
@@ -187,7 +188,7 @@ def _from_a_node(
         return time.monotonic() < until
 
     try:
-        code = take(folder, Path.cwd(), data, ())
+        code = take(folder, current_folder(), data, ())
         answer = probe(folder, Slurm(), options, code, data, datasets, goes_on)
     except (SchedulerError, OSError) as error:
         yield Finding("problem", "probe", str(error))

@@ -85,6 +85,7 @@ def export(
 
     The file is read back and compared before it is written, on the test set where that is here.
     """  # fmt: skip
+    from itopctl.places import current_folder
     from itopctl.report.export import export_tables
     from itopctl.store.files import write_whole
     from itopctl.store.queries import find_run, run_details
@@ -92,6 +93,7 @@ def export(
     from itopctl.train.export.check import accuracy, check_alike, few_threads, timings
 
     kind = _kind(format_, output)
+    current_folder()  # is there: PyTorch ends the process where it is not
     check_folder(output)
     missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
     if missing:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from itopctl.cli.common import ResultsOption, RunArgument, StoreOption, open_results
+from itopctl.cli.streams import nobody_reads
 from itopctl.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
         for text in pieces(directory.log, offset):
             offset += len(text)
             printer.write(text)
-        if not goes_on:
+        if not goes_on or nobody_reads():
             printer.end()
             return
         if not is_held(directory) and time.monotonic() - looked_at > _LOOK_SECONDS:

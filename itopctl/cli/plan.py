@@ -45,7 +45,10 @@ def plan(
     """
     from itopctl.cli.plan_tables import groups_table, planned_runs, runs_table
     from itopctl.cli.planning import known_runs, planned, read_specs
+    from itopctl.places import current_folder
     from itopctl.plan.forecast import Impossible, forecasts
+
+    current_folder()  # is there: PyTorch ends the process where it is not
     from itopctl.train.outline import outline_of
 
     style, folder = check_format(format_, json), results_folder(results)

@@ -29,12 +29,19 @@ def plan_of(specs: Sequence[Path], overrides: Sequence[str], limit: int, results
 
 
 def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> list[PlannedSweep]:
-    """Specs with their runs. Raises UserError for two of one name, and for whatever is wrong in them."""
+    """Specs with their runs.
+
+    Raises:
+        UserError: for two of one name, and for whatever is wrong in them.
+        EnvironmentUnfitError: the current folder is gone, where the user's modules, jobs and PyTorch are at home.
+    """
+    from itopctl.places import current_folder
     from itopctl.plan import PlannedSweep
     from itopctl.spec.expand import expand, parse_overrides
     from itopctl.spec.reading import read_file
     from itopctl.spec.sweep import parse_sweep
 
+    current_folder()
     settings = parse_overrides(overrides)
     found: dict[str, PlannedSweep] = {}
     for path in specs:

@@ -86,11 +86,13 @@ def retry(
     from itopctl.cli.launch import check_cluster
     from itopctl.cli.tables import failures_table
     from itopctl.cli.work import check_data
+    from itopctl.places import current_folder
     from itopctl.report.formats import make_console
     from itopctl.store.queries import check_sweeps, ended_badly
     from itopctl.train.data.catalogue import data_folder
 
     style = check_format(format_, json=False)
+    current_folder()  # is there: jobs and workers need it
     causes = _causes(cause)
     folder, opened = open_results(results, store, first=lambda found: say(look(found)), writes=not dry_run)
     check_sweeps(opened, sweeps or [])

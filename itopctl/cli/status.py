@@ -19,6 +19,7 @@ from itopctl.cli.common import (
     open_results,
     print_tables,
 )
+from itopctl.cli.streams import nobody_reads
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 from itopctl.store import STATES
 
@@ -84,7 +85,9 @@ def status(
     console = make_console()
     patience = Patience(first=_WATCH_SECONDS)
 
-    def step() -> float:
+    def step() -> float | None:
+        if nobody_reads():
+            return None
         picture = rich_tables(view.tables())
         notes = [] if view.news is None else [*view.news.notes, *filter(None, [view.news.error])]
         live.update(Group(picture, *(Text(note, style="yellow") for note in notes)), refresh=True)

@@ -24,6 +24,7 @@ from typing import Any
 import itopctl
 from itopctl.dispatch.repository import Repository
 from itopctl.errors import UserError
+from itopctl.places import current_folder
 from itopctl.spec.config import RunConfig
 from itopctl.store.files import cannot_write, flush, flush_folder, make_folder, read_json, write_json
 from itopctl.store.rundir import Results
@@ -210,14 +211,14 @@ def code_here(apart: Iterable[Path], modules: Iterable[str]) -> Code:
     snapshot = _PACKAGE.parent
     record = read_json(snapshot / _RECORD)
     if record is not None and record.get("digest") == snapshot.name:
-        places = {name: _place_of(name, Path.cwd()) for name in modules}
+        places = {name: _place_of(name, current_folder()) for name in modules}
         strays = {
             name for name, place in places.items() if place is not None and not place.is_relative_to(snapshot.resolve())
         }
-        digest = digest_of(find_code(Path.cwd(), apart, strays)) if strays else snapshot.name
-        return Code(record.get("git_commit"), record.get("git_dirty"), digest, str(snapshot), str(Path.cwd()))
-    commit, dirty = git_state(Path.cwd(), apart)
-    return Code(commit, dirty, digest_of(find_code(Path.cwd(), apart, modules)), None, str(Path.cwd()))
+        digest = digest_of(find_code(current_folder(), apart, strays)) if strays else snapshot.name
+        return Code(record.get("git_commit"), record.get("git_dirty"), digest, str(snapshot), str(current_folder()))
+    commit, dirty = git_state(current_folder(), apart)
+    return Code(commit, dirty, digest_of(find_code(current_folder(), apart, modules)), None, str(current_folder()))
 
 
 def git_state(folder: Path, apart: Iterable[Path] = ()) -> tuple[str | None, bool | None]:

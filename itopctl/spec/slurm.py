@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from itopctl.errors import UserError, quoted, unknown
+from itopctl.places import user_folder
 from itopctl.spec.reading import Document, KeyPath, read_file, read_text
 
 Value = str | int | float | bool
@@ -116,10 +117,9 @@ def profile_path() -> Path | None:
     named = os.environ.get("ITOPCTL_SLURM")
     if named:
         return Path(named)
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return next(
-        (path for path in (home / "itopctl/slurm.yaml", Path("/etc/itopctl/slurm.yaml")) if path.is_file()), None
-    )
+    folders = (user_folder("XDG_CONFIG_HOME", ".config"), Path("/etc"))
+    paths = [folder / "itopctl/slurm.yaml" for folder in folders if folder is not None]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def environment_options() -> SlurmOptions:

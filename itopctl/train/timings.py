@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from itopctl.dst.speed import LayerWork, measure
+from itopctl.places import user_folder
 from itopctl.train.measure import device_name
 
 _VERSION = 2  # of what is measured, and how
@@ -47,11 +48,8 @@ def cache_folder() -> Path | None:
     own = os.environ.get("ITOPCTL_CACHE")
     if own:
         return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "itopctl"
-    except RuntimeError:
-        return None
+    base = user_folder("XDG_CACHE_HOME", ".cache")
+    return None if base is None else base / "itopctl"
 
 
 def _read(path: Path) -> dict[str, float] | None:

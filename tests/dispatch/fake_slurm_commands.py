@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import io
 import json
 import os
@@ -108,7 +107,7 @@ def sbatch(state: State, arguments: Sequence[str]) -> None:
     state["next_id"] += int(match[1]) + 1
     reason = "Dependency" if "dependency" in asked else "JobHeldUser" if "hold" in asked else "Resources"
     state["arrays"][array] = {
-        "name": asked.get("job-name", path.name), "user": [getpass.getuser(), str(os.getuid())], "asked": asked,
+        "name": asked.get("job-name", path.name), "user": [str(os.getuid())], "asked": asked,
         "throttle": int(match[2] or 0), "script": script, "cwd": str(Path.cwd()),
         "tasks": {
             str(index): {"word": "PENDING", "reason": reason, "exit": "0:0", "restarts": 0, "queued": True,
