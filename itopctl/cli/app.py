@@ -30,7 +30,7 @@ from itopctl.cli import (
     sweep,
 )
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
-from itopctl.places import current_folder_is_gone
+from itopctl.places import current_folder
 
 app = typer.Typer(
     name="itopctl",
@@ -95,11 +95,13 @@ def _told(error: Exception, code: int) -> int:
     """Print an error; returns the exit code."""
     if _debug:
         traceback.print_exc()
-    message = str(error)
-    if current_folder_is_gone() and _GONE not in message:
-        message = f"{message} T{_GONE[1:]}." if isinstance(error, ItopctlError) else f"{_GONE}; change to another one."
-    print(f"itopctl: {message}", file=sys.stderr)
+    told = [str(error)]
+    try:
+        current_folder()
+    except EnvironmentUnfitError as gone:
+        if not isinstance(error, ItopctlError):  # the system's own words say nothing that helps
+            told = []
+        told += [str(gone)] * (str(gone) not in told)
+    for message in told:
+        print(f"itopctl: {message}", file=sys.stderr)
     return code
-
-
-_GONE = "the current folder is gone"

@@ -16,7 +16,7 @@ import sys
 class _Output(io.FileIO):
     """A descriptor that takes everything once its reader is gone."""
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]
         try:
             return super().write(data) or 0
         except BrokenPipeError:
@@ -54,7 +54,7 @@ def _open(descriptor: int, before: object) -> io.TextIOWrapper:
         before.flush()
     unbuffered = before.write_through  # python -u
     return io.TextIOWrapper(
-        output if unbuffered else io.BufferedWriter(output),  # type: ignore[arg-type]
+        output if unbuffered else io.BufferedWriter(output),
         encoding=before.encoding, errors="replace", line_buffering=before.line_buffering, write_through=unbuffered,
     )  # fmt: skip
 

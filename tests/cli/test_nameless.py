@@ -147,4 +147,4 @@ def test_what_needs_no_current_folder_works_without_one(tmp_path: Path, finished
     assert (done.returncode, done.stderr) == (0, ""), done
     relative = from_nowhere(tmp_path, "status")
     assert relative.returncode == 3
-    assert relative.stderr.endswith(" The current folder is gone.\n")
+    assert relative.stderr.endswith("\nitopctl: the current folder is gone; change to another one.\n")
