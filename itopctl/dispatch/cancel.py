@@ -100,6 +100,7 @@ class Ended:
     Attributes:
         told: ids that the scheduler was told to end.
         answers: of these, the ones that it did not accept, with its answer.
+        over: how many had ended, or were about to; it was not called for them.
         absent: how many are not in its queue under our names, by submission; it was not called for them.
         others: jobs in its queue that have the name of a submission and not its id, by submission; left alone.
         left: jobs that wait or run all the same, with their state.
@@ -108,6 +109,7 @@ class Ended:
 
     told: tuple[str, ...] = ()
     answers: Mapping[str, str] = field(default_factory=dict)
+    over: int = 0
     absent: Mapping[str, int] = field(default_factory=dict)
     others: Mapping[str, Sequence[str]] = field(default_factory=dict)
     left: Mapping[str, str] = field(default_factory=dict)
@@ -135,9 +137,11 @@ class Ended:
         for answer in dict.fromkeys(self.answers.values()):
             refused = short_ids([job_id for job_id, why in self.answers.items() if why == answer])
             said.append(f"It did not end {refused}: {answer.rstrip('.')}.")
+        if self.over:
+            said.append(f"{plural(self.over, 'job')} had ended already{_not_called(self.over)}")
         for name, count in self.absent.items():
-            jobs, them = plural(count, "job is", "jobs are"), "it" if count == 1 else "them"
-            said.append(f"{jobs} not in SLURM's queue under the name {name}; scancel was not called for {them}.")
+            jobs = plural(count, "job is", "jobs are")
+            said.append(f"{jobs} not in SLURM's queue under the name {name}{_not_called(count)}")
         for name, ids in self.others.items():
             said.append(f"{short_ids(ids)} in SLURM's queue has the name {name}, but another id than ours; left alone.")
         if self.left:
@@ -183,16 +187,22 @@ def _found(scheduler: Scheduler, jobs: Sequence[tuple[Submission, tuple[int, ...
     for job in scheduler.queue(list(seen)):
         seen[job.name].append(job)
     told: list[str] = []
-    absent, others = {}, {}
+    over, absent, others = 0, {}, {}
     for submission, indices in jobs:
         wanted = [job for job in seen[submission.name] if job.index in indices]
         ours = [job for job in wanted if submission.state.job_id in (None, job.array_id)]
-        told.extend(map(_id, sorted(ours, key=lambda job: job.index)))
+        going_on = [job for job in ours if _goes_on(job)]
+        told.extend(map(_id, sorted(going_on, key=lambda job: job.index)))
+        over += len(ours) - len(going_on)
         if missing := len(set(indices) - {job.index for job in ours}):
             absent[submission.name] = missing
         if theirs := [_id(job) for job in wanted if job not in ours and _goes_on(job)]:
             others[submission.name] = theirs
-    return Ended(tuple(told), absent=absent, others=others)
+    return Ended(tuple(told), over=over, absent=absent, others=others)
+
+
+def _not_called(jobs: int) -> str:
+    return f"; scancel was not called for {'it' if jobs == 1 else 'them'}."
 
 
 def _id(job: SeenJob) -> str:

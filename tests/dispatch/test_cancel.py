@@ -177,6 +177,15 @@ def test_only_jobs_that_the_scheduler_ended_count_as_cancelled(lab: Lab) -> None
     ]
 
 
+def test_a_job_that_is_over_is_not_ended_and_not_counted(lab: Lab) -> None:
+    lab.submitted("one-x", (A,), (B,), (C,))
+    scheduler = ToldScheduler([seen("COMPLETED"), seen("COMPLETING", index=1), seen("RUNNING", index=2)])
+    ended = carry_out(lab.results, plan(lab, [A, B, C]), scheduler)
+    assert scheduler.asked[1] == "cancel 77_2"
+    assert (ended.gone, ended.over, ended.certain) == (1, 2, True)
+    assert ended.sentences()[1] == "2 jobs had ended already; scancel was not called for them."
+
+
 def test_a_job_that_goes_on_though_scancel_said_nothing_is_told_of(lab: Lab) -> None:
     lab.submitted("one-x", (A,), (B,))
 
@@ -185,7 +194,7 @@ def test_a_job_that_goes_on_though_scancel_said_nothing_is_told_of(lab: Lab) -> 
             return {}
 
     ended = carry_out(lab.results, plan(lab, [A, B]), Deaf([seen("RUNNING"), seen("COMPLETING", index=1)]))
-    assert (ended.gone, ended.certain) == (1, False)
+    assert (ended.gone, ended.over, ended.certain) == (0, 1, False)
     assert ended.sentences()[-1] == "Still there: 77_0 RUNNING."
 
 
