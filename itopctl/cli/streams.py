@@ -16,9 +16,9 @@ import sys
 class _Output(io.FileIO):
     """A descriptor that takes everything once its reader is gone."""
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def]
+    def write(self, data) -> int | None:  # type: ignore[no-untyped-def, override]
         try:
-            return super().write(data) or 0
+            return super().write(data)
         except BrokenPipeError:
             _drop(self.fileno())
             return memoryview(data).nbytes

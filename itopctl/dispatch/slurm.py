@@ -66,6 +66,7 @@ class Slurm:
 
     def queue(self, names: Sequence[str]) -> list[SeenJob]:
         seen = []
+        wanted = set(names)
         for some in _chunks(names):
             text = run(
                 "squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}",
@@ -73,13 +74,14 @@ class Slurm:
             )  # fmt: skip
             for line in text.splitlines():
                 array_id, index, word, reason, name = _fields(line, 5)
-                if array_id.isdigit() and index.isdigit() and name in some:
+                if array_id.isdigit() and index.isdigit() and name in wanted:
                     why = None if reason in ("None", "") else reason
                     seen.append(SeenJob(name, array_id, int(index), word, why))
         return seen
 
     def accounts(self, names: Sequence[str], days: int) -> list[SeenJob]:
         seen: list[SeenJob] = []
+        wanted = set(names)
         for some in _chunks(names):
             text = run(
                 "sacct", "--noheader", "--parsable2", "--allocations", f"--user={os.getuid()}",
@@ -90,7 +92,7 @@ class Slurm:
                 if end == "Unknown" and word not in ("PENDING", "RUNNING"):
                     continue  # half written: the database is behind
                 array_id, _, index = job_id.partition("_")
-                if array_id.isdigit() and name in some:
+                if array_id.isdigit() and name in wanted:
                     places = [int(index)] if index.isdigit() else _bracket(index)
                     seen.extend(SeenJob(name, array_id, i, word, None, exit_code) for i in places)
         return seen

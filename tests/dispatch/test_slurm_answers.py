@@ -19,7 +19,7 @@ from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import live_submissions
 from tests.dispatch.fake_slurm import FakeSlurm
-from tests.dispatch.test_submitter import RUNS, died, left_in, submit
+from tests.dispatch.test_submitter import RUNS, left_in, submit
 
 BANNER = """--> Checking limits: this is job 3 of 50 ... OK
 NOTE: the words "Submitted batch job 5" mean that all is well.
@@ -169,9 +169,8 @@ def test_an_sbatch_that_submits_nothing_is_believed_for_some_minutes_and_the_run
     else:
         with pytest.raises(SchedulerError, match=r"Your job is kept for tonight.*the next command looks\.$"):
             submit(results, RUNS[:2])
-    (submission,) = live_submissions(results)
+    assert len(live_submissions(results)) == 1
     assert reconcile(results, Slurm(), lambda: 0.0).live, "it may come"
-    died(submission)
     assert reconcile(results, Slurm(), lambda: 100.0).live
     assert not reconcile(results, Slurm(), lambda: 300.0).live
 
