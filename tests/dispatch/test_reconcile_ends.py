@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from itopctl.dispatch.reconcile import GRACE_SECONDS, News
 from itopctl.dispatch.scheduler import SeenJob
-from itopctl.store.locks import this_process
+from itopctl.store.locks import process_here, this_process
 from itopctl.store.submissions import live_submissions, load
 from tests.dispatch.looks import ACCOUNTS, FILES, ID, LATER, look, look_until_sure, state_of
 from tests.dispatch.told import (
@@ -107,10 +108,18 @@ def test_what_never_reached_the_scheduler_gives_its_runs_back_after_a_grace(lab:
 def test_a_submitter_that_lives_on_this_host_may_be_about_to_submit(tmp_path: Path) -> None:
     lab = lab_at(tmp_path)
     lab.sweep("one", {ID: {}})
-    unrecorded(lab.submitted("one-x", (ID,), by=this_process()))
+    unrecorded(lab.submitted("one-x", (ID,), by=process_here(os.getppid())))
     with nothing_changes(lab.results.path):
         look_until_sure(lab, ToldScheduler())
     assert state_of(lab) == ("pending", None)
+
+
+def test_the_process_that_looks_is_not_about_to_submit(tmp_path: Path) -> None:
+    lab = lab_at(tmp_path)
+    lab.sweep("one", {ID: {}})
+    unrecorded(lab.submitted("one-x", (ID,), by=this_process()))
+    look_until_sure(lab, ToldScheduler())
+    assert state_of(lab) == ("queued", None)
 
 
 @pytest.mark.parametrize("changed", [{"start": "0"}, {"host": "another-login-node"}, {"pid": 2**22 + 1}])
