@@ -136,6 +136,8 @@ NEEDS = ("gradient", "momentum", "times_active")
 
 
 def rule(
+    function: Callable[..., Any] | None = None,
+    /,
     *,
     needs: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
@@ -152,8 +154,10 @@ def rule(
         chooses, scope, sampled, elementwise: see `itopctl.dst.drop` and `itopctl.dst.growth`.
 
     Raises:
-        UserError: an unknown need, setting or scope.
+        UserError: an unknown need, setting or scope; no parentheses.
     """
+    if function is not None:
+        raise UserError(f"write @rule() with parentheses above {getattr(function, '__name__', function)!r}.")
     for kind, words, allowed in (
         ("need", needs, NEEDS), ("setting of a rule", settings or (), rule_settings()),
         ("scope", (scope,), ("layer", "network")),
