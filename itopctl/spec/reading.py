@@ -1,7 +1,9 @@
 """YAML text to plain data, safely, with the line of every key; every complaint names file and line.
 
 Nothing but plain mappings, lists, strings, numbers, booleans and null can come out. Duplicate keys, aliases
-that multiply, deep nesting and oversized files are refused.
+that multiply, deep nesting and oversized files are refused. So is what YAML 1.1 reads otherwise than people do: octal
+numbers, and line ends that an editor does not show. Base-60 numbers and dates stay text.
+`tests/spec/test_yaml_surprises.py` lists all of it.
 """
 
 from __future__ import annotations
@@ -42,16 +44,30 @@ def _without_base_60(loader: Any) -> None:
         loader.yaml_implicit_resolvers[first] = plain
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _NO_COLONS = {
-    "tag:yaml.org,2002:int": re.compile(r"^[-+]?(?:0b[0-1_]+|0[0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
-    "tag:yaml.org,2002:float": re.compile(
+    _INT: re.compile(r"^[-+]?(?:0b[0-1_]+|0[0-9_]+|0[oO][0-7_]+|0|[1-9][0-9_]*|0x[0-9a-fA-F_]+)$"),
+    _FLOAT: re.compile(
         r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
         r"|[0-9][0-9_]*[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
     ),
 }
 _without_base_60(_PlainLoader)
 
+_LEADING_ZERO = re.compile(r"([-+]?)0(?:([0-9_]+)|[oO]([0-7_]+))")
+"""A number that is octal in YAML 1.1 (`010`), in YAML 1.2 (`0o17`), or would be if it had no 8 or 9 (`08`)."""
+
+_MOST_DIGITS = 20  # of a number that a message spells out
+
+_NULLS = ("", "~", "null", "Null", "NULL")
+
+_UNSEEN_BREAKS = {"\x85": "next line", "\u2028": "line separator", "\u2029": "paragraph separator"}
+"""Characters that end a line in YAML 1.1, and neither in YAML 1.2 nor in an editor."""
+
+_UNFIT = re.compile(f"[{''.join(_UNSEEN_BREAKS)}\ud800-\udfff]")
+
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_KEY = "<key>"  # stands for a key in a path while the key itself is read
 _MAPPING_TAG, _SEQUENCE_TAG = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _TEXT_TAGS = {"tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", _MERGE_TAG}
@@ -115,6 +131,7 @@ def read_file(path: Path) -> Document:
 
 def read_text(text: str, source: str) -> Document:
     """Parse YAML text. `source` is what messages call it."""
+    _check_characters(text, source)
     try:
         _check_events(text, source)
         loader = _PlainLoader(text)
@@ -142,18 +159,42 @@ def read_text(text: str, source: str) -> Document:
     return Document(source, text, data, reader.lines)
 
 
+def _check_characters(text: str, source: str) -> None:
+    """Refuse line ends that an editor does not show, and bytes of the command line that are no text."""
+    found = _UNFIT.search(text)
+    if found is None:
+        return
+    line, character = text.count("\n", 0, found.start()) + 1, found[0]
+    if character not in _UNSEEN_BREAKS:
+        raise UserError(f"{source.encode(errors='replace').decode()}: not UTF-8.")
+    raise UserError(
+        f"{source}:{line}: the character U+{ord(character):04X} ({_UNSEEN_BREAKS[character]}) would end the line here "
+        "without being seen; take it out."
+    )
+
+
 def _check_events(text: str, source: str) -> None:
-    """Refuse deep nesting and endless input before anything recursive sees it."""
+    """Refuse deep nesting and endless input before anything recursive sees it, and the tag `!`, which is lost later."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_PlainLoader)):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if depth > MAX_DEPTH or count > MAX_NODES:
-            line = event.start_mark.line + 1 if event.start_mark else 0
             limit = f"nested deeper than {MAX_DEPTH}" if depth > MAX_DEPTH else f"more than {MAX_NODES:,} values"
             raise UserError(f"{source}:{line}: {limit}.")
+        if isinstance(event, yaml.ScalarEvent) and event.tag == "!":
+            raise UserError(f"{source}:{line}: the tag '!' is not allowed here; plain values only.")
+
+
+def _fits_its_tag(node: yaml.ScalarNode) -> bool:
+    """Whether a number or null is written as one; PyYAML takes more under a tag: `!!int 1:30`, `!!null 5`."""
+    if node.tag == "tag:yaml.org,2002:null":
+        return node.value in _NULLS
+    patterns = {_INT: (_NO_COLONS[_INT],), _FLOAT: (_NO_COLONS[_FLOAT], _NO_COLONS[_INT])}.get(node.tag)
+    return patterns is None or any(pattern.fullmatch(node.value) for pattern in patterns)
 
 
 class _Reader:
@@ -182,11 +223,36 @@ class _Reader:
             raise UserError(f"{self.source}:{line}: the tag {node.tag!r} is not allowed here; plain values only.")
         if node.tag in _TEXT_TAGS:
             return node.value
+        if node.tag in (_INT, _FLOAT):
+            self._check_leading_zero(node, path)
         try:
+            if not _fits_its_tag(node):
+                raise ValueError
             return self.loader.construct_object(node)
         except (ValueError, OverflowError, LookupError):
             kind = node.tag.rsplit(":", 1)[-1]
             raise UserError(f"{self.source}:{line}: {quoted(node.value)} cannot be read as {kind}.") from None
+
+    def _check_leading_zero(self, node: yaml.ScalarNode, path: KeyPath) -> None:
+        """Raise UserError for `010`, which may mean 8 or 10, with what to write for either."""
+        match = _LEADING_ZERO.fullmatch(node.value)
+        if match is None:
+            return
+        sign, plain, octal = match[1].replace("+", ""), match[2] or "", match[3] or ""
+        digits = (plain or octal).replace("_", "") or "0"
+        numbers = [digits.lstrip("0") or "0"] if plain else []
+        if not set(digits) & {"8", "9"} and len(digits) < _MOST_DIGITS:
+            numbers.append(str(int(digits, 8)))
+        write = " or ".join(dict.fromkeys(sign + number for number in numbers if len(number) < _MOST_DIGITS))
+        written = quoted(node.value)
+        why = "begins with 0, which makes it octal in YAML 1.1 and not elsewhere"
+        if octal:
+            why = "is an octal number in YAML 1.2 and text in YAML 1.1"
+        place = "" if path[-1:] in ((), (_KEY,)) else f"{dotted(path)}: "
+        raise UserError(
+            f"{self.source}:{node.start_mark.line + 1}: {place}{written[1:-1]} {why}; "
+            f"write {write or 'it without the 0'}, or {written} with the quotes if it is text."
+        )
 
     def _read_mapping(self, node: yaml.MappingNode, path: KeyPath, depth: int) -> dict[str, Any]:
         merged, merged_lines = self._read_merges(node, path, depth)
@@ -195,11 +261,15 @@ class _Reader:
             if key_node.tag == _MERGE_TAG:
                 continue
             line = key_node.start_mark.line + 1
-            key_path = (*path, "<key>")
+            key_path = (*path, _KEY)
             key = self.read(key_node, key_path, depth + 1)
             self.lines.pop(key_path, None)
             if not isinstance(key, str):
-                raise UserError(f"{self.source}:{line}: the key {quoted(key)} is not text.")
+                written = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+                as_written = f" It is read from {quoted(written)}; put that in quotes." * (
+                    written not in ("", quoted(key))
+                )
+                raise UserError(f"{self.source}:{line}: the key {quoted(key)} is not text.{as_written}")
             here = (*path, key)
             if key in result:
                 first = self.lines[here]
@@ -219,13 +289,19 @@ class _Reader:
         """What the `<<` keys of a mapping bring, and its lines; the first of several sources wins."""
         merged: dict[str, Any] = {}
         own_lines, self.lines = self.lines, {}
+        first: int | None = None
         for key_node, value_node in node.value:
             if key_node.tag != _MERGE_TAG:
                 continue
+            line = key_node.start_mark.line + 1
+            if first is not None:
+                raise UserError(
+                    f"{self.source}:{line}: '<<' twice; it is already on line {first}. Write one: '<<: [*a, *b]'."
+                )
+            first = line
             for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                 values = self.read(source, path, depth + 1)
                 if not isinstance(values, dict):
-                    line = key_node.start_mark.line + 1
                     raise UserError(f"{self.source}:{line}: '<<' merges a mapping, not {quoted(values)}.")
                 merged = {**values, **merged}
         merged_lines, self.lines = self.lines, own_lines

@@ -5,6 +5,7 @@ None of it changes an experiment. What excludes each other is refused here, befo
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,8 @@ def options_of(document: Document, path: KeyPath, data: Any) -> SlurmOptions:
         complaint = _not_additional(key)
         if complaint:
             raise document.error((*path, "additional_parameters", key), complaint)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise document.error((*path, "additional_parameters", key), f"found {quoted(value)}; a number expected.")
         if isinstance(value, str) and re.search(r"[\r\n\0\\]", value):  # sbatch reads a backslash its own way
             raise document.error((*path, "additional_parameters", key), "one line without backslashes expected.")
     for key in ("partition", "account", "qos", "constraint", "gpus_per_node", "mem"):
@@ -153,6 +156,10 @@ def parse_options(arguments: Sequence[str]) -> SlurmOptions:
         key = key.strip()
         if not separator or not text.strip():
             raise UserError(f"--slurm {argument}: KEY=VALUE expected.")
+        given = text.strip()
+        if key in _TEXTS - {"mem"} and given.isdigit():
+            data[key] = given  # an account's number, which may begin with zeros
+            continue
         try:
             value = read_text(text, f"--slurm {argument}").data
         except RecursionError:
@@ -166,7 +173,8 @@ def parse_options(arguments: Sequence[str]) -> SlurmOptions:
         elif key == "setup" and isinstance(value, str):
             data[key] = [value]
         else:
-            data[key] = value if key not in _TEXTS or value is None else text.strip()
+            as_read = key not in _TEXTS or value is None or given[0] in "'\""
+            data[key] = value if as_read else given
     return options_of(Document("--slurm", "", data), (), data)
 
 
