@@ -98,7 +98,8 @@ def test_a_name_declared_twice_is_a_mistake_of_the_program() -> None:
         ("datasets", "digits mnist fashion_mnist cifar10 cifar100 synthetic"),
         (
             "models",
-            "lenet-300-100 lenet-5 mlp-cifar resnet18 resnet34 resnet50 vgg16-c vgg16-d vgg19 wrn-22-2 wrn-28-10",
+            "lenet-300-100 lenet-5 mlp-cifar resnet18 resnet34 resnet50 vgg16-c vgg16-c-itop vgg16-d vgg19 wrn-22-2 "
+            "wrn-28-10",
         ),
     ],
 )

@@ -23,6 +23,17 @@ def results_folder(option: Path | None) -> Path:
     return option or Path(os.environ.get("ITOPCTL_RESULTS") or "results")
 
 
+def tell(text: str) -> None:
+    """Print a sentence on what goes on to standard error."""
+    typer.echo(f"itopctl: {text}", err=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print warnings to standard error."""
+    for line in lines:
+        typer.secho(f"Warning: {line}", fg="yellow", err=True)
+
+
 def refuse_untrusted(names: Iterable[str], instead: str = "") -> None:
     """Raise UserError where a results folder has something run that is not itopctl's; for who did not say --trust.
 

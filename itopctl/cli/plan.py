@@ -10,7 +10,7 @@ import typer
 
 from itopctl.cli.common import FormatOption, JsonOption, ResultsOption, StoreOption, check_format, results_folder
 from itopctl.cli.launch import RunsPerGpuOption, WorkersOption
-from itopctl.errors import UserError
+from itopctl.errors import UserError, plural
 
 if TYPE_CHECKING:
     from itopctl.cli.plan_tables import PlannedRun
@@ -43,13 +43,15 @@ def plan(
     where this machine has finished such runs before. To see a run's layers the command imports PyTorch, and your own
     model if the spec names one.
     """
-    from itopctl.cli.plan_tables import groups_table, planned_runs, runs_table
+    from itopctl.cli.common import tell
+    from itopctl.cli.plan_tables import groups_table, planned_runs, runs_table, unmade_of
     from itopctl.cli.planning import known_runs, planned, read_specs
+    from itopctl.dispatch.trial import outlines_of
     from itopctl.places import current_folder
-    from itopctl.plan.forecast import Impossible, forecasts
+    from itopctl.plan.forecast import forecasts
+    from itopctl.plan.unmade import refused_of
 
     current_folder()  # is there: PyTorch ends the process where it is not
-    from itopctl.train.outline import outline_of
 
     style, folder = check_format(format_, json), results_folder(results)
     sweeps = read_specs(specs, set_ or [], max_runs)
@@ -57,11 +59,12 @@ def plan(
         made = planned(sweeps, known)
         machine = _machine(made, workers, runs_per_gpu, folder)
         history = _history(made, known, machine)
-    foreseen = planned_runs(made, forecasts(made.configs, outline_of), history, machine)
+    foreseen = planned_runs(made, forecasts(made.configs, outlines_of(made.configs.values(), tell)), history, machine)
     tables = runs_table(foreseen) if runs else groups_table(foreseen)
     _print(made, tables, foreseen, machine, style)
-    if any(isinstance(run.forecast, Impossible) for run in foreseen):
-        raise typer.Exit(UserError.exit_code)
+    refused = refused_of(unmade_of(foreseen))
+    if refused:
+        raise UserError(f"{plural(len(refused), 'run')} cannot be made; `itopctl sweep` starts nothing of this.")
 
 
 def _print(made: Plan, tables: Sequence[object], foreseen: Sequence[PlannedRun], machine: Machine, style: str) -> None:

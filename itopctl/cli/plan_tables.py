@@ -12,6 +12,7 @@ from itopctl.plan import Plan
 from itopctl.plan.forecast import Forecast, Impossible
 from itopctl.plan.history import History, Pace
 from itopctl.plan.totals import Expected, Machine, Totals
+from itopctl.plan.unmade import sentences
 from itopctl.plan.warnings import memory_of, warnings_on_all, warnings_on_runs
 from itopctl.report.groups import Group, Kind, studies
 from itopctl.report.table import Cell, Column, Record, Table
@@ -147,8 +148,10 @@ def runs_table(runs: Sequence[PlannedRun]) -> list[Table]:
 def total_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
     """What all runs that are to be made take together, in sentences."""
     totals = _totals(runs, machine)
+    unmade = len(unmade_of(runs))
+    without = f"{plural(unmade, 'run')} cannot be made; see below." if unmade else ""
     if not totals.runs:
-        return ["Nothing is left to run."]
+        return [without or "Nothing is left to run."]
     at_once = plural(machine.at_once, "run") + " at one time"
     lines = [
         f"To run: {plural(totals.runs, 'run')}, {totals.steps:,} steps, {totals.updates:,} topology updates, "
@@ -164,6 +167,8 @@ def total_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
             f"Time: {duration(totals.wall_seconds)} here with {at_once} "
             f"({number(totals.device_seconds / 3600)} {unit} hours{without})."
         )
+    if without:
+        lines[:0] = [without]
     lines.append(f"Disk: {size(totals.disk_bytes)} at most while they run, {size(totals.kept_bytes)} in the end.")
     return lines
 
@@ -176,8 +181,9 @@ def in_powers(value: float) -> str:
 
 def warning_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
     """What is likely a mistake."""
-    coming = [run for run in runs if run.to_run or isinstance(run.forecast, Impossible)]
+    coming = [run for run in runs if run.to_run]
     return [
+        *sentences(unmade_of(runs)),
         *warnings_on_runs(
             {run.run_id: run.config for run in coming},
             {run.run_id: run.forecast for run in coming},
@@ -186,6 +192,11 @@ def warning_lines(runs: Sequence[PlannedRun], machine: Machine) -> list[str]:
         ),
         *warnings_on_all(_totals(runs, machine), machine),
     ]
+
+
+def unmade_of(runs: Sequence[PlannedRun]) -> list[tuple[RunConfig, Impossible]]:
+    """The runs that are to be made and cannot be, each with the reason."""
+    return [(run.config, run.forecast) for run in runs if run.to_run and isinstance(run.forecast, Impossible)]
 
 
 def _totals(runs: Sequence[PlannedRun], machine: Machine) -> Totals:

@@ -83,9 +83,10 @@ def retry(
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
     from itopctl.cli.cluster import look, say
+    from itopctl.cli.common import warn
     from itopctl.cli.launch import check_cluster
     from itopctl.cli.tables import failures_table
-    from itopctl.cli.work import check_data
+    from itopctl.cli.work import check_data, check_models
     from itopctl.places import current_folder
     from itopctl.report.formats import make_console
     from itopctl.store.queries import check_sweeps, ended_badly
@@ -119,6 +120,8 @@ def retry(
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
     if where == "local":
         check_data(work, data)
+    warn(check_models(work, where))
+    if where == "local":
         failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first)
     else:
         failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)

@@ -67,7 +67,8 @@ def sweep(
     """
     from itopctl.cli.cluster import reach
     from itopctl.cli.launch import check_cluster
-    from itopctl.cli.work import check_data
+    from itopctl.cli.common import warn
+    from itopctl.cli.work import check_data, check_models
     from itopctl.store.rundir import Results
     from itopctl.train.data.catalogue import data_folder
 
@@ -80,11 +81,13 @@ def sweep(
         _print_plan(plan, style)
         if cluster == "slurm" and style == "rich":
             _print_scripts(work, folder, data, store, first, after or [], snapshot)
+        warn(check_models(work, cluster))
         return
     if cluster == "local":
         check_data(work, data)
     elif work.to_run:
         reach(after or [], folder, store)
+    warn(check_models(work, cluster))
     records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
     names = [planned.spec.name for planned in plan.sweeps]
     if cluster == "local":

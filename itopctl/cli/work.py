@@ -53,6 +53,23 @@ def check_data(work: Work, data: Path) -> None:
         locate(name, data)
 
 
+def check_models(work: Work, cluster: str) -> list[str]:
+    """Make the networks of the runs once, before anything starts; returns warnings on those that may not be possible.
+
+    Raises:
+        UserError: a model cannot be made, or does not take the data, or the sparsity cannot be reached.
+    """
+    from itopctl.cli.common import tell
+    from itopctl.dispatch.trial import is_sure, try_out
+    from itopctl.plan.forecast import Impossible
+    from itopctl.plan.unmade import check_makeable
+
+    unsure = [config for run_id in work.to_run if not is_sure(config := work.configs[run_id])]
+    look = try_out(unsure, tell)
+    found = [(config, why) for config in unsure if isinstance(why := look(config), Impossible)]
+    return check_makeable(found, len(work.to_run), on_nodes=cluster == "slurm")
+
+
 def notes_on_data(work: Work, data: Path) -> list[str]:
     """What cannot be seen from this machine of the data sets that jobs will read; nodes may see more."""
     try:

@@ -10,6 +10,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from itopctl.catalogue import DATASETS
 from itopctl.dst.expected import Known, predicted_layer_exploration, replaced_weights, weighted
@@ -78,21 +79,31 @@ class Forecast:
         return self.kept_bytes(seconds) + (kept + 1) * self.checkpoint_bytes
 
 
+Fault = Literal["model", "machine", "unknown"]
+
+
 @dataclass(frozen=True)
 class Impossible:
-    """A run that cannot be made, and why."""
+    """A run that cannot be made, and why.
+
+    Attributes:
+        reason: a sentence, with the user's file and line where the fault is in there.
+        fault: of the `model` (or the spec); perhaps of this `machine`, which has no GPU, say, or lacks a package; or
+            `unknown`, where memory or time ran out: such a run may well be made.
+    """
 
     reason: str
+    fault: Fault = "model"
 
 
 def forecasts(
-    configs: Mapping[str, RunConfig], outline_of: Callable[[RunConfig], Outline]
+    configs: Mapping[str, RunConfig], outline_of: Callable[[RunConfig], Outline | Impossible]
 ) -> dict[str, Forecast | Impossible]:
     """Run id → what is known of the run, or why it cannot be made.
 
     Args:
         configs: run id → config.
-        outline_of: the outline of a run's network; raises UserError where there can be none.
+        outline_of: the outline of a run's network; raises UserError, or says why, where there can be none.
     """
     seen: dict[str, Forecast | Impossible] = {}
     found = {}
@@ -100,7 +111,8 @@ def forecasts(
         key = same_but_seed(config)
         if key not in seen:
             try:
-                seen[key] = forecast(config, outline_of(config))
+                outline = outline_of(config)
+                seen[key] = outline if isinstance(outline, Impossible) else forecast(config, outline)
             except UserError as error:
                 seen[key] = Impossible(str(error))
         found[run_id] = seen[key]

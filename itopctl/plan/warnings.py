@@ -29,7 +29,7 @@ def warnings_on_runs(
 
     Args:
         configs: run id → config, of the runs that are to be made.
-        forecasts: of the same.
+        forecasts: of the same; of what cannot be made, `itopctl.plan.unmade` tells.
         memory: run id → bytes that the run needs, as measured or estimated.
         machine: where they would be made.
     """
@@ -37,11 +37,10 @@ def warnings_on_runs(
     for run_id, config in configs.items():
         forecast = forecasts[run_id]
         if isinstance(forecast, Impossible):
-            found.setdefault(("cannot be made", forecast.reason), []).append(config)
             continue
         for about, said in _on_run(config, forecast, memory[run_id], machine):
             found.setdefault((about, said), []).append(config)
-    return [f"{_which(runs)} {about}: {said}" for (about, said), runs in found.items()]
+    return [f"{which_runs(runs)} {about}: {said}" for (about, said), runs in found.items()]
 
 
 def _on_run(config: RunConfig, forecast: Forecast, memory: int, machine: Machine) -> Iterator[tuple[str, str]]:
@@ -119,7 +118,8 @@ def memory_of(forecast: Forecast, measured: int | None, machine: Machine) -> int
     return forecast.memory_bytes + (PROCESS_BYTES if machine.device == "cpu" else 0)
 
 
-def _which(runs: Iterable[RunConfig]) -> str:
+def which_runs(runs: Iterable[RunConfig]) -> str:
+    """How many runs, and of what kinds."""
     kinds = list(dict.fromkeys(f"{run.method}, {run.model} on {run.dataset}" for run in runs))
     return f"{plural(len(list(runs)), 'run')} ({_some(kinds, '; ')})"
 

@@ -291,6 +291,12 @@ def user_functions(config: Mapping[str, Any]) -> set[str]:
     return {value for value in config.values() if isinstance(value, str) and is_user_function(value)}
 
 
+def calls_own_code(config: RunConfig) -> bool:
+    """Whether a run calls any function of the user's own."""
+    named = (config.model, config.allocation, config.drop, config.growth, config.redistribution)
+    return any(name is not None and is_user_function(name) for name in named)
+
+
 def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:
     """Settings that are not the same in all runs of some group; what the group alone decides is not among them.
 

@@ -24,19 +24,37 @@ from itopctl.dst.layers import active_counts, maskable_weights
 from itopctl.dst.outline import LayerOutline, Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import ItopctlError, UserError
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, calls_own_code
+from itopctl.train.own_code import definition_of, in_words, place_of
 
 _ALLOCATION = ("allocation", "allocation_power", "keep_dense", "layer_density", "dense_in_budget")
+
+
+class UnmadeModelError(UserError):
+    """A user's model, or a rule of the user's own, that fails where it is tried. Its `__cause__` is what was raised."""
 
 
 def outline_of(config: RunConfig) -> Outline:
     """The outline of a run's network.
 
     Raises:
-        UserError: the model cannot be built, has nothing to make sparse, or the sparsity cannot be reached.
+        UserError: the model cannot be made, does not take the data set's images, has nothing to make sparse, or the
+            sparsity cannot be reached. Where that comes from the user's own code, its file and line stand first.
     """
-    rules = Rules.of_settings({name: getattr(config, name) for name in _ALLOCATION})
-    return _outline(config.model, config.dataset, rules, config.sparsity)
+    try:
+        if calls_own_code(config):
+            Rules.of_settings(config.model_dump())  # its rules can be imported, too
+        rules = Rules.of_settings({name: getattr(config, name) for name in _ALLOCATION})
+        return _outline(config.model, config.dataset, rules, config.sparsity)
+    except ItopctlError:
+        raise
+    except (Exception, SystemExit) as error:  # of a rule of the user's own
+        raise UnmadeModelError(_at(place_of(error), in_words(error))) from error
+
+
+def prepare() -> None:
+    """Import all that the first outline imports, so that processes which are forked from this one share it."""
+    _network("lenet-300-100", "digits")
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -75,30 +93,38 @@ class _Network:
 
 @functools.lru_cache(maxsize=64)
 def _network(model: str, dataset: str) -> _Network:
+    """The network made on the meta device, or for real where that fails: a model may compute with its numbers."""
     try:
         return _measured(model, dataset, "meta")
-    except ItopctlError:
-        raise
-    except Exception:  # whatever a model does that needs its numbers
+    except UserError:
         pass
     try:
         return _measured(model, dataset, "cpu")
-    except ItopctlError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"model {model!r} cannot be built for {dataset}: {type(error).__name__}: {said}") from error
+    except UserError:
+        if not torch.cuda.is_available():
+            raise
+    return _measured(model, dataset, "cuda")  # one that asks for a GPU
 
 
 def _measured(model: str, dataset: str, device: str) -> _Network:
     options = DATASETS.get(dataset).options
+    shape, classes = tuple(options["shape"]), int(options["classes"])
     with torch.device(device), torch.random.fork_rng(devices=[]):
-        built: nn.Module = MODELS.function(model)(input_shape=tuple(options["shape"]), classes=options["classes"])
-        weights = maskable_weights(built)
-        if not weights:
-            raise UserError(f"model {model!r} has no linear or convolution layer to make sparse.")
-        with _Activations(built) as activations:
-            costs = layer_costs(built, torch.zeros(1, *options["shape"]))
+        built, place = _made(model, shape, classes)
+        try:
+            weights = maskable_weights(built)
+            if not weights:
+                raise UserError(f"model {model!r} has no linear or convolution layer to make sparse.")
+            with _Activations(built) as activations:
+                costs = layer_costs(built, torch.zeros(1, *shape))
+        except ItopctlError as error:
+            raise UnmadeModelError(_at(place, str(error))) from error
+        except (Exception, SystemExit) as error:
+            said = f"it does not take an image of {dataset} ({'×'.join(map(str, shape))}): {in_words(error)}"
+            raise UnmadeModelError(_at(place_of(error) or place, said)) from error
+    complaint = _complaint(activations.output, classes)
+    if complaint:
+        raise UnmadeModelError(_at(place, f"it {complaint} for {dataset}."))
     return _Network(
         shapes={name: weight.shape for name, weight in weights.items()},
         kinds={name: weight.kinds for name, weight in weights.items()},
@@ -110,16 +136,50 @@ def _measured(model: str, dataset: str, device: str) -> _Network:
     )
 
 
+def _made(model: str, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, str]:
+    """A model, and where the user defines it ("" for one of this package)."""
+    function: Any = None
+    try:
+        function = MODELS.function(model)
+        built = function(input_shape=shape, classes=classes)
+    except ItopctlError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UnmadeModelError(_at(place_of(error, function), in_words(error))) from error
+    place = definition_of(function)
+    if not isinstance(built, nn.Module):
+        kind = "None" if built is None else f"a {type(built).__name__}"
+        raise UnmadeModelError(_at(place, f"its function returns {kind}; a torch.nn.Module is expected."))
+    return built, place
+
+
+def _complaint(output: Any, classes: int) -> str:
+    """What is wrong with a model's answer to one image; "" where it is logits."""
+    if not isinstance(output, Tensor):
+        return f"returns a {type(output).__name__} where logits [n, {classes}] are expected"
+    if output.dim() != 2 or output.shape[0] != 1 or output.shape[1] < classes:
+        shape = ", ".join(map(str, output.shape))
+        return f"returns [{shape}] for one image, where logits [1, {classes}] are expected"
+    return ""
+
+
+def _at(place: str, said: str) -> str:
+    return f"{place}: {said}" if place else said
+
+
 class _Activations:
-    """Counts the numbers that a model's innermost modules give while this is entered."""
+    """Counts the numbers that a model's innermost modules give while this is entered, and keeps what the model gives."""
 
     def __init__(self, model: nn.Module) -> None:
+        self._model = model
         self._modules = [module for module in model.modules() if not any(module.children())]
         self._handles: list[Any] = []
         self.count = 0
+        self.output: Any = None
 
     def __enter__(self) -> _Activations:
         self._handles = [module.register_forward_hook(self._add) for module in self._modules]
+        self._handles.append(self._model.register_forward_hook(self._keep))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -129,3 +189,6 @@ class _Activations:
     def _add(self, module: nn.Module, inputs: Any, output: Any) -> None:
         outputs = output if isinstance(output, (tuple, list)) else (output,)
         self.count += sum(value.numel() for value in outputs if isinstance(value, Tensor))
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self.output = output

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from itopctl.catalogue import METHODS
+from itopctl.catalogue import METHODS, MODELS
 from itopctl.report.figures.material import published_points
 from itopctl.report.groups import studies
 from itopctl.report.paper import paper_tables
@@ -168,3 +170,11 @@ def test_points_of_a_figure_are_of_ones_own_methods_and_within_ones_own_sparsiti
 def test_a_label_names_source_allocation_and_length_of_training() -> None:
     labels_ = {result.label for result in published_for("imagenet", "resnet50")}
     assert {"ITOP erk", "ITOP erk 2×", "RigL uniform", "RigL erk 100×"} <= labels_
+
+
+def test_published_rows_name_models_that_there_are_and_the_papers_vgg_c_is_its_own() -> None:
+    text = files("itopctl.report").joinpath("published.yaml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text)
+    named = {row.get("model") or entry["model"] for entry in entries for row in entry["rows"]}
+    assert named <= set(MODELS.names())
+    assert "vgg16-c" not in named  # nobody published numbers of this package's own variant

@@ -67,10 +67,18 @@ def resnet50(input_shape: Shape, classes: int) -> nn.Module:
 
 @MODELS.add("vgg16-c", source="Simonyan and Zisserman 2015, C (1×1 in the last three blocks), with batch norm")
 def vgg16_c(input_shape: Shape, classes: int) -> nn.Module:
-    """VGG-16, configuration C"""
+    """VGG-16, configuration C; not the ITOP paper's VGG-C, which is vgg16-c-itop"""
     from itopctl.train.models.vgg import vgg
 
     return vgg("C", input_shape, classes)
+
+
+@MODELS.add("vgg16-c-itop", source="Liu et al. 2021 (arXiv 2102.02887), their code")
+def vgg16_c_itop(input_shape: Shape, classes: int) -> nn.Module:
+    """VGG-C of the ITOP paper: its 1×1 convolutions are padded by 1, its classifier takes 2,048 numbers"""
+    from itopctl.train.models.vgg import vgg16_c_itop as make
+
+    return make(input_shape, classes)
 
 
 @MODELS.add("vgg16-d", source="Simonyan and Zisserman 2015, D, with batch norm")
