@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, Order, in_order
-from itopctl.report.groups import Group, Study, measured_fields, studies
+from itopctl.report.groups import Group, Study, measured_fields, studies, unfinished_in_words
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, mean_and_spread, number, rate, sparsity
@@ -114,6 +114,7 @@ def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> 
             "≤: an upper estimate, for growth that comes back to weights it knows; with few updates it may be"
             " exceeded a little."
         )
-    if any(not group.complete for group in groups):
-        notes.append("* not all seeds are finished.")
+    unfinished = unfinished_in_words(run for group in groups for run in group.runs)
+    if unfinished:
+        notes.append(f"* {unfinished}")
     return notes

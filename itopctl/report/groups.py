@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from itopctl.catalogue import comparable
+from itopctl.errors import plural
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Record
+from itopctl.report.words import sparsity
 
 _COORDINATES = frozenset({"dataset", "model", "method", "sparsity", "seed"})
 SHORT_NAMES = {
@@ -142,6 +144,36 @@ class Study:
         """The dense runs, where they are all of one kind."""
         found = [group for group in self.groups if group.kind.method == "dense"]
         return found[0] if len(found) == 1 else None
+
+
+ENDED_BADLY = {"failed": ("failed", "failed"), "lost": ("was lost", "were lost")}
+"""States of runs that ended without a result → what is said of one of them, and of several."""
+
+_MOST_NAMED = 4  # places of failed runs in a note
+
+
+def unfinished_in_words(runs: Iterable[Record]) -> str:
+    """What became of runs that have no result: `2 runs failed (static at 90 %); 1 run is not finished.`
+
+    Empty where all of them are finished.
+    """
+    left = [run for run in runs if run["state"] != "done" or run["test_accuracy"] is None]
+    parts = []
+    for state, verb in ENDED_BADLY.items():
+        members = [run for run in left if run["state"] == state]
+        if members:
+            places = list(dict.fromkeys(_place_in_words(run) for run in members))
+            more = len(places) - _MOST_NAMED
+            named = ", ".join(places[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+            parts.append(f"{plural(len(members), 'run')} {verb[len(members) > 1]} ({named})")
+    waiting = sum(run["state"] not in ENDED_BADLY for run in left)
+    if waiting:
+        parts.append(f"{plural(waiting, 'run')} {'is' if waiting == 1 else 'are'} not finished")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _place_in_words(run: Record) -> str:
+    return f"{run['method']} at {sparsity(run['sparsity'])}" if run["sparsity"] else str(run["method"])
 
 
 def studies(runs: Iterable[Record], method_order: Sequence[str] = ()) -> list[Study]:

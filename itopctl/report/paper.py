@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from itopctl.report.fields import Fields, Order, ordered
-from itopctl.report.groups import Group, Kind, Study, measured_fields, studies
+from itopctl.report.groups import Group, Kind, Study, measured_fields, studies, unfinished_in_words
 from itopctl.report.published import Published, Source, compare, differences_in_words, published_for, sources_for
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, mean_and_spread, rate, sparsity
@@ -176,8 +176,9 @@ class _Paper:
             f"Test accuracy in % {when}: mean ± standard deviation over n seeds; R_s: exploration rate then;"
             " FLOPs: of training, and of inference below it, relative to dense."
         ]
-        if any(not group.complete for group in self.study.groups):
-            notes.append(f"{UNFINISHED} not all seeds are finished.")
+        unfinished = unfinished_in_words(run for group in self.study.groups for run in group.runs)
+        if unfinished:
+            notes.append(f"{UNFINISHED} {unfinished}")
         if self.sources:
             notes.append(
                 "Ours: the difference to our runs with the nearest recipe, in points; within noise: at most twice the "

@@ -22,7 +22,7 @@ from itopctl.report.fields import (
     shown,
     shown_mean,
 )
-from itopctl.report.groups import hashable, in_words, measured_fields, value_order, varying
+from itopctl.report.groups import hashable, in_words, measured_fields, unfinished_in_words, value_order, varying
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
@@ -246,8 +246,9 @@ class _Maker:
             count = sum(name in cell.averaged_over for cell in cells)
             where = "" if count == len(cells) else f" (in {count:,} of {plural(len(cells), 'cell')})"
             notes.append(f"Averaged over {name} {_listed(name, found)}{where}.")
-        if any(self.mark(cell.members) for cell in cells):
-            notes.append(f"{_UNFINISHED} not all runs are finished.")
+        unfinished = unfinished_in_words(self.runs[index] for cell in cells for index in cell.members)
+        if unfinished:
+            notes.append(f"{_UNFINISHED} {unfinished}")
         return notes
 
 

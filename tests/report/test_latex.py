@@ -155,7 +155,7 @@ def test_a_table_without_a_title_has_neither_caption_nor_label() -> None:
 
 def test_the_notes_stand_under_the_table() -> None:
     text = render(reports()["paper"][:1], "latex")
-    assert text.index(r"\end{tabular}") < text.index("Bold: best sparse method") < text.index("not all seeds")
+    assert text.index(r"\end{tabular}") < text.index("Bold: best sparse method") < text.index("not finished")
 
 
 # Compiled ---------------------------------------------------------------------------------------------------

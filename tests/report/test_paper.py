@@ -241,11 +241,17 @@ def test_methods_that_are_equally_good_are_all_marked() -> None:
     assert sorted(row for row, _ in best(table)) == ["set-itop", "static"]
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "failed", "lost"])
-def test_a_cell_with_unfinished_seeds_is_marked_and_a_note_says_what_the_mark_means(state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("queued", "* 1 run is not finished."), ("running", "* 1 run is not finished."),
+        ("failed", "* 1 run failed (set-itop at 90 %)."), ("lost", "* 1 run was lost (set-itop at 90 %)."),
+    ],
+)  # fmt: skip
+def test_a_cell_with_unfinished_seeds_is_marked_and_a_note_says_what_the_mark_means(state: str, said: str) -> None:
     table = table_of([run(accuracy=0.9), unfinished("set-itop", 0.9, 1, state)])
     assert in_words(cell(table, "set-itop", "sparsity 90 %")).endswith(", n 1*")
-    assert [note for note in table.notes if note.startswith("* ")]
+    assert [note for note in table.notes if note.startswith("* ")] == [said]
     assert (table.records[0]["seeds"], table.records[0]["seeds_finished"]) == (2, 1)
 
 

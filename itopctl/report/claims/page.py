@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itopctl.report.claims.exploration import SMALLEST_CORRELATION
 from itopctl.report.claims.finding import Claim, Finding, Options
 from itopctl.report.claims.verdicts import FAILS, FEWEST_SEEDS, HOLDS, OPEN
-from itopctl.report.groups import Study
+from itopctl.report.groups import ENDED_BADLY, Study, unfinished_in_words
 from itopctl.report.statistics import Difference
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
@@ -34,7 +34,7 @@ def claims_table(study: Study, claims: Sequence[Claim], options: Options) -> Tab
     found = [(claim, finding) for claim in claims for finding in claim.findings]
     rows = [_row(claim, finding) for claim, finding in found]
     records = [_record(study, claim, finding, options) for claim, finding in found]
-    return Table(f"{study.title}: the claims", columns, rows, records, _notes(claims, options))
+    return Table(f"{study.title}: the claims", columns, rows, records, [*_notes(claims, options), *_failures(study)])
 
 
 def _row(claim: Claim, finding: Finding) -> list[Cell]:
@@ -129,6 +129,12 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
         *([_NO_SPREAD] if any(map(_lacks_interval, (f for claim in claims for f in claim.findings))) else []),
         *(claim.note for claim in claims if claim.note),
     ]
+
+
+def _failures(study: Study) -> list[str]:
+    """A note on runs that are missing since they failed, which no more waiting will bring."""
+    said = unfinished_in_words(run for group in study.groups for run in group.runs if run["state"] in ENDED_BADLY)
+    return [f"Missing, since they did not succeed: {said}"] if said else []
 
 
 def _lacks_interval(finding: Finding) -> bool:

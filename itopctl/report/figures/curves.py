@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from itopctl.report.figures.material import NOTHING_FINISHED, Material, identity, nothing
+from itopctl.report.figures.material import Material, identity, nothing
 from itopctl.report.figures.panels import Panel, few_numbers, finish, lay_out, share_x
 from itopctl.report.figures.style import LineStyle, Look, Name, label_of, name_of, styles
 from itopctl.report.table import Record
@@ -36,7 +36,7 @@ def curve_records(material: Material, figure: str, columns: Sequence[str]) -> li
             )
     if not records:
         finished = any(group.finished for _, group in material.groups())
-        raise nothing(figure, "the finished runs have no history" if finished else NOTHING_FINISHED)
+        raise nothing(figure, "the finished runs have no history" if finished else material.nothing_finished())
     return records
 
 

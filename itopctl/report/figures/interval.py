@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import NOTHING_FINISHED, Material, nothing
+from itopctl.report.figures.material import Material, nothing
 from itopctl.report.figures.panels import (
     Panel,
     accuracy_label,
@@ -48,7 +48,7 @@ def records(material: Material) -> list[Record]:
             record = {**record, "details": details[name_of(record)]}
         found.append(record)
     if not found:
-        raise nothing("interval", NOTHING_FINISHED)
+        raise nothing("interval", material.nothing_finished())
     if all(record["update_interval"] is None for record in found):
         raise nothing("interval", "none of the finished runs has an update interval (dense and static ones have none)")
     return found

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import NOTHING_FINISHED, Material, identity, nothing
+from itopctl.report.figures.material import Material, identity, nothing
 from itopctl.report.figures.panels import Panel, by_sparsity, finish, index_below, lay_out, panels_side_by_side
 from itopctl.report.figures.style import (
     GREY,
@@ -46,7 +46,8 @@ def records(material: Material) -> list[Record]:
     ]  # fmt: skip
     if not found:
         finished = any(group.finished for _, group in material.groups())
-        raise nothing("layers", "the finished runs say nothing of their layers" if finished else NOTHING_FINISHED)
+        said_nothing = "the finished runs say nothing of their layers"
+        raise nothing("layers", said_nothing if finished else material.nothing_finished())
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from itopctl.errors import EnvironmentUnfitError
-from itopctl.report.groups import Group, Study
+from itopctl.report.groups import ENDED_BADLY, Group, Study, unfinished_in_words
 from itopctl.report.published import published_for
 from itopctl.report.statistics import Summary
 from itopctl.report.table import Record
@@ -75,6 +75,11 @@ class Material:
         """Per group, the ids of its finished runs."""
         return [[run["run_id"] for run in group.finished] for _, group in self.groups()]
 
+    def nothing_finished(self) -> str:
+        """Why there is nothing to draw, where no run has a result: the runs that failed are named."""
+        runs = [run for _, group in self.groups() for run in group.runs if run["state"] in ENDED_BADLY]
+        return "none of the runs is finished" + (f": {unfinished_in_words(runs).rstrip('.')}" if runs else "")
+
 
 def identity(study: Study, group: Group) -> Record:
     """The first fields of a figure's record: what it is about."""
@@ -92,6 +97,3 @@ def summary_fields(name: str, summary: Summary | None) -> Record:
 def nothing(figure: str, why: str) -> EnvironmentUnfitError:
     """The error of a figure that would be empty."""
     return EnvironmentUnfitError(f"there is nothing to draw in the figure {figure!r} yet: {why}.")
-
-
-NOTHING_FINISHED = "none of the runs is finished"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from itopctl.report import words
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import NOTHING_FINISHED, Material, identity, nothing
+from itopctl.report.figures.material import Material, identity, nothing
 from itopctl.report.figures.panels import (
     accuracy_label,
     by_study,
@@ -43,7 +43,7 @@ def records(material: Material) -> list[Record]:
         if run.get(accuracy) is not None and run.get(explored) is not None
     ]  # fmt: skip
     if not found:
-        raise nothing("rs-accuracy", NOTHING_FINISHED)
+        raise nothing("rs-accuracy", material.nothing_finished())
     if all(map(is_dense, found)):
         raise nothing("rs-accuracy", "all of the finished runs are dense")
     return found

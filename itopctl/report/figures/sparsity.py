@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
 from itopctl.report.figures.curves import handles_of
-from itopctl.report.figures.material import NOTHING_FINISHED, Material, nothing
+from itopctl.report.figures.material import Material, nothing
 from itopctl.report.figures.panels import (
     Panel,
     accuracy_label,
@@ -35,7 +35,7 @@ def records(material: Material) -> list[Record]:
     """A record for each group that has finished runs, and for each published point; these have a `source`."""
     own = [{**record, "source": None} for record in point_records(material)]
     if not own:
-        raise nothing("sparsity", NOTHING_FINISHED)
+        raise nothing("sparsity", material.nothing_finished())
     if all(map(is_dense, own)):
         raise nothing("sparsity", "all of the finished runs are dense")
     return own + [
