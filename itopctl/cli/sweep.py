@@ -66,8 +66,8 @@ def sweep(
     command submits jobs and returns at once.
     """
     from itopctl.cli.cluster import reach
-    from itopctl.cli.launch import check_cluster
     from itopctl.cli.common import warn
+    from itopctl.cli.launch import check_cluster
     from itopctl.cli.work import check_data, check_models
     from itopctl.store.rundir import Results
     from itopctl.train.data.catalogue import data_folder

@@ -168,7 +168,7 @@ def _at(place: str, said: str) -> str:
 
 
 class _Activations:
-    """Counts the numbers that a model's innermost modules give while this is entered, and keeps what the model gives."""
+    """Counts the numbers that a model's innermost modules give while this is entered; keeps what the model gives."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

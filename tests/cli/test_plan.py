@@ -122,9 +122,68 @@ def test_a_run_that_cannot_be_made_is_named_beside_the_others_and_is_exit_2(desk
     assert good["problem"] is None and good["exploration_rate"] is not None
     assert "largest reachable sparsity" in bad["problem"] and bad["steps"] is None
     assert "Warning: 2 runs (set-itop, lenet-300-100 on digits) cannot be made: sparsity 0.99999 leaves" in done.err
+    assert done.err.endswith("itopctl: 2 runs cannot be made; `itopctl sweep` starts nothing of this.\n")
+    assert "2 runs cannot be made; see below.\nTo run: 2 runs, 440 steps" in done.err
     shown = desk("plan", spec)
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.out.splitlines() if "99.999 %" in line]
     assert (shown.code, rows[0]) == (2, ["set-itop", "99.999 %", "2 new", "10", *["–"] * 7])
+
+
+OWN = """
+from pathlib import Path
+from torch import nn
+
+def good(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Linear(16, classes))
+
+def broken(input_shape, classes):
+    if Path("broken").exists():
+        raise RuntimeError("no such thing")
+    return good(input_shape, classes)
+
+def lacks_a_gpu(input_shape, classes):
+    raise RuntimeError("No CUDA GPUs are available")
+"""
+
+
+def test_a_model_that_cannot_be_made_stops_plan_and_sweep_before_anything_starts(desk: Desk) -> None:
+    (desk.folder / "own_nets.py").write_text(OWN)
+    (desk.folder / "broken").touch()
+    base = {**BASE, "update_interval": 10, "epochs": 1}
+    said = "2 runs (set-itop, own_nets:broken on digits) cannot be made: own_nets.py:10: RuntimeError: no such thing."
+
+    only = write_spec(desk.folder, base={**base, "model": "own_nets:broken"}, grid={"seed": 2})
+    shown = desk("plan", only)
+    assert shown.code == 2 and f"Warning: {said}" in shown.out and "Nothing is left to run" not in shown.out
+    assert shown.err == "itopctl: 2 runs cannot be made; `itopctl sweep` starts nothing of this.\n"
+
+    some = write_spec(desk.folder, base=base, grid={"model": ["own_nets:good", "own_nets:broken"], "seed": 2})
+    for arguments in ((), ("--dry-run",)):
+        refused = desk("sweep", some, *arguments)
+        assert refused.code == 2
+        assert refused.err.startswith(f"itopctl: nothing is started: 2 of 4 runs cannot be made.\n{said}\n")
+        assert ("own_nets:good" in refused.out) == (arguments == ("--dry-run",))
+    assert not desk.results.path.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_done_needs_no_making(desk: Desk) -> None:
+    (desk.folder / "own_nets.py").write_text(OWN)
+    spec = write_spec(desk.folder, base={**BASE, "update_interval": 10, "epochs": 1, "model": "own_nets:broken"})
+    assert desk("sweep", spec).code == 0
+    (desk.folder / "broken").touch()
+    assert desk("sweep", spec).code == 0
+    again = desk("plan", spec)
+    assert (again.code, again.err) == (0, "") and "Nothing is left to run." in again.out
+
+
+def test_a_model_that_this_machine_cannot_make_is_left_to_the_nodes(desk: Desk) -> None:
+    (desk.folder / "own_nets.py").write_text(OWN)
+    spec = write_spec(desk.folder, base={**BASE, "update_interval": 10, "model": "own_nets:lacks_a_gpu"})
+    said = "cannot be made on this machine: own_nets.py:14: RuntimeError: No CUDA GPUs are available."
+    there = desk("sweep", spec, "--cluster", "slurm")
+    assert there.code == 0 and f"{said} The nodes may have what this machine lacks: `--first 1`" in there.err
+    assert len(desk.fake.arrays) == 1
 
 
 def test_a_plan_knows_what_is_done_and_what_it_took(finished_sweep: FinishedSweep) -> None:

@@ -127,15 +127,6 @@ def test_an_interval_that_never_comes_is_pointed_out(tmp_path: Path) -> None:
     assert plan.stdout.count("never updates in 33 steps on digits: it is a static network") == 1
 
 
-def test_an_exit_of_the_users_code_is_the_users_error_and_is_not_tried_again(tmp_path: Path) -> None:
-    (tmp_path / "leaving.py").write_text("import sys\ndef make_model(input_shape, classes):\n    sys.exit('enough')\n")
-    spec = write_spec(tmp_path, base={**BASE, "model": "leaving:make_model"}, grid={"seed": 1})
-    done = itopctl("sweep", spec, cwd=tmp_path)
-    assert done.returncode == 1
-    (run,) = json.loads(itopctl("status", "--runs", "--json", cwd=tmp_path).stdout)
-    assert (run["cause"], run["attempts"]) == ("user-error", 1)
-
-
 def test_a_growth_rule_of_the_users_own_runs_and_may_be_edited_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "own_rules.py").write_text(
         "import pathlib\n"
@@ -162,6 +153,10 @@ NET = "torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))"
 def run_own_model(folder: Path, body: str) -> tuple[int, dict[str, Any]]:
     """Sweep one run of a model of the user's; returns the exit code and the run's record."""
     code = f"import os, sys, torch\ndef make_model(input_shape, classes):\n    {body}\n    return {NET}\n"
+    return run_own_code(folder, code)
+
+
+def run_own_code(folder: Path, code: str) -> tuple[int, dict[str, Any]]:
     (folder / "own_net.py").write_text(code)
     done = itopctl("sweep", write_spec(folder, base={**BASE, "model": "own_net:make_model"}), cwd=folder)
     assert "Traceback" not in done.stdout + done.stderr
@@ -188,10 +183,14 @@ def test_a_model_of_odd_manners_is_trained_all_the_same(tmp_path: Path, body: st
         ("os._exit(0)", "killed", 3),
         ("raise KeyboardInterrupt", "user-error", 1),
         ("raise GeneratorExit", "user-error", 1),
+        ("sys.exit('enough')", "user-error", 1),
     ],
 )
 def test_a_model_that_leaves_is_a_failure_and_exit_code_1(tmp_path: Path, body: str, cause: str, attempts: int) -> None:
-    code, run = run_own_model(tmp_path, body)
+    net = f"class Net(torch.nn.Linear):\n    def forward(self, x):\n        if self.training:\n            {body}\n"
+    net += "        return super().forward(x.flatten(1))\n"
+    rest = "def make_model(input_shape, classes):\n    return Net(64, classes)\n"
+    code, run = run_own_code(tmp_path, f"import os, sys, torch\n{net}{rest}")
     assert (code, run["state"], run["cause"], run["attempts"]) == (1, "failed", cause, attempts)
 
 

@@ -22,9 +22,17 @@ def folder(tmp_path: Path) -> Path:
         textwrap.dedent("""
             from pathlib import Path
 
+            from torch import nn
+
+            class Net(nn.Linear):
+                def forward(self, images):
+                    if self.training:
+                        raise ValueError("not today")
+                    return super().forward(images.flatten(1))
+
             def net(input_shape, classes):
                 Path(__file__).with_name("mark").touch()
-                raise ValueError("not today")
+                return Net(64, classes)
         """)
     )
     spec = write_spec(tmp_path, base=BASE, grid={"seed": [0]})

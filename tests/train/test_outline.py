@@ -17,6 +17,8 @@ from itopctl.train.setup import rules_of
 from tests.helpers import run_config
 
 MINE = """
+import sys
+
 import torch
 from torch import nn
 
@@ -43,8 +45,74 @@ def broken(input_shape, classes):
     raise RuntimeError("no such thing as a width of -3")
 
 
+def deep(input_shape, classes):
+    return [broken(input_shape, classes) for _ in range(2)]
+
+
+def leaves(input_shape, classes):
+    sys.exit(3)
+
+
+def takes_nothing():
+    return nn.Linear(64, 10)
+
+
+class Demanding(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+
+a_number = 5
+
+
+def lacks_a_package(input_shape, classes):
+    import no_such_package
+
+
+def gives_nothing(input_shape, classes):
+    nn.Linear(64, classes)
+
+
+def gives_a_class(input_shape, classes):
+    return nn.Linear
+
+
 def nothing_to_mask(input_shape, classes):
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))
+
+
+def too_wide(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(65, classes))
+
+
+class Picky(nn.Linear):
+    def forward(self, x):
+        assert x.shape[1] == 3, "three channels are needed"
+
+
+def fails_forward(input_shape, classes):
+    return Picky(64, classes)
+
+
+def few_classes(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+
+def no_flatten(input_shape, classes):
+    return nn.Linear(8, classes)
+
+
+class Pair(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x.flatten(1)), x
+
+
+def a_pair(input_shape, classes):
+    return Pair(nn.Linear(64, classes))
+
+
+def no_shares(sizes, *rest, **more):
+    raise ValueError("no shares")
 """
 
 
@@ -121,14 +189,54 @@ def test_a_model_that_looks_at_its_weights_is_built_for_real(mine: str) -> None:
     assert (outline.parameters, outline.buffers) == (12 + 120 + 12 + 10, 64 * 12)
 
 
-def test_a_model_that_cannot_be_built_is_the_users_error(mine: str) -> None:
-    with pytest.raises(UserError, match=r"broken' cannot be built for digits: RuntimeError: no such thing as a width"):
-        outline_of(run_config(model=f"{mine}:broken"))
+def line_of(words: str) -> int:
+    """Line of the user's module that begins with these words."""
+    return 1 + next(n for n, line in enumerate(MINE.splitlines()) if line.strip().startswith(words))
 
 
-def test_a_model_with_nothing_to_mask_is_the_users_error(mine: str) -> None:
-    with pytest.raises(UserError, match="no linear or convolution layer"):
-        outline_of(run_config(model=f"{mine}:nothing_to_mask"))
+@pytest.mark.parametrize(
+    ("function", "line", "said"),
+    [
+        ("broken", "raise RuntimeError", "RuntimeError: no such thing as a width of -3"),
+        ("deep", "raise RuntimeError", "RuntimeError: no such thing as a width of -3"),
+        ("leaves", "sys.exit", "it ends the process (SystemExit: 3)"),
+        ("takes_nothing", "def takes_nothing", "TypeError: takes_nothing() got an unexpected keyword argument"),
+        ("Demanding", "class Demanding", "TypeError: Demanding.__init__() got an unexpected keyword argument"),
+        ("a_number", None, "TypeError: 'int' object is not callable"),
+        ("lacks_a_package", "import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("gives_nothing", "def gives_nothing", "its function returns None; a torch.nn.Module is expected."),
+        ("gives_a_class", "def gives_a_class", "its function returns a type; a torch.nn.Module is expected."),
+        ("nothing_to_mask", "def nothing_to_mask", "has no linear or convolution layer to make sparse."),
+        ("too_wide", "def too_wide", "it does not take an image of digits (1×8×8): RuntimeError: mat1 and mat2"),
+        ("fails_forward", "assert x.shape",
+         "it does not take an image of digits (1×8×8): AssertionError: three channels"),
+        ("few_classes", "def few_classes", "it returns [1, 3] for one image, where logits [1, 10] are expected"),
+        ("no_flatten", "def no_flatten", "it returns [1, 1, 8, 10] for one image, where logits [1, 10] are expected"),
+        ("a_pair", "def a_pair", "it returns a tuple where logits [n, 10] are expected"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_made_is_told_with_the_users_file_and_line(
+    mine: str, function: str, line: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a file there is named as it is seen from there
+    with pytest.raises(UserError) as caught:
+        outline_of(run_config(model=f"{mine}:{function}"))
+    place = f"{mine}.py:{line_of(line)}: " if line else ""
+    assert str(caught.value).startswith(place) and said in str(caught.value)
+
+
+def test_a_module_with_a_fault_is_told_with_the_line_of_the_fault(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "helper_of_mine.py").write_text("x = 1\ny = (\n")
+    (tmp_path / "models_of_mine.py").write_text("import helper_of_mine\ndef net(input_shape, classes): ...\n")
+    with pytest.raises(UserError, match=r"^helper_of_mine\.py:2: SyntaxError: '\(' was never closed"):
+        outline_of(run_config(model="models_of_mine:net"))
+
+
+def test_an_allocation_of_the_users_own_that_fails_is_told_with_its_line(mine: str) -> None:
+    with pytest.raises(UserError, match=rf"{mine}\.py:{line_of('raise ValueError')}: ValueError: no shares"):
+        outline_of(run_config(allocation=f"{mine}:no_shares"))
 
 
 def test_layers_that_the_allocation_starves_are_named() -> None:
