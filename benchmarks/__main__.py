@@ -10,6 +10,7 @@ import argparse
 import platform
 import sys
 
+from benchmarks.agreement import masked_and_sparse
 from benchmarks.cluster import thousand_on_a_cluster
 from benchmarks.engine import steps, topology_updates
 from benchmarks.growth import growth
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "update": topology_updates,
     "step": steps,
     "sparse": whole_steps,
+    "agreement": masked_and_sparse,
     "memory": peak_memory,
     "growth": growth,
     "inference": inference,

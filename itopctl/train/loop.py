@@ -5,7 +5,8 @@ each keyed by the run's seed, so the same config on the same machine with the sa
 result to the bit, interrupted and resumed or not.
 
 Several processes (`Rank`) train one run by the same mathematics: of every batch each takes its share, the loss is that
-of the whole batch, and process 0 evaluates, tells and saves. They differ from one process by round-off, and by what a
+of the whole batch, and process 0 evaluates, tells and saves. They differ from one process by round-off, which may
+rank scores that nearly tie otherwise and so lead to another topology of the same counts, and by what a
 model draws or computes over a batch itself (dropout; batch norm on CPUs, see `Network`).
 """
 

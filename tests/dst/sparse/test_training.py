@@ -97,7 +97,11 @@ class Run:
 
 
 def assert_alike(one: Run, other: Run) -> None:
-    """The same topology and explored sets to the bit; losses, weights and slots up to round-off."""
+    """The same topology and explored sets to the bit; losses, weights and slots up to round-off.
+
+    True of trainings as short as these. In longer ones round-off may rank scores that nearly tie otherwise, from where
+    on the topologies part; `python -m benchmarks agreement` counts how often.
+    """
     torch.testing.assert_close(one.losses, other.losses, atol=1e-4, rtol=1e-3)
     for name, mask in one.masks().items():
         assert torch.equal(mask, other.masks()[name]), name
