@@ -40,8 +40,8 @@ def plan(
     """Say what the runs of some specs will explore and cost; nothing is started.
 
     Steps, topology updates, the exploration rate they will reach, training FLOPs against dense, memory and disk; time,
-    where this machine has finished such runs before. To see a run's layers the command imports PyTorch, and your own
-    model if the spec names one.
+    where this machine has finished such runs before. To see a run's layers the command makes each model once, your own
+    ones in a process apart; where one cannot be made, it says so with file and line, and ends with 2.
     """
     from itopctl.cli.common import tell
     from itopctl.cli.plan_tables import groups_table, planned_runs, runs_table, unmade_of

@@ -62,6 +62,8 @@ def sweep(
 ) -> None:
     """Run the sweeps that the specs describe; whatever is finished already is left alone.
 
+    A model that cannot be made is refused, with its file and line, before anything starts.
+
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """

@@ -219,7 +219,7 @@ def _end_of(child: int, model: str, limit: float) -> dict[str, Any]:
 def _place_of(model: str) -> str:
     """`my_models.py:12: `, where a function is defined; its module is not imported."""
     module, _, function = model.partition(":")
-    for folder in (*sys.path, Path.cwd()):
+    for folder in (*sys.path, str(Path.cwd())):
         base = Path(folder, *module.split("."))
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             with contextlib.suppress(OSError, SyntaxError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +65,22 @@ def _folder_of(function: Callable[..., Any] | None) -> Path | None:
 
 
 def _is_own(file: str, home: Path | None) -> bool:
-    """Whether a file is the user's own: beside the function that was called, or no part of what is installed."""
+    """Whether a file is the user's own: not installed, or installed together with the function that was called."""
     path = Path(file).absolute()
     if file.startswith("<") or _PACKAGE in path.parents:
         return False
-    return home in path.parents or not any(folder in path.parents for folder in _installed())
+    if _is_installed(path):
+        return home is not None and _is_installed(home) and home in path.parents
+    return True
 
 
 _PACKAGE = Path(itopctl.__file__).absolute().parent
+_STANDARD = Path(sysconfig.get_path("stdlib"))
 
 
-def _installed() -> Iterator[Path]:
-    for name in ("stdlib", "platstdlib", "purelib", "platlib"):
-        yield Path(sysconfig.get_path(name))
+def _is_installed(path: Path) -> bool:
+    """Whether a file belongs to Python or an installed package; an environment may lie below the user's own folder."""
+    return _STANDARD in path.parents or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def shown_path(file: str | Path) -> str:

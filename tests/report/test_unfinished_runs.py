@@ -12,8 +12,8 @@ from tests.report.records import run, unfinished
 def test_failed_and_lost_runs_are_counted_and_named_and_the_others_are_not_finished() -> None:
     runs = [
         run(), unfinished("static", 0.9, 0, "failed"), unfinished("static", 0.9, 1, "failed"),
-        unfinished("dense", 0.0, 0, "failed"), unfinished("set", 0.98, 0, "lost"), unfinished("set", 0.98, 1, "running"),
-        unfinished("set", 0.98, 2),
+        unfinished("dense", 0.0, 0, "failed"), unfinished("set", 0.98, 0, "lost"),
+        unfinished("set", 0.98, 1, "running"), unfinished("set", 0.98, 2),
     ]  # fmt: skip
     assert unfinished_in_words(runs) == (
         "3 runs failed (static at 90 %, dense); 1 run was lost (set at 98 %); 2 runs are not finished."

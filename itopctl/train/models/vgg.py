@@ -1,8 +1,8 @@
 """VGG with batch norm, as the sparse-training papers use it on small images.
 
 `vgg16-c` and `vgg16-c-itop` are two networks. VGG-C has a 1×1 convolution at the end of its last three blocks. The ITOP
-paper's code, which follows a PyTorch version of SNIP (mi-lad/snip), pads these by 1, as it does the 3×3 ones: each makes
-the image two pixels larger.
+paper's code, which follows a PyTorch version of SNIP (mi-lad/snip), pads these by 1, as it does the 3×3 ones: each
+makes the image two pixels larger.
 Images of 32×32 then have sides of 32, 16, 8 → 10, 5 → 7, 3 → 5, and 2 after the last pool, where `vgg16-c` has 1.
 Their classifier takes all 512 × 2 × 2 = 2,048 numbers: 11,307,712 maskable weights for ten classes, where `vgg16-c` has
 10,521,280. They leave biases and the initial weights of convolutions as PyTorch makes them, and put batch norm after
