@@ -69,7 +69,7 @@ def test_a_model_loaded_before_the_training_was_made_is_refused(first, look, met
     for name in STATES:
         if name not in first:
             getattr(whole, name).load_state_dict(states[name])
-    with pytest.raises(UserError, match="weights are not those of the loaded state: .* Make the model, the optimizer"):
+    with pytest.raises(UserError, match=r"weights are not those of the loaded state: .* Make the model, the optimizer"):
         if look == "forward":
             whole.model(make_batch((12,), 0))
         else:

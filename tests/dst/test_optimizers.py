@@ -75,7 +75,7 @@ def test_rprop_moves_grown_weights_as_it_moves_others():
     model = mlp(20, 32, 5)
     optimizer = torch.optim.Rprop(model.parameters(), lr=0.01)
     sparse = SparseTraining(model, optimizer, "rigl-itop", sparsity=0.8, total_steps=1000, update_interval=20)
-    for step in range(40):
+    for _ in range(40):
         before = sparse.mask("0.weight").clone()
         backward(model, make_batch((20,), 0))
         sparse.step()

@@ -95,7 +95,7 @@ def test_sharded_weights_are_refused():
         assert isinstance(model[0].weight.data, DTensor)
         with pytest.raises(UserError, match=r"0\.weight is a DTensor; only plain tensors"):
             make(model)
-        with pytest.raises(UserError, match="sharded by FSDP|DTensor"):
+        with pytest.raises(UserError, match=r"sharded by FSDP|DTensor"):
             make(fully_shard(nn.Sequential(nn.Linear(8, 4)), mesh=mesh))
     finally:
         torch.distributed.destroy_process_group()
