@@ -7,6 +7,7 @@ stay ordinary exceptions and show a traceback.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -91,3 +92,13 @@ def meant(word: str, allowed: Iterable[str]) -> str:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """`1 run`, `2 runs`, `1 match`, `2 matches`."""
     return f"{count:,} {noun if count == 1 else (nouns or noun + 's')}"
+
+
+def describe_exit(returncode: int) -> str:
+    """How a process ended, for a person; a negative code is the signal that killed it."""
+    if returncode < 0:
+        try:
+            return f"its process was killed by {signal.Signals(-returncode).name}"
+        except ValueError:
+            return f"its process was killed by signal {-returncode}"
+    return f"its process ended with exit code {returncode}"

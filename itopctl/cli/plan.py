@@ -57,9 +57,11 @@ def plan(
     sweeps = read_specs(specs, set_ or [], max_runs)
     with known_runs(folder, store) as known:
         made = planned(sweeps, known)
+        # First: its child processes can use CUDA only if this one has not.
+        found = forecasts(made.configs, outlines_of(made.configs.values(), tell))
         machine = _machine(made, workers, runs_per_gpu, folder)
         history = _history(made, known, machine)
-    foreseen = planned_runs(made, forecasts(made.configs, outlines_of(made.configs.values(), tell)), history, machine)
+    foreseen = planned_runs(made, found, history, machine)
     tables = runs_table(foreseen) if runs else groups_table(foreseen)
     _print(made, tables, foreseen, machine, style)
     refused = refused_of(unmade_of(foreseen))

@@ -68,10 +68,10 @@ def planned(sweeps: Sequence[PlannedSweep], known: Store | None) -> Plan:
 
 def solve_interval(config: RunConfig, reach: float) -> int:
     """The update interval with which a run explores so much; imports torch, and the user's model if it has one."""
-    from itopctl.plan.reach import interval_reaching
+    from itopctl.plan.reach import interval_for
     from itopctl.train.outline import outline_of
 
-    return interval_reaching(reach, config, outline_of(config))
+    return interval_for(reach, config, outline_of)
 
 
 @contextlib.contextmanager

@@ -162,14 +162,17 @@ class _Maker:
         from itopctl.train.export.network import kept_of
         from itopctl.train.loop import Training
         from itopctl.train.measure import environment
+        from itopctl.train.process_settings import changed_since, process_settings
         from itopctl.train.ranks import ALONE
 
         def save(state: State) -> None:
             self.files.save_checkpoint(state, record.journal)
 
         self.before_training(saved[1] if saved else None)
+        before = process_settings()
         training = Training(config, self.data_dir, record, should_stop, save, self.rank or ALONE)
-        write_json(self.files.run.environment, {**environment(training.device), **record.job.code})
+        found = {**environment(training.device), **record.job.code}
+        changed = self._record_environment(found, before)
         if saved is not None:
             try:
                 training.load_state_dict(saved[1])
@@ -178,8 +181,19 @@ class _Maker:
                     raise UnusableCheckpointError(saved[0], error) from error
                 raise
         result = training.run()
+        if changed_since(before) != changed:  # by a step
+            self._record_environment(found, before)
         if config.keep_network:
             of_images = training.data.mean, training.data.std
             of_training = training.model, training.optimizer, training.sparse
             self.files.keep_network(lambda: kept_of(self.files.run.run_id, *of_training, of_images))
         return result
+
+    def _record_environment(self, found: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+        """Record what the run is made with, and the settings that its own code changed, which are returned."""
+        from itopctl.train.process_settings import changed_since
+
+        self.files.check()
+        changed = changed_since(before)
+        write_json(self.files.run.environment, {**found, "settings": changed} if changed else found)
+        return changed

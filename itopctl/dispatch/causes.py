@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 from typing import Literal
 
 from itopctl.errors import DataUnfitError, DiskFullError, EnvironmentUnfitError, NotWritableError, is_want_of_memory
@@ -34,13 +33,3 @@ def cause_of_exception(error: BaseException) -> Cause:
     if isinstance(error, (EnvironmentUnfitError, OSError)):
         return "environment"
     return "user-error"
-
-
-def describe_exit(returncode: int) -> str:
-    """How a worker process ended, for a person."""
-    if returncode < 0:
-        try:
-            return f"its process was killed by {signal.Signals(-returncode).name}"
-        except ValueError:
-            return f"its process was killed by signal {-returncode}"
-    return f"its process ended with exit code {returncode}"

@@ -7,14 +7,9 @@ up after many quick failures in a row.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 import selectors
 import signal
-import subprocess
-import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,15 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause, describe_exit
+from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause
 from itopctl.dispatch.endings import end_for_the_dead
 from itopctl.dispatch.memory import oom_kills
 from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.slots import Slot
-from itopctl.dispatch.start import same_package
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.dispatch.worker_process import WorkerProcess
+from itopctl.errors import EnvironmentUnfitError, describe_exit
 from itopctl.store.files import read_json
-from itopctl.store.locks import is_held, is_same_process, process_here
+from itopctl.store.locks import is_held, is_same_process
 from itopctl.store.rundir import Results
 
 MAX_ATTEMPTS = 3
@@ -97,75 +92,6 @@ class _End:
         return self.cause or "", re.sub(r"[\d.]+", "#", self.message or "")
 
 
-class _Worker:
-    """A worker process, and the run it is at."""
-
-    def __init__(self, slot: Slot, scheduler: str) -> None:
-        self.slot = slot
-        self.run_id: str | None = None
-        self.began = 0.0
-        self.ready = False
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker; what it prints outside a run
-        self.report, write_end = os.pipe()
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(slot.threads),
-            "MKL_NUM_THREADS": str(slot.threads),
-        }
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or threads that wait spin, and starve whoever else runs
-        if slot.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
-        self.process = subprocess.Popen(
-            [*same_package("itopctl.dispatch.worker"), str(write_end), str(slot.threads), scheduler],
-            stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
-            start_new_session=True, env=environment,
-        )  # fmt: skip
-        self.identity = process_here(self.process.pid)
-        os.close(write_end)
-        os.set_blocking(self.report, False)
-        self.pending = b""
-
-    def send(self, command: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(command).encode() + b"\n")
-            self.process.stdin.flush()
-
-    def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """Whole messages that have come, and whether more may come."""
-        open_ended = True
-        while True:
-            try:
-                chunk = os.read(self.report, 1 << 16)
-            except BlockingIOError:
-                break
-            if not chunk:
-                open_ended = False
-                break
-            self.pending += chunk
-        *lines, self.pending = self.pending.split(b"\n")
-        return [json.loads(line) for line in lines], open_ended
-
-    def kill(self) -> None:
-        """End the process and whatever it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def last_words(self) -> str:
-        """The end of what it printed outside a run."""
-        self.output.seek(0)
-        return self.output.read()[-2000:].decode(errors="replace").strip()
-
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-        self.process.wait()
-        os.close(self.report)
-        self.output.close()
-
-
 class Pool:
     """Runs a queue of runs to the end.
 
@@ -192,7 +118,7 @@ class Pool:
         self._queue: deque[str] = deque()
         self._tries: Counter[str] = Counter()
         self._quick_failures: list[_End] = []
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, WorkerProcess] = {}
         self._selector = selectors.DefaultSelector()
         # Several processes that train together cannot be put together again when one of them is gone.
         self._most_tries = MAX_ATTEMPTS if self.job.rank is None else 1
@@ -256,7 +182,7 @@ class Pool:
                 self._hear(worker, last=True)  # its stream may be held open by a process that it started
 
     def _start_worker(self, slot: Slot) -> None:
-        worker = _Worker(slot, self.job.scheduler)
+        worker = WorkerProcess(slot, self.job.scheduler)
         self._workers[worker.report] = worker
         self._selector.register(worker.report, selectors.EVENT_READ, worker)
 
@@ -264,11 +190,11 @@ class Pool:
         for worker in self._workers.values():
             self._tell_to_stop(worker)
 
-    def _tell_to_stop(self, worker: _Worker) -> None:
+    def _tell_to_stop(self, worker: WorkerProcess) -> None:
         cause, message = self._why
         worker.send({"stop": cause, "message": message})
 
-    def _hear(self, worker: _Worker, last: bool = False) -> None:
+    def _hear(self, worker: WorkerProcess, last: bool = False) -> None:
         """Take in what a worker reported; `last`: it is dead, and nothing more will come."""
         if worker.report not in self._workers:
             return
@@ -277,8 +203,11 @@ class Pool:
             if "ready" in message:
                 worker.ready = True
                 self._false_starts = 0
-                self._check_gpu(worker.slot, bool(message["gpu"]))
                 self._give(worker)
+            elif "runner" in message:
+                worker.runner = message["runner"]
+            elif "gpu" in message:
+                self._check_gpu(worker.slot, bool(message["gpu"]))
             elif "ended" in message:
                 worker.run_id = None
                 end = _End(
@@ -305,7 +234,7 @@ class Pool:
         else:
             self.observer.note("GPUs are listed that PyTorch cannot use: runs are on the CPU, unless they ask for one.")
 
-    def _give(self, worker: _Worker) -> None:
+    def _give(self, worker: WorkerProcess) -> None:
         if not self._queue:
             self._take_back_abandoned()
         while self._queue and self.job.rank is None and self.results.run(self._queue[0]).cancel.exists():
@@ -352,7 +281,7 @@ class Pool:
     def _tell(self, end: _End, again: bool) -> None:
         self.observer.ended(end.run_id, end.state, end.cause, end.message, again)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: WorkerProcess) -> None:
         """A worker is gone. Its run, if any, lost an attempt, unless its result is there."""
         self._selector.unregister(worker.report)
         del self._workers[worker.report]
@@ -368,19 +297,19 @@ class Pool:
         if self._queue and not self.outcome.stopped:
             self._start_worker(worker.slot)
 
-    def _settle(self, run_id: str, worker: _Worker) -> None:
+    def _settle(self, run_id: str, worker: WorkerProcess) -> None:
         """Say for a worker that died with a run in hand how the attempt ended. Its own result decides success."""
         if read_json(self.results.run(run_id).result) is not None:
             end = _End(run_id, "done", "finished", None, worker.began)
         else:
             end = _End(run_id, *self._how_it_died(worker), worker.began)
             end_for_the_dead(
-                self.results.run(run_id), lambda owner: is_same_process(owner, worker.identity),
+                self.results.run(run_id), lambda owner: is_same_process(owner, worker.runner),
                 end.cause or "lost", end.message or "",
             )  # fmt: skip
         self._tell(end, self._count(end))
 
-    def _how_it_died(self, worker: _Worker) -> tuple[str, Cause, str]:
+    def _how_it_died(self, worker: WorkerProcess) -> tuple[str, Cause, str]:
         if self._given_up:
             return "cancelled", self._why[0], f"{self._why[1]}; it did not save itself in time"
         if self._kill:

@@ -1,9 +1,16 @@
-"""One process that trains run after run: torch is imported once. Used by the local pool, and by jobs of a scheduler.
+"""A worker process: it imports torch once and starts the processes that make runs (`runner.py`), one at a time.
 
-Started with REPORT_FD THREADS SCHEDULER as its arguments (`start.py`). Commands come as JSON lines on standard
-input: `{"run": path of a run directory, "data_dir": …, "job": …}`, or `{"stop": cause, "message": why}`: stop after the
-current step. The end of the input means stop, too, so no worker outlives its pool. Reports go as JSON lines to the file
-descriptor: `{"ready": …}`, events of the run, and `{"ended": …}`. What the training prints goes to the run's log.
+The worker itself computes nothing, uses no GPU, starts no thread and runs no code of the user's. A runner is a fork of
+it, so it starts in milliseconds and finds a process that nothing has changed. A run that calls functions of the user's
+own has a runner to itself; runs that do not share one until such a run comes between.
+
+Started with REPORT_FD THREADS SCHEDULER as its arguments (`start.py`), by the local pool and in a scheduler's jobs.
+Commands come as JSON lines on standard input: `{"run": path of a run directory, "data_dir": …, "job": …}`, or
+`{"stop": cause, "message": why}`: stop after the current step. The end of the input means stop, too, so no worker
+outlives its pool. Reports go as JSON lines to the file descriptor: `{"ready": …}`, `{"runner": process}` before the
+first run of a runner, then from the runner `{"gpu": …}` and events of the run, and `{"ended": …}`.
+
+Where a runner dies with a run in hand, the worker ends in the same way: by the same signal, or with the same exit code.
 """
 
 from __future__ import annotations
@@ -12,18 +19,30 @@ import contextlib
 import gc
 import json
 import os
-import queue
+import resource
+import select
 import signal
 import sys
-import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn
 
-from itopctl.dispatch.attempt import execute
-from itopctl.dispatch.causes import Cause
-from itopctl.dispatch.records import Job, Stop
-from itopctl.dispatch.together import execute_together
+from itopctl.catalogue import DATASETS
+from itopctl.dispatch.runner import report, serve
+from itopctl.forking import fork
+from itopctl.spec.config import user_functions
+from itopctl.store.files import read_json
+from itopctl.store.locks import process_here
 from itopctl.store.rundir import RunDirectory
+
+_POLL_SECONDS = 0.2
+_CLOSED_SECONDS = 0.005
+_ENDING_SECONDS = 30.0  # for what a runner does after its last run, such as `atexit` functions of the user's
+
+_IMPORTS = ("itopctl.dispatch.together", "itopctl.train.loop", "itopctl.train.export.network", "itopctl.train.models")
 
 
 def main(report_fd: int, threads: int, scheduler: str) -> None:
@@ -33,67 +52,184 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
     if scheduler != "local":
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # it signals all processes of a job; the pool tells us to stop
-    stop = _StopBox()
-    commands: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    alone: Stop = ("cancelled", "") if scheduler == "local" else ("killed", "the process that started it is gone")
-    threading.Thread(target=_listen, args=(_take_over_standard_input(), commands, stop, alone), daemon=True).start()
+    inbox = _Inbox(_take_over_standard_input())
+    for module in _IMPORTS:
+        import_module(module)
+    report(report_fd, {"ready": os.getpid()})
+    runner: _Runner | None = None
+    while (command := inbox.next()) is not None and "run" in command:
+        config = _config_of(command)
+        if runner is not None and (runner.for_users_code or user_functions(config)):
+            runner.end()
+            runner = None
+        if runner is None:
+            _import_for(config)
+            runner = _Runner(inbox, report_fd, threads, scheduler, bool(user_functions(config)))
+            report(report_fd, {"runner": process_here(runner.pid)})
+        ended = runner.make(command, inbox)
+        if ended is None:
+            _end_like(runner.exit_code or 0)
+        if ended.pop("last"):
+            runner.end()
+            runner = None
+        report(report_fd, ended)
+    if runner is not None:
+        runner.end()
 
-    import torch
 
-    from itopctl.train.setup import be_deterministic
-
-    be_deterministic(threads)
-    _report(report_fd, {"ready": os.getpid(), "gpu": torch.cuda.is_available()})
-    while (command := commands.get()) is not None and stop.why() is None:
-        run = RunDirectory(Path(command["run"]))
-        job = Job(**command["job"])
-        make = execute if job.rank is None else execute_together
-        torch.set_num_threads(threads)  # a run that goes on from a checkpoint may have had others
-        ended = make(run, Path(command["data_dir"]), job, stop.why, lambda event: _report(report_fd, event))
-        _report(report_fd, {"ended": run.run_id, **ended.__dict__})
-        if torch.cuda.is_available():
-            if ended.state == "failed":
-                return  # an error may have left the GPU's context unusable: the pool starts another worker
-            gc.collect()
-            torch.cuda.empty_cache()
-
-
-def _take_over_standard_input() -> TextIO:
-    """The stream of commands; the user's code, and what it starts, reads an empty standard input instead."""
-    stream = os.dup(0)  # not inherited by what is started from here
+def _take_over_standard_input() -> int:
+    """The descriptor of commands; the user's code, and what it starts, reads an empty standard input instead."""
+    commands = os.dup(0)  # not inherited by what is started from here
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return os.fdopen(stream)
+    return commands
 
 
-class _StopBox:
-    """Why to stop, once somebody has said so."""
-
-    def __init__(self) -> None:
-        self._why: Stop | None = None
-
-    def why(self) -> Stop | None:
-        return self._why
-
-    def set(self, cause: Cause, message: str) -> None:
-        self._why = self._why or (cause, message)
+def _config_of(command: dict[str, Any]) -> dict[str, Any]:
+    """The config of the run to make, as it is written; empty where it cannot be read, which the runner will find."""
+    config = (read_json(RunDirectory(Path(command["run"])).config) or {}).get("config")
+    return config if isinstance(config, dict) else {}
 
 
-def _listen(stream: TextIO, commands: queue.Queue[dict[str, Any] | None], stop: _StopBox, alone: Stop) -> None:
-    for line in stream:
-        command = json.loads(line)
-        if "stop" in command:
-            stop.set(command["stop"], command["message"])
-            break
-        commands.put(command)
-    stop.set(*alone)
-    commands.put(None)
+def _import_for(config: dict[str, Any]) -> None:
+    """Import what reading the run's data set imports: once here, rather than in each runner."""
+    name = config.get("dataset")
+    if isinstance(name, str) and name in DATASETS:
+        for module in DATASETS.get(name).options.get("imports", ()):
+            with contextlib.suppress(ImportError):  # the run says so, where it needs the module
+                import_module(module)
 
 
-def _report(report_fd: int, message: dict[str, Any]) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        os.write(report_fd, json.dumps(message).encode() + b"\n")
+def _end_like(exit_code: int) -> NoReturn:
+    """End this process as its runner ended."""
+    if exit_code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one memory dump, that of the runner, is enough
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
+            signal.signal(-exit_code, signal.SIG_DFL)
+        os.kill(os.getpid(), -exit_code)
+        time.sleep(_ENDING_SECONDS)
+    os._exit(exit_code)
+
+
+class _Inbox:
+    """Commands from a file descriptor, each a line.
+
+    Attributes:
+        descriptor: where they come from.
+        open: whether more may come.
+        waiting: commands that came and are not taken yet.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.open = True
+        self.waiting: deque[bytes] = deque()
+        self._begun = b""
+
+    def next(self) -> dict[str, Any] | None:
+        """Wait for the next command; None where no more will come."""
+        while self.open and not self.waiting:
+            self.read()
+        command: dict[str, Any] | None = json.loads(self.waiting.popleft()) if self.waiting else None
+        return command
+
+    def read(self) -> list[bytes]:
+        """Take in what comes, waiting for it; returns it, as far as it is whole."""
+        chunk = os.read(self.descriptor, 1 << 16)
+        self.open = bool(chunk)
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        self.waiting.extend(lines)
+        return lines
+
+
+class _Runner:
+    """A process that makes runs, as the worker sees it.
+
+    Args:
+        inbox: where commands for the worker come from; not for the runner.
+        report_fd, threads, scheduler: of the worker.
+        for_users_code: whether it is for one run, which calls functions of the user's own.
+
+    Attributes:
+        pid: its process.
+        exit_code: how the process ended, as in `subprocess`; None while it is alive.
+    """
+
+    _told_of_gpu = False
+
+    def __init__(self, inbox: _Inbox, report_fd: int, threads: int, scheduler: str, for_users_code: bool) -> None:
+        self.for_users_code = for_users_code
+        self.exit_code: int | None = None
+        self._commands: int | None
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        tell_of_gpu, _Runner._told_of_gpu = not _Runner._told_of_gpu, True
+
+        def be_runner() -> None:
+            os.close(inbox.descriptor)
+            os.close(self._answers)
+            self._hang_up()
+            serve(commands, answers, report_fd, threads, scheduler, once=for_users_code, tell_of_gpu=tell_of_gpu)
+
+        gc.collect()
+        gc.freeze()  # or the first collection in the runner would copy all memory that the two processes share
+        self.pid = fork(be_runner)
+        os.close(commands)
+        os.close(answers)
+
+    def make(self, command: dict[str, Any], inbox: _Inbox) -> dict[str, Any] | None:
+        """Have a run made, and hand on what comes in meanwhile.
+
+        Returns:
+            How it ended, and whether it was the `last` that the process makes; None where the process died.
+        """
+        self._send([json.dumps(command).encode(), *inbox.waiting])
+        answer = b""
+        while not answer.endswith(b"\n"):
+            gone = self._is_gone()  # looked at first: what it said before it went is read below
+            if not inbox.open:
+                self._hang_up()
+            watched = [self._answers, *([inbox.descriptor] if inbox.open else [])]
+            ready, _, _ = select.select(watched, [], [], 0.0 if gone else _POLL_SECONDS)
+            if inbox.descriptor in ready:
+                self._send(inbox.read())
+            chunk = os.read(self._answers, 1 << 16) if self._answers in ready else b""
+            answer += chunk
+            if gone and not chunk:
+                return None
+            if self._answers in ready and not chunk:
+                time.sleep(_CLOSED_SECONDS)  # it has closed its end, and is about to go
+        ended: dict[str, Any] = json.loads(answer)
+        return ended
+
+    def end(self) -> None:
+        """Let the process end, which has no run in hand; kill it where it does not."""
+        self._hang_up()
+        until, pause = time.monotonic() + _ENDING_SECONDS, 0.001
+        while not self._is_gone():
+            if time.monotonic() > until:
+                os.kill(self.pid, signal.SIGKILL)
+            time.sleep(pause)
+            pause = min(0.05, 2 * pause)
+        os.close(self._answers)
+
+    def _send(self, lines: Iterable[bytes]) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            for line in lines:
+                assert self._commands is not None
+                os.write(self._commands, line + b"\n")
+
+    def _hang_up(self) -> None:
+        if self._commands is not None:
+            os.close(self._commands)
+            self._commands = None
+
+    def _is_gone(self) -> bool:
+        if self.exit_code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.exit_code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.exit_code is not None
 
 
 if __name__ == "__main__":

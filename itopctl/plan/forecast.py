@@ -18,7 +18,8 @@ from itopctl.dst.outline import Outline
 from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import update_fractions
 from itopctl.errors import UserError
-from itopctl.spec.config import RunConfig
+from itopctl.forking import value_from_child
+from itopctl.spec.config import RunConfig, user_functions
 
 CHECKPOINTS_KEPT = 2  # itopctl.store.checkpoints.KEPT; one more is there while it is written
 _NUMBER = 4  # bytes of a weight, a gradient, a moment: single precision throughout
@@ -101,21 +102,37 @@ def forecasts(
 ) -> dict[str, Forecast | Impossible]:
     """Run id → what is known of the run, or why it cannot be made.
 
+    Functions of the user's own are called in child processes, one for all runs with the same functions: what their
+    modules set in a process changes no forecast of other runs.
+
     Args:
         configs: run id → config.
         outline_of: the outline of a run's network; raises UserError, or says why, where there can be none.
     """
-    seen: dict[str, Forecast | Impossible] = {}
-    found = {}
+    keys = {run_id: same_but_seed(config) for run_id, config in configs.items()}
+    groups: dict[frozenset[str], dict[str, RunConfig]] = {}
     for run_id, config in configs.items():
-        key = same_but_seed(config)
-        if key not in seen:
-            try:
-                outline = outline_of(config)
-                seen[key] = outline if isinstance(outline, Impossible) else forecast(config, outline)
-            except UserError as error:
-                seen[key] = Impossible(str(error))
-        found[run_id] = seen[key]
+        groups.setdefault(frozenset(user_functions(config.model_dump())), {}).setdefault(keys[run_id], config)
+    seen: dict[str, Forecast | Impossible] = {}
+    for functions, group in groups.items():
+        foresee = functools.partial(_foreseen, group, outline_of)
+        try:
+            seen |= value_from_child(foresee) if functions else foresee()
+        except UserError as error:  # the child process crashed
+            seen |= dict.fromkeys(group, Impossible(f"{', '.join(sorted(functions))}: {error}"))
+    return {run_id: seen[key] for run_id, key in keys.items()}
+
+
+def _foreseen(
+    configs: Mapping[str, RunConfig], outline_of: Callable[[RunConfig], Outline | Impossible]
+) -> dict[str, Forecast | Impossible]:
+    found: dict[str, Forecast | Impossible] = {}
+    for key, config in configs.items():
+        try:
+            outline = outline_of(config)
+            found[key] = outline if isinstance(outline, Impossible) else forecast(config, outline)
+        except UserError as error:
+            found[key] = Impossible(str(error))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from itopctl.dst.expected import (
     Shares,
@@ -17,10 +17,38 @@ from itopctl.dst.expected import (
 from itopctl.dst.outline import Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import UserError, plural
-from itopctl.spec.config import RunConfig
+from itopctl.forking import value_from_child
+from itopctl.plan.forecast import same_but_seed
+from itopctl.spec.config import RunConfig, user_functions
 
 _LONGEST = 1_000  # times the training: nobody trains longer for it
 _COUNTED_STEPS = 2_000_000  # longer trainings are extrapolated, not counted update by update
+
+
+_found: dict[tuple[float, str], int] = {}
+
+
+def interval_for(target: float, config: RunConfig, outline_of: Callable[[RunConfig], Outline]) -> int:
+    """`interval_reaching` of a run, once for all seeds.
+
+    Functions of the user's own are called in a child process: what their modules set there changes no other run.
+
+    Args:
+        target: R_s, in (0, 1].
+        config: the run.
+        outline_of: the outline of its network; raises UserError where there can be none.
+
+    Raises:
+        UserError: see `interval_reaching`; or there is no outline.
+    """
+    key = target, same_but_seed(config)
+    if key not in _found:
+
+        def find() -> int:
+            return interval_reaching(target, config, outline_of(config))
+
+        _found[key] = value_from_child(find) if user_functions(config.model_dump()) else find()
+    return _found[key]
 
 
 def interval_reaching(target: float, config: RunConfig, outline: Outline) -> int:

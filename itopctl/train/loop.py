@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
 from itopctl.dst.layers import maskable_weights
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, user_functions
 from itopctl.train.checkpoint import (
     backends_in,
     check_fits,
@@ -41,6 +41,7 @@ from itopctl.train.evaluation import Evaluation, evaluate, evaluation_stride
 from itopctl.train.measure import EnergyMeter, reset_peak_memory
 from itopctl.train.network import Network
 from itopctl.train.optim import lr_factor, make_optimizer
+from itopctl.train.process_settings import check_loss, check_settings
 from itopctl.train.ranks import ALONE, Rank
 from itopctl.train.result import result_of
 from itopctl.train.setup import choose_device, compute_of, rules_of, seed_everything, seed_measurement, seed_step
@@ -138,6 +139,7 @@ class Training:
         self.should_stop = should_stop
         self.checkpoint = checkpoint
         self.started = time.perf_counter()
+        self.own = user_functions(config.model_dump())
         self.device = choose_device(config.device, rank)
         reset_peak_memory(self.device)
         self.energy = EnergyMeter(self.device)
@@ -170,6 +172,7 @@ class Training:
             example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
         )  # fmt: skip
         set_random_states(before, self.device)
+        check_settings(self.own)  # the first forward pass, and the user's rules, may have changed them
         self.inference_ratio = self.meter.inference_ratio(self.sparse.layers())
 
     # The training -----------------------------------------------------------------------------------------
@@ -221,6 +224,7 @@ class Training:
             seed_step(config.seed, self.progress.step, self.rank)
         with self.network.precision():
             loss = self._loss(self.network.train_logits(images), labels)
+        check_loss(loss, self.own)
         if self.scaler is not None:
             self.scaler.scale(loss).backward()
         else:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from itopctl.catalogue import MODELS
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, user_functions
+from itopctl.train.process_settings import check_trainable
 from itopctl.train.ranks import ALONE, Rank
 
 
@@ -46,6 +47,7 @@ class Network:
         self._device, self._precision = device, config.precision
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model: nn.Module = MODELS.function(config.model)(input_shape=shape, classes=classes)
+        check_trainable(model, user_functions(config.model_dump()))
         self.model = model.to(device=device).to(memory_format=self._layout)
         self.shared = self.model
         if not rank.alone:

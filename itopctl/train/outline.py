@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itopctl.catalogue import DATASETS, MODELS
+from itopctl.catalogue import DATASETS, MODELS, is_user_function
 from itopctl.dst.allocation import StarvedLayersWarning
 from itopctl.dst.flops import LayerCost, layer_costs
 from itopctl.dst.layers import active_counts, maskable_weights
@@ -26,6 +26,7 @@ from itopctl.dst.rules import Rules
 from itopctl.errors import ItopctlError, UserError
 from itopctl.spec.config import RunConfig, calls_own_code
 from itopctl.train.own_code import definition_of, in_words, place_of
+from itopctl.train.process_settings import check_settings
 
 _ALLOCATION = ("allocation", "allocation_power", "keep_dense", "layer_density", "dense_in_budget")
 
@@ -112,6 +113,8 @@ def _measured(model: str, dataset: str, device: str) -> _Network:
     with torch.device(device), torch.random.fork_rng(devices=[]):
         built, place = _made(model, shape, classes)
         try:
+            if is_user_function(model):
+                check_settings([model], default_device=False)
             weights = maskable_weights(built)
             if not weights:
                 raise UserError(f"model {model!r} has no linear or convolution layer to make sparse.")

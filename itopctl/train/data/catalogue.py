@@ -5,7 +5,8 @@ found in (None for a built-in set) and returns `RawImages`.
 
 Options of an entry: `train`, `test` (samples), `shape` (channels, height, width), `classes`, `augment` (what a
 run does unless told otherwise), `folders` (where files may lie, under the data folder or absolute), `files`
-(any one name of each group must be there), `torchvision` (the class that can download it).
+(any one name of each group must be there), `torchvision` (the class that can download it), `imports` (modules that the
+loader imports and that take long to import).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _CIFAR10_FILES = [(f"data_batch_{n}",) for n in range(1, 6)] + [("test_batch",)]
     shape=(1, 8, 8),
     classes=10,
     augment="none",
+    imports=("sklearn.datasets", "sklearn.model_selection"),
 )
 def digits(folder: Path | None) -> RawImages:
     """handwritten digits, 8×8, built in: 1,437 + 360 images"""
