@@ -200,12 +200,27 @@ def test_a_module_that_is_not_python_is_refused(folder: Path, source: bytes) -> 
     assert said("own_broken:make").startswith("'own_broken:make': ")
 
 
-@pytest.mark.parametrize("source", ["def broken(:\n", "raise RuntimeError('no')\n", "1 / 0\n"])
-def test_a_module_inside_a_package_that_cannot_be_imported_is_refused(folder: Path, source: str) -> None:
-    (folder / "own_package").mkdir()
-    (folder / "own_package" / "__init__.py").write_text(source)
-    (folder / "own_package" / "models.py").write_text("def make(): ...\n")
-    assert said("own_package.models:make").startswith("'own_package.models:make': ")
+def test_a_function_in_a_package_is_checked_without_running_the_code_of_the_package(folder: Path) -> None:
+    inner = folder / "own_package" / "inner"
+    inner.mkdir(parents=True)
+    for place in (inner.parent, inner):
+        (place / "__init__.py").write_text("raise RuntimeError('it ran')\n")
+    (inner / "models.py").write_text("def make(): ...\n")
+    check_user_function("own_package.inner.models:make")
+    assert "Did you mean 'make'?" in said("own_package.inner.models:mak")
+    assert "there is no module 'own_package.inner.other'" in said("own_package.inner.other:make")
+    assert "there is no module 'own_package.inner.models.deeper'" in said("own_package.inner.models.deeper:make")
+    assert not [name for name in sys.modules if name.startswith("own_package")]
+    with pytest.raises(RuntimeError, match="it ran"):
+        import_user_function("own_package.inner.models:make")
+
+
+def test_a_function_in_a_package_without_an_init_file_is_found(folder: Path) -> None:
+    inner = folder / "own_space" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "models.py").write_text("def make():\n    return 'made'\n")
+    check_user_function("own_space.inner.models:make")
+    assert import_user_function("own_space.inner.models:make")() == "made"
 
 
 def test_a_function_in_a_package_is_found_and_imported(folder: Path) -> None:

@@ -39,7 +39,7 @@ from itopctl.store.locks import process_here
 from itopctl.store.rundir import RunDirectory
 
 _POLL_SECONDS = 0.2
-_CLOSED_SECONDS = 0.005
+_CLOSED_SECONDS = 0.002  # between two looks at a process that has closed its descriptors, and so is about to end
 _ENDING_SECONDS = 30.0  # for what a runner does after its last run, such as `atexit` functions of the user's
 
 _IMPORTS = ("itopctl.dispatch.together", "itopctl.train.loop", "itopctl.train.export.network", "itopctl.train.models")
@@ -53,8 +53,7 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # it signals all processes of a job; the pool tells us to stop
     inbox = _Inbox(_take_over_standard_input())
-    for module in _IMPORTS:
-        import_module(module)
+    _be_ready_to_fork()
     report(report_fd, {"ready": os.getpid()})
     runner: _Runner | None = None
     while (command := inbox.next()) is not None and "run" in command:
@@ -75,6 +74,15 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
         report(report_fd, ended)
     if runner is not None:
         runner.end()
+
+
+def _be_ready_to_fork() -> None:
+    """Import what every run needs, and choose the settings of every run that start no thread and touch no GPU."""
+    for module in _IMPORTS:
+        import_module(module)
+    from itopctl.train.setup import choose_exact_arithmetic
+
+    choose_exact_arithmetic()  # imports much
 
 
 def _take_over_standard_input() -> int:
@@ -172,7 +180,6 @@ class _Runner:
             self._hang_up()
             serve(commands, answers, report_fd, threads, scheduler, once=for_users_code, tell_of_gpu=tell_of_gpu)
 
-        gc.collect()
         gc.freeze()  # or the first collection in the runner would copy all memory that the two processes share
         self.pid = fork(be_runner)
         os.close(commands)
@@ -199,19 +206,19 @@ class _Runner:
             if gone and not chunk:
                 return None
             if self._answers in ready and not chunk:
-                time.sleep(_CLOSED_SECONDS)  # it has closed its end, and is about to go
+                time.sleep(_CLOSED_SECONDS)
         ended: dict[str, Any] = json.loads(answer)
         return ended
 
     def end(self) -> None:
         """Let the process end, which has no run in hand; kill it where it does not."""
         self._hang_up()
-        until, pause = time.monotonic() + _ENDING_SECONDS, 0.001
+        until = time.monotonic() + _ENDING_SECONDS
         while not self._is_gone():
             if time.monotonic() > until:
                 os.kill(self.pid, signal.SIGKILL)
-            time.sleep(pause)
-            pause = min(0.05, 2 * pause)
+            if select.select([self._answers], [], [], _POLL_SECONDS)[0]:
+                time.sleep(_CLOSED_SECONDS)
         os.close(self._answers)
 
     def _send(self, lines: Iterable[bytes]) -> None:

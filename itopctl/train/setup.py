@@ -59,8 +59,13 @@ def seed_measurement(seed: int, step: int) -> None:
 
 def be_deterministic(threads: int) -> None:
     """Settings of the process under which the same run gives the same bits."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    choose_exact_arithmetic()
     torch.set_num_threads(threads)
+
+
+def choose_exact_arithmetic() -> None:
+    """The same settings but for the threads: none is started, so the process can be forked, and hands them on."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_float32_matmul_precision("highest")  # fp32 means fp32, not TF32
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
