@@ -177,7 +177,7 @@ class Chaos:
     def _observe(self) -> list[tuple[Process, str]]:
         """Look at workers and results; returns the workers that have a run in hand."""
         at_work: list[tuple[Process, str]] = []
-        for worker in self.family.workers():
+        for worker in (*self.family.workers(), *self.family.runners()):
             run_id = worker.run_in_hand()
             if run_id is None:
                 continue
@@ -247,12 +247,19 @@ class Chaos:
 
     def _hit(self, process: Process, whom: str) -> None:
         at, run_id = time.time(), process.run_in_hand()
+        runner = self.family.runner_of(process)
+        in_hand = runner.run_in_hand() if runner is not None else None
         if process.kill():
             wait_for(lambda: process.state is None, _PATIENCE)
             self.kills.append(Kill(at, time.time(), process.pid, whom, run_id))
+            if runner is not None and in_hand is not None:  # the pool ends it
+                wait_for(lambda: runner.state is None, _PATIENCE)
+                self.kills.append(Kill(at, time.time(), runner.pid, f"{whom}, its runner", in_hand))
 
     def _kill_a_worker(self) -> None:
-        victims = [worker for worker, _ in self._await_training()] or self.family.workers()
+        victims = [runner for runner, _ in self._await_training()]
+        if not victims or self.random.random() < 0.3:
+            victims = self.family.workers()
         if victims:
             self._hit(self.random.choice(victims), "worker")
 

@@ -56,7 +56,7 @@ class Process:
         return found[0] if found is not None and found[1] == self.start and found[0] not in "ZX" else None
 
     def run_in_hand(self) -> str | None:
-        """Id of the run that a worker trains: what it prints goes to that run's log."""
+        """Id of the run that a runner trains: what it prints goes to that run's log."""
         try:
             log = (self.folder / "fd" / "1").readlink()
         except OSError:
@@ -103,16 +103,29 @@ class Family:
         return {**{k: v for k, v in os.environ.items() if not k.startswith("ITOPCTL_")}, name: value}
 
     def workers(self) -> list[Process]:
-        """Live worker processes, by pid; what a worker starts looks like itself until it is another program."""
+        """Live worker processes, by pid; what a worker starts looks like itself until it is another program.
+
+        A runner whose worker is dead is among them.
+        """
         return [
-            process
-            for process in self._living()
-            if _is_worker(process.pid) and not _is_worker(_parent(process.pid) or 0)
+            process for process in self._living() if _is_worker(process.pid) and not _started_by_worker(process.pid)
         ]
 
+    def runners(self) -> list[Process]:
+        """Live processes that workers started to make runs; what a runner starts is none."""
+        by_worker = [
+            process for process in self._living() if _is_worker(process.pid) and _started_by_worker(process.pid)
+        ]
+        return [process for process in by_worker if not _started_by_worker(_parent(process.pid) or 0)]
+
+    def runner_of(self, worker: Process) -> Process | None:
+        """The live process in which a worker makes runs."""
+        return next((runner for runner in self.runners() if _parent(runner.pid) == worker.pid), None)
+
     def workers_of(self, pid: int) -> list[Process]:
-        """Live workers that a command started."""
-        return [worker for worker in self.workers() if _parent(worker.pid) == pid]
+        """Live workers that a command started, and their runners."""
+        workers = [worker for worker in self.workers() if _parent(worker.pid) == pid]
+        return [*workers, *(runner for worker in workers if (runner := self.runner_of(worker)) is not None)]
 
     def end_all(self) -> None:
         """End whatever is left."""
@@ -156,6 +169,10 @@ def kill_at_once(processes: Sequence[Process]) -> list[Process]:
 
 def _is_worker(pid: int) -> bool:
     return _WORKER in _read(Path("/proc") / str(pid) / "cmdline").split(b"\0")
+
+
+def _started_by_worker(pid: int) -> bool:
+    return _is_worker(_parent(pid) or 0)
 
 
 def _state_and_start(pid: int) -> tuple[str, str] | None:

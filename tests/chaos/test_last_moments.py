@@ -27,7 +27,8 @@ def make(input_shape, classes, event, starts, pool_too):
         if changed.startswith(starts) and (name == "os.rename" or (run / "result.json").exists()):
             died.touch()
             if pool_too:
-                os.kill(os.getppid(), signal.SIGKILL)
+                worker = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+                os.kill(int(worker[1]), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
 
     if os.environ.get("DEADLY"):

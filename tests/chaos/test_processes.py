@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,11 +46,14 @@ def test_a_family_sees_its_own_processes_alone(zoo: Zoo) -> None:
     assert theirs.poll() is None
 
 
-def test_what_a_worker_starts_is_no_worker(zoo: Zoo) -> None:
+def test_what_a_worker_starts_is_its_runner_and_no_worker(zoo: Zoo) -> None:
     family = Family()
     worker = zoo(family, FORKS)
     assert wait_for(lambda: len(family._living()) == 2, 20.0)
     assert [process.pid for process in family.workers()] == [worker.pid]
+    (runner,) = family.runners()
+    assert family.runner_of(family.workers()[0]) == runner
+    assert [process.pid for process in family.workers_of(os.getpid())] == [worker.pid, runner.pid]
     family.end_all()
 
 

@@ -67,6 +67,11 @@ _TIMES = ("finished_at", "attempt", "steps_per_second", "wall_seconds", "peak_me
 _TIMES_OF_EVENTS = ("seq", "at", "attempt", "wall_seconds", "steps_per_second")
 
 
+def _parent(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+
+
 class Place:
     """Where one test submits and looks.
 
@@ -201,9 +206,8 @@ class Place:
 
     def pids(self, run_id: str) -> tuple[int, int]:
         """The process that made the newest attempt at a run, and the main process of its job."""
-        worker = self.events(run_id, "started")[-1]["pid"]
-        status = Path(f"/proc/{worker}/status").read_text()
-        return worker, int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+        runner = self.events(run_id, "started")[-1]["pid"]
+        return runner, _parent(_parent(runner))  # a worker of the main process started the runner
 
     def done(self, *run_ids: str) -> bool:
         """Whether there are results of these runs, or of all that were submitted."""
