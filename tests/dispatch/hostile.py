@@ -128,6 +128,10 @@ def device(input_shape, classes):
     return net(classes)
 
 
+def exits(input_shape, classes):
+    os._exit(7)
+
+
 @torch.inference_mode()
 def inference(input_shape, classes):
     return net(classes)

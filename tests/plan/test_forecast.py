@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from itopctl.dispatch.attempt import execute
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.records import Job
 from itopctl.errors import UserError
+from itopctl.forking import value_from_child
 from itopctl.plan.exploration import predicted_exploration
 from itopctl.plan.forecast import Forecast, Impossible, forecast, forecasts
+from itopctl.plan.reach import interval_for, interval_reaching
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import KEPT
@@ -21,7 +24,9 @@ from itopctl.store.rundir import Results
 from itopctl.train.checkpoint import encode
 from itopctl.train.loop import Training
 from itopctl.train.outline import outline_of
+from itopctl.train.process_settings import process_settings
 from itopctl.train.setup import be_deterministic
+from tests.dispatch.hostile import HOSTILE, write_modules
 from tests.helpers import run_config
 
 SWAPS = {
@@ -137,6 +142,30 @@ def test_a_run_that_cannot_be_made_says_why_and_the_others_are_foreseen() -> Non
     assert isinstance(found["good"], Forecast)
     assert isinstance(found["bad"], Impossible) and "largest reachable sparsity" in found["bad"].reason
     assert isinstance(found["none"], Impossible) and "'conv9' matches no layer" in found["none"].reason
+
+
+def test_a_model_that_changes_all_it_can_changes_no_other_forecast_and_nothing_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_modules(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    others = {"tame": run_config(model="tame:make"), "shipped": run_config(model="wrn-22-2", dataset="synthetic")}
+    alone, before = forecasts(others, outline_of), (process_settings(), list(sys.path), Path.cwd(), set(sys.modules))
+    hostile = {model: run_config(model=model) for model in (*HOSTILE, "hostile:gradient", "hostile:exits")}
+    found = forecasts({**hostile, **others}, outline_of)
+    assert {name: found[name] for name in others} == alone
+    assert (process_settings(), list(sys.path), Path.cwd(), set(sys.modules)) == before
+    assert not [name for name in sys.modules if name in ("hostile", "tame")]
+    exits = found["hostile:exits"]
+    assert isinstance(exits, Impossible) and exits.reason.startswith("hostile:exits: the code could not be run")
+    gradient = found["hostile:gradient"]
+    assert isinstance(gradient, Impossible) and gradient.reason.startswith("gradients are switched off")
+    with pytest.raises(UserError, match="gradients are switched off"):
+        interval_for(0.5, hostile["hostile:gradient"], outline_of)
+    assert interval_for(0.3, others["tame"], outline_of) == interval_reaching(
+        0.3, others["tame"], value_from_child(lambda: outline_of(others["tame"]))
+    )
+    assert process_settings() == before[0]
 
 
 def test_an_error_that_is_nobodys_fault_is_not_taken_for_a_run_that_cannot_be_made() -> None:
