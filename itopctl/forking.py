@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import TypeVar
 from itopctl.errors import ItopctlError, UserError, describe_exit
 
 T = TypeVar("T")
+
+_POLL_SECONDS = 0.2
 
 
 def fork(body: Callable[[], None]) -> int:
@@ -68,11 +71,9 @@ def value_from_child(function: Callable[[], T]) -> T:
     pid = fork(tell)
     os.close(writable)
     try:
-        with os.fdopen(readable, "rb") as stream:
-            told = stream.read()
+        told, code = _read_until_end(readable, pid)
     finally:
-        _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
+        os.close(readable)
     if code != 0:
         raise UserError(f"the code could not be run: {describe_exit(code)}.")
     well, value = pickle.loads(told)
@@ -80,6 +81,21 @@ def value_from_child(function: Callable[[], T]) -> T:
         raise value
     answer: T = value
     return answer
+
+
+def _read_until_end(readable: int, pid: int) -> tuple[bytes, int]:
+    """What a child process writes to a pipe, and its exit code. What it started may hold the pipe open for long."""
+    told, ended = b"", (0, 0)
+    while True:
+        ended = (
+            ended if ended[0] else os.waitpid(pid, os.WNOHANG)
+        )  # looked at first: what it wrote before is read below
+        ready, _, _ = select.select([readable], [], [], 0.0 if ended[0] else _POLL_SECONDS)
+        chunk = os.read(readable, 1 << 16) if ready else b""
+        told += chunk
+        if not chunk and (ready or ended[0]):
+            status = ended[1] if ended[0] else os.waitpid(pid, 0)[1]
+            return told, os.waitstatus_to_exitcode(status)
 
 
 def _flush() -> None:

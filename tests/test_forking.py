@@ -43,9 +43,9 @@ def test_an_error_of_a_child_is_raised_here() -> None:
     def fail_in_ones_own_way() -> NoReturn:
         raise OwnError("so it is")
 
-    with pytest.raises(EnvironmentUnfitError, match="^no such place$"):
+    with pytest.raises(EnvironmentUnfitError, match=r"^no such place$"):
         value_from_child(fail)
-    with pytest.raises(UserError, match="^so it is$") as raised:
+    with pytest.raises(UserError, match=r"^so it is$") as raised:
         value_from_child(fail_in_ones_own_way)
     assert raised.type is UserError
 
@@ -68,3 +68,17 @@ def test_a_child_ends_with_its_body_whatever_threads_are_left() -> None:
 
 def test_a_large_value_comes_whole() -> None:
     assert value_from_child(lambda: "x" * 1_000_000) == "x" * 1_000_000
+
+
+def test_nobody_waits_for_what_a_child_leaves_running() -> None:
+    def leave_one() -> int:
+        left = os.fork()
+        if not left:
+            time.sleep(60)
+            os._exit(0)
+        return left
+
+    began = time.monotonic()
+    left = value_from_child(leave_one)
+    assert time.monotonic() - began < 30
+    os.kill(left, 9)

@@ -58,12 +58,13 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
     runner: _Runner | None = None
     while (command := inbox.next()) is not None and "run" in command:
         config = _config_of(command)
-        if runner is not None and (runner.for_users_code or user_functions(config)):
+        by_itself = config is None or bool(user_functions(config))
+        if runner is not None and by_itself:
             runner.end()
             runner = None
         if runner is None:
-            _import_for(config)
-            runner = _Runner(inbox, report_fd, threads, scheduler, bool(user_functions(config)))
+            _import_for(config or {})
+            runner = _Runner(inbox, report_fd, threads, scheduler, once=by_itself)
             report(report_fd, {"runner": process_here(runner.pid)})
         ended = runner.make(command, inbox)
         if ended is None:
@@ -94,10 +95,10 @@ def _take_over_standard_input() -> int:
     return commands
 
 
-def _config_of(command: dict[str, Any]) -> dict[str, Any]:
-    """The config of the run to make, as it is written; empty where it cannot be read, which the runner will find."""
+def _config_of(command: dict[str, Any]) -> dict[str, Any] | None:
+    """The config of the run to make, as it is written; None where it cannot be read, or not now."""
     config = (read_json(RunDirectory(Path(command["run"])).config) or {}).get("config")
-    return config if isinstance(config, dict) else {}
+    return config if isinstance(config, dict) else None
 
 
 def _import_for(config: dict[str, Any]) -> None:
@@ -157,7 +158,7 @@ class _Runner:
     Args:
         inbox: where commands for the worker come from; not for the runner.
         report_fd, threads, scheduler: of the worker.
-        for_users_code: whether it is for one run, which calls functions of the user's own.
+        once: whether it is to make one run only.
 
     Attributes:
         pid: its process.
@@ -166,8 +167,7 @@ class _Runner:
 
     _told_of_gpu = False
 
-    def __init__(self, inbox: _Inbox, report_fd: int, threads: int, scheduler: str, for_users_code: bool) -> None:
-        self.for_users_code = for_users_code
+    def __init__(self, inbox: _Inbox, report_fd: int, threads: int, scheduler: str, once: bool) -> None:
         self.exit_code: int | None = None
         self._commands: int | None
         commands, self._commands = os.pipe()
@@ -178,7 +178,7 @@ class _Runner:
             os.close(inbox.descriptor)
             os.close(self._answers)
             self._hang_up()
-            serve(commands, answers, report_fd, threads, scheduler, once=for_users_code, tell_of_gpu=tell_of_gpu)
+            serve(commands, answers, report_fd, threads, scheduler, once=once, tell_of_gpu=tell_of_gpu)
 
         gc.freeze()  # or the first collection in the runner would copy all memory that the two processes share
         self.pid = fork(be_runner)
