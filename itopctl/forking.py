@@ -85,16 +85,15 @@ def value_from_child(function: Callable[[], T]) -> T:
 
 def _read_until_end(readable: int, pid: int) -> tuple[bytes, int]:
     """What a child process writes to a pipe, and its exit code. What it started may hold the pipe open for long."""
-    told, ended = b"", (0, 0)
+    told, gone, status = b"", 0, 0
     while True:
-        ended = (
-            ended if ended[0] else os.waitpid(pid, os.WNOHANG)
-        )  # looked at first: what it wrote before is read below
-        ready, _, _ = select.select([readable], [], [], 0.0 if ended[0] else _POLL_SECONDS)
+        if not gone:  # looked at first: what the child wrote before its end is read below
+            gone, status = os.waitpid(pid, os.WNOHANG)
+        ready, _, _ = select.select([readable], [], [], 0.0 if gone else _POLL_SECONDS)
         chunk = os.read(readable, 1 << 16) if ready else b""
         told += chunk
-        if not chunk and (ready or ended[0]):
-            status = ended[1] if ended[0] else os.waitpid(pid, 0)[1]
+        if not chunk and (ready or gone):
+            status = status if gone else os.waitpid(pid, 0)[1]
             return told, os.waitstatus_to_exitcode(status)
 
 
