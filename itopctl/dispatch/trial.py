@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.catalogue import MODELS
-from itopctl.dispatch.causes import describe_exit
 from itopctl.dispatch.start import same_package
 from itopctl.dst.outline import LayerOutline, Outline
-from itopctl.errors import ItopctlError, is_want_of_memory
+from itopctl.errors import ItopctlError, describe_exit, is_want_of_memory
 from itopctl.plan.forecast import Fault, Impossible
 from itopctl.spec.config import RunConfig, calls_own_code
 from itopctl.train.own_code import shown_path

@@ -293,8 +293,7 @@ def user_functions(config: Mapping[str, Any]) -> set[str]:
 
 def calls_own_code(config: RunConfig) -> bool:
     """Whether a run calls any function of the user's own."""
-    named = (config.model, config.allocation, config.drop, config.growth, config.redistribution)
-    return any(name is not None and is_user_function(name) for name in named)
+    return bool(user_functions(config.model_dump()))
 
 
 def varying_within(flat: Iterable[Mapping[str, Any]], group: str) -> list[str]:

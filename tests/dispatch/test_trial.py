@@ -25,13 +25,13 @@ import torch
 from torch import nn
 
 def good(input_shape, classes):
-    assert torch.get_default_dtype() == torch.float32 and "SET_BY_A_MODEL" not in os.environ
+    assert torch.get_float32_matmul_precision() == "highest" and "SET_BY_A_MODEL" not in os.environ
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Linear(32, classes))
 
 def hostile(input_shape, classes):
     os.environ["SET_BY_A_MODEL"] = "1"
     os.chdir("/")
-    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
     print("printed", flush=True)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 

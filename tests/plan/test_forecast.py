@@ -159,7 +159,7 @@ def test_a_model_that_changes_all_it_can_changes_no_other_forecast_and_nothing_i
     exits = found["hostile:exits"]
     assert isinstance(exits, Impossible) and exits.reason.startswith("hostile:exits: the code could not be run")
     gradient = found["hostile:gradient"]
-    assert isinstance(gradient, Impossible) and gradient.reason.startswith("gradients are switched off")
+    assert isinstance(gradient, Impossible) and "gradients are switched off" in gradient.reason
     with pytest.raises(UserError, match="gradients are switched off"):
         interval_for(0.5, hostile["hostile:gradient"], outline_of)
     assert interval_for(0.3, others["tame"], outline_of) == interval_reaching(
