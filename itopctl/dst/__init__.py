@@ -16,7 +16,8 @@ exact shares · `exploration.py` the explored set and R_s · `expected.py` what 
 what can be masked · `layer.py` one of these, under a mask (`masked_layer.py`, `masking.py`) or as its nonzeros alone
 (`compressed_layer.py`, computed by `sparse/`), as `backends.py` chooses by `speed.py` · `gradient_masks.py` masked
 gradients, `gradients.py` dense ones kept for the rules · `parallel.py` equal masks on all ranks · `flops.py` costs and
-sizes · `records.py` what the engine tells · `engine.py` the object that puts them together.
+sizes · `records.py` what the engine tells · `engine.py` the object that puts them together ·
+`averages.py` an average of the network.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from itopctl.catalogue import rule
+    from itopctl.dst.averages import WeightAverage
     from itopctl.dst.engine import SparseTraining
     from itopctl.dst.expected import (
         expected_exploration,
@@ -37,10 +39,13 @@ if TYPE_CHECKING:
     from itopctl.dst.flops import FlopsMeter, inference_flops, layer_costs, size_megabytes
     from itopctl.dst.records import LayerReport, TopologyUpdate
     from itopctl.dst.rules import DropSchedule, Rules
+    from itopctl.dst.sparse.parameter import SparseParameter
     from itopctl.dst.view import LayerView
 
 _HOME = {
     "SparseTraining": "itopctl.dst.engine",
+    "WeightAverage": "itopctl.dst.averages",
+    "SparseParameter": "itopctl.dst.sparse.parameter",
     "TopologyUpdate": "itopctl.dst.records",
     "LayerReport": "itopctl.dst.records",
     "Rules": "itopctl.dst.rules",
@@ -63,8 +68,10 @@ __all__ = [
     "LayerReport",
     "LayerView",
     "Rules",
+    "SparseParameter",
     "SparseTraining",
     "TopologyUpdate",
+    "WeightAverage",
     "expected_exploration",
     "expected_layer_exploration",
     "expected_total_exploration",

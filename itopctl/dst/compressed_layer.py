@@ -13,11 +13,11 @@ from itopctl.dst.exploration import bits_at
 from itopctl.dst.gradient_masks import obey
 from itopctl.dst.layer import Layer, drawn_positions
 from itopctl.dst.optimizers import Optimizers
-from itopctl.dst.select import positions, sorted_positions
+from itopctl.dst.select import located, positions, sorted_positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
 from itopctl.dst.sparse.linear import SparseLinear
-from itopctl.dst.sparse.module import replace
+from itopctl.dst.sparse.positioned import plain, replace, same
 from itopctl.errors import UserError
 
 
@@ -51,6 +51,7 @@ class CompressedLayer(Layer):
         super().__init__(index, name, weight, tuple(weight.shape), active_count, counted)
         active = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
         self.module = compressed(module, active)
+        self._standing = self._positions
         self.gradient = FactoredGradient(self.module)
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._last: tuple[Tensor, int] | None = None
@@ -104,14 +105,14 @@ class CompressedLayer(Layer):
 
     def values(self, entries: Tensor | None) -> Tensor:
         """The weights at these flat positions; without any, all of them, flat, zeros included."""
-        own = self.parameter.detach()
+        own = plain(self.parameter).detach()
         if entries is self._positions:
             return own
         if entries is None:
             whole = own.new_zeros(self.size)
             whole[self._positions] = own
             return whole
-        found, there = _located(entries, self._positions)
+        found, there = located(entries, self._positions)
         return torch.where(there, own[found], own.new_zeros(())) if own.numel() else own.new_zeros(entries.shape)
 
     @torch.no_grad()
@@ -135,7 +136,7 @@ class CompressedLayer(Layer):
     @torch.no_grad()
     def take(self, topology: Tensor, optimizers: Optimizers) -> tuple[int, int]:
         """Take over flat positions, ascending, in time that grows with their number."""
-        found, there = _located(topology, self._positions)
+        found, there = located(topology, self._positions)
         old_shape = self.parameter.shape
 
         def moved(tensor: Tensor, fresh: float = 0.0) -> Tensor:
@@ -145,7 +146,7 @@ class CompressedLayer(Layer):
         for slot, fresh in optimizers.state_of(self.parameter):
             if slot.shape == old_shape:
                 slot.data = moved(slot, fresh)
-        replace(self.parameter, moved(self.parameter.detach()))
+        replace(self.parameter, moved(plain(self.parameter).detach()))
         if gradient is not None:
             self.parameter.grad = moved(gradient)
         self._stand_at(topology)
@@ -220,9 +221,19 @@ class CompressedLayer(Layer):
     def _activate(self, active: Tensor) -> None:
         self._stand_at(positions(active))
 
+    def check_in_step(self) -> None:
+        """Raise UserError where the module was given another topology than the training's, by `load_state_dict`."""
+        if self._positions is not self._standing and not same(self._positions, self._standing):
+            raise UserError(
+                f"{self.name}: a state of another topology was loaded into the model, and the training does not know it. "
+                "Load the states of the optimizer and of SparseTraining, too, which belong to it."
+            )
+        self._standing = self._positions
+
     def _stand_at(self, topology: Tensor) -> None:
         self.active_count = topology.numel()
         self.module.compress(topology)
+        self._standing = self._positions
 
 
 def _arriving(layer: weakref.ref[CompressedLayer]) -> Callable[[Tensor], None]:
@@ -274,9 +285,3 @@ def _is_multiple(values: Tensor, others: Tensor) -> bool:
     """Whether the first row is a positive multiple of the second, up to round-off."""
     scale = float(values.abs().max() / others.abs().max()) if bool((others != 0).any()) else 0.0
     return scale > 0 and _is_close(values, others * scale)
-
-
-def _located(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each of the wanted positions is `among` others, ascending and not empty, and whether it is there."""
-    found = torch.searchsorted(among, wanted).clamp_(max=among.numel() - 1)
-    return found, among[found] == wanted

@@ -291,12 +291,15 @@ class SparseTraining:
 
         Raises:
             FloatingPointError: an update was due and a weight is not finite.
-            UserError: scaler or closure do not go with this training; the model was changed under it.
+            UserError: scaler or closure do not go with this training; the model was changed under it, or a state of
+                another topology was loaded into a sparse layer, and none into this object.
         """
         if scaler is not None and not hasattr(scaler, "unscale_"):
             closure, scaler = scaler, None
         self._check_step(scaler, closure)  # type: ignore[arg-type]
         self._writes.look_at_step()
+        for compressed in self._compressed:
+            compressed.check_in_step()
         zeta = self._due()
         possible, drops = True, None
         if closure is None or self._optimizers.elementwise or (zeta is not None and self.rules.update_replaces_step):

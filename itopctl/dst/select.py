@@ -152,6 +152,12 @@ def sorted_positions(some: Tensor) -> Tensor:
     return some.sort().values
 
 
+def located(wanted: Tensor, among: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each of the wanted positions is `among` others, ascending and not empty, and whether it is there."""
+    found = torch.searchsorted(among, wanted).clamp_(max=among.numel() - 1)
+    return found, among[found] == wanted
+
+
 def _comparable(scores: Tensor) -> Tensor:
     """Scores without their graph, in a precision that every device can rank."""
     scores = scores.detach()

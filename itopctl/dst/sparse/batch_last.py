@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from itopctl.dst.sparse.derivative import differentiable_once
 
 _LEAST_SPREAD = 1 / 16  # of a variance beside the squared mean, or it is taken of centred numbers
 
@@ -27,7 +28,7 @@ def to_batch_last(images: Tensor) -> Tensor:
     if turned.is_contiguous() or not images.is_contiguous():
         return turned.contiguous()
     # A matrix is transposed block by block; four dimensions would be copied number by number.
-    return images.flatten(1).t().contiguous().view(*images.shape[1:], -1).transpose(0, 1).contiguous()
+    return images.flatten(1).t().contiguous().view(*images.shape[1:], images.shape[0]).transpose(0, 1).contiguous()
 
 
 def from_batch_last(images: Tensor) -> Tensor:
@@ -63,9 +64,8 @@ class _Turn(torch.autograd.Function):
         return _turned(images, last)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _turned(gradient, not ctx.last), None
+        return _Turn.apply(gradient, not ctx.last), None
 
 
 def _turned(images: Tensor, last: bool) -> Tensor:
@@ -102,7 +102,7 @@ class _Normalise(torch.autograd.Function):
         return owning_batch_last(made)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         pixels, weight, mean, variance, saved_mean, saved_scale = ctx.saved_tensors
         of_pixels, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(

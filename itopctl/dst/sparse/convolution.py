@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_weight
 
 from itopctl.dst.sparse.batch_last import from_batch_last, owning_batch_last, to_batch_last
 from itopctl.dst.sparse.csr import Bags, bags_by
+from itopctl.dst.sparse.derivative import differentiable_once
 from itopctl.dst.sparse.module import SparseModule
+from itopctl.dst.sparse.positioned import plain
 from itopctl.dst.sparse.tables import Block, blocks
 
 
@@ -100,21 +101,21 @@ class SparseConv2d(SparseModule, nn.Conv2d):
     """
 
     _structures: dict[int, _Structure]
+    _built = ("_structures",)
 
     @property
     def dense_shape(self) -> tuple[int, ...]:
         """Shape of the weight, zeros included."""
         return self.out_channels, self.in_channels // self.groups, *self.kernel_size
 
-    def compress(self, positions: Tensor) -> None:
-        """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
-        super().compress(positions)
+    def _build(self, positions: Tensor) -> None:
         self._structures = {}
 
     def forward(self, input: Tensor) -> Tensor:
         images = (input if input.dim() == 4 else input.unsqueeze(0)).to(self.weight.dtype)
         if images.dim() != 4 or images.shape[1] != self.in_channels:
             raise RuntimeError(f"{self.in_channels} channels expected; the input has shape {tuple(input.shape)}")
+        self.follow()
         output: Tensor = _Convolution.apply(images, self.weight, self.bias, self)
         return output if input.dim() == 4 else output.squeeze(0)
 
@@ -139,7 +140,7 @@ class SparseConv2d(SparseModule, nn.Conv2d):
         return self._structures[down.size]
 
     def _made(self, down: _Side) -> _Structure:
-        positions, device = self.positions, self.positions.device
+        positions, device = self.positions.to(self.weight.device), self.weight.device
         _, fan_in, height, width = self.dense_shape
         output = positions // (fan_in * height * width)
         input = output // (self.out_channels // self.groups) * fan_in + positions // (height * width) % fan_in
@@ -168,21 +169,21 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, values: Tensor, bias: Tensor | None, layer: SparseConv2d) -> Tensor:
         down, right = layer.sides(*input.shape[2:])
-        structure, images = layer.structure(down), to_batch_last(input)
+        structure, images, nonzeros = layer.structure(down), to_batch_last(input), plain(values)
         ctx.layer, ctx.structure, ctx.sides = layer, structure, (down, right)
         ctx.save_for_backward(input, values)  # no table is kept: it would be as large as several images
         product = images.new_empty(0)
         shape = (down.outputs, layer.out_channels, right.outputs, input.shape[0])
         for block in _of_outputs(structure, images, down, right):
-            product = _with_rows(product, block, block.bags.product(values, block.table), shape)
+            product = _with_rows(product, block, block.bags.product(nonzeros, block.table), shape)
         if bias is not None:
             product += bias.view(-1, 1, 1)
         return owning_batch_last(product)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, values = ctx.saved_tensors
+        input, values = ctx.saved_tensors[0], plain(ctx.saved_tensors[1])
         layer, structure, (down, right) = ctx.layer, ctx.structure, ctx.sides
         images, outputs = to_batch_last(input), to_batch_last(gradient)
         of_images = images.new_empty(0) if ctx.needs_input_grad[0] else None

@@ -59,6 +59,8 @@ class Bags:
         The kernel of an embedding bag keeps a row's sum in registers: two to three times as fast as MKL's product of a
         CSR matrix where rows are as short as a batch.
         """
+        if factor.numel() == 0:  # an empty batch
+            return factor.new_zeros(self.ends.numel() - 1, factor.shape[1])
         entries = values if self.order is None else values.index_select(0, self.order)
         if factor.device.type != "cpu":
             shape = (self.ends.numel() - 1, factor.shape[0])
@@ -72,6 +74,8 @@ class Bags:
 
         It is the gradient of the entries, where `left` is the gradient of the product and `right` the factor.
         """
+        if left.numel() == 0:  # an empty batch
+            return left.new_zeros(self.sources.numel())
         # What stands in the matrix plays no part, but it must be finite: it is multiplied by zero.
         entries = left.new_zeros(self.sources.numel())
         pattern = _csr(self.ends, self.sources, entries, (self.ends.numel() - 1, right.shape[0]))

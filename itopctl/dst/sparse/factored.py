@@ -80,7 +80,9 @@ class FactoredGradient:
         """Whether every entry is finite; most often without multiplying out."""
         if self._factors is not None:
             input, gradient = self._factors
-            largest = float(input.abs().max()) * float(gradient.abs().max()) * gradient.numel()
+            largest = 0.0
+            if input.numel() and gradient.numel():
+                largest = float(input.abs().max()) * float(gradient.abs().max()) * gradient.numel()
             if largest < _SURELY_FINITE and (self._active is None or bool(self._active.isfinite().all())):
                 return True
         return bool(self.dense().isfinite().all())

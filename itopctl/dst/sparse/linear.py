@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from itopctl.dst.sparse.csr import Csr
+from itopctl.dst.sparse.derivative import differentiable_once
 from itopctl.dst.sparse.module import SparseModule
+from itopctl.dst.sparse.positioned import plain
 
 _BLOCK = 2**17  # weights whose dense gradient is made at a time
 
@@ -26,20 +27,20 @@ class SparseLinear(SparseModule, nn.Linear):
     """
 
     structure: Csr
+    _built = ("structure",)
 
     @property
     def dense_shape(self) -> tuple[int, ...]:
         """Shape of the weight, zeros included."""
         return self.out_features, self.in_features
 
-    def compress(self, positions: Tensor) -> None:
-        """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
-        super().compress(positions)
+    def _build(self, positions: Tensor) -> None:
         self.structure = Csr(positions, (self.out_features, self.in_features))
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1] != self.in_features:
             raise RuntimeError(f"{self.in_features} features expected; the input has shape {tuple(input.shape)}")
+        self.follow()
         rows = input.to(self.weight.dtype).reshape(input.shape[:-1].numel(), self.in_features)
         output: Tensor = _Linear.apply(rows, self.weight, self.bias, self)
         return output if input.dim() == 2 else output.contiguous().view(*input.shape[:-1], self.out_features)
@@ -66,19 +67,19 @@ class _Linear(torch.autograd.Function):
         structure = ctx.structure = layer.structure
         ctx.layer = layer
         ctx.save_for_backward(by_feature, values)
-        product = structure.by_rows.product(values, by_feature)
+        product = structure.by_rows.product(plain(values), by_feature)
         if bias is not None:
             product += bias.unsqueeze(1)
         # The transpose, but no view: models change what a layer gives in place.
         return product.new_empty(0).set_(product.untyped_storage(), 0, product.shape[::-1], (1, product.shape[1]))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, values = ctx.saved_tensors
         by_feature = gradient.t().contiguous()
         structure: Csr = ctx.structure
-        of_input = structure.by_columns.product(values, by_feature).t() if ctx.needs_input_grad[0] else None
+        of_input = structure.by_columns.product(plain(values), by_feature).t() if ctx.needs_input_grad[0] else None
         of_values = structure.by_rows.sampled(by_feature, input) if ctx.needs_input_grad[1] else None
         of_bias = by_feature.sum(dim=1) if ctx.needs_input_grad[2] else None
         ctx.layer.tell(input.t(), by_feature.t(), not ctx.needs_input_grad[0])

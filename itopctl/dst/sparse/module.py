@@ -10,6 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from itopctl.dst.sparse.meeting import positioned
+from itopctl.dst.sparse.parameter import SparseParameter, as_sparse_parameter
+from itopctl.dst.sparse.positioned import Origin, Positioned, plain, replace, same
+from itopctl.errors import UserError
+
 Watch = Callable[[Tensor, Tensor, bool], None]
 """Told by every backward pass: the input of a layer, the gradient of its output, and whether the input may be changed
 later by its owner, as a buffer of images may."""
@@ -18,14 +23,15 @@ later by its owner, as a buffer of images may."""
 class SparseModule(nn.Module):
     """A layer whose `weight` is one-dimensional: its nonzeros, in row-major order.
 
-    Its state has `positions` beside `weight`: values alone would be wrong at another topology.
-
-    Attributes:
-        positions: flat row-major positions of the nonzeros, int64, ascending.
+    The weight knows where its values stand (`itopctl.dst.sparse.parameter`), and the layer follows it: what is made of
+    the positions is made anew at the first pass after they have changed. The layer's state has `positions` beside
+    `weight`: values alone would be wrong at another topology.
     """
 
-    positions: Tensor
     _watch: weakref.WeakMethod[Any] | None = None
+    _known: tuple[Tensor, Origin] | None = None  # what the weight said last, for one that says nothing
+    _built_for: Tensor | None = None
+    _built: tuple[str, ...] = ()  # attributes that `_build` makes
 
     @property
     @abstractmethod
@@ -46,9 +52,46 @@ class SparseModule(nn.Module):
         """`dense_gradient` of some rows of the weight."""
         return self.dense_gradient(input, gradient)[start:stop]
 
+    @property
+    def positions(self) -> Tensor:
+        """Flat row-major positions of the nonzeros, int64, ascending.
+
+        Raises:
+            UserError: the weight was replaced by an ordinary tensor, and the topology has changed since the training
+                began.
+        """
+        weight: Any = self.weight
+        if isinstance(weight, Positioned):
+            return weight.positions
+        if self._known is None or self._known[1].moved:
+            raise UserError(
+                "the weight of a sparse layer was replaced by an ordinary tensor: where its values stand is not known. "
+                "Write into the weight, or load a state with load_state_dict."
+            )
+        return self._known[0]
+
     def compress(self, positions: Tensor) -> None:
         """Have nonzeros at these flat positions, ascending. Their values, `weight`, are the caller's affair."""
-        self.positions = positions
+        weight = self.get_parameter("weight")
+        if isinstance(weight, SparseParameter):
+            weight.stand_at(positions)
+        else:
+            as_sparse_parameter(weight, positions, self.dense_shape)
+        self.follow()
+
+    def follow(self) -> None:
+        """Make what a pass needs to know of the positions, where they have changed since it was made."""
+        weight: Any = self.weight
+        positions = self.positions
+        if positions is not self._built_for:
+            if isinstance(weight, Positioned):
+                self._known = positions, weight.origin
+            self._build(positions.to(weight.device))
+            self._built_for = positions
+
+    @abstractmethod
+    def _build(self, positions: Tensor) -> None:
+        """Make what a pass needs to know of these positions."""
 
     def watch(self, watch: Watch | None) -> None:
         """Have a bound method told of every backward pass; it is not kept alive."""
@@ -61,35 +104,65 @@ class SparseModule(nn.Module):
             watch(input, gradient, changeable)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without who watches: a copy is somebody else's."""
-        return {name: value for name, value in self.__dict__.items() if name != "_watch"}
+        """Without who watches, since a copy is somebody else's, and what is made of the positions."""
+        left_out = {"_watch", "_known", "_built_for", *self._built}
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}positions"] = self.positions
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        weight, values = self.get_parameter("weight"), state_dict.get(f"{prefix}weight")
-        positions = state_dict.pop(f"{prefix}positions", None)
-        if isinstance(values, Tensor) and values.dim() == 1 and values.shape != weight.shape:
-            replace(weight, weight.detach().new_zeros(values.shape))  # redistribution gives a layer more or fewer
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-        if positions is not None and not torch.equal(positions.to(weight.device), self.positions):
-            self.compress(positions.to(weight.device))
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        """Take over nonzeros, and where they stand; of a dense weight those at the positions that the layer has.
+
+        Raises:
+            UserError: the state does not say where its nonzeros stand, and the topology has changed since the training
+                began; or it says it as no state of a sparse layer does.
+        """
+        key, positions = f"{prefix}weight", state_dict.pop(f"{prefix}positions", None)
+        values, weight = state_dict.get(key), self.get_parameter("weight")
+        if isinstance(values, Tensor):
+            values = plain(values).detach()
+            whole = tuple(values.shape) == self.dense_shape
+            if positions is None:
+                positions = self.positions
+                if not whole and isinstance(weight, Positioned) and weight.origin.moved:
+                    raise UserError(
+                        f"the state to load has no {prefix}positions: where the nonzeros of {key} stand is not known, "
+                        "and the topology has changed since the training began."
+                    )
+            _check_positions(f"{prefix}positions", positions, None if whole else values.numel(), self.dense_shape)
+            positions = positions.to(weight.device)
+            if whole:
+                values = values.reshape(-1)[positions.to(values.device)]
+            if values.dim() == 1 and not same(self.positions, positions):
+                replace(weight, plain(weight).detach().new_zeros(values.shape))  # redistribution may change how many
+                self.compress(positions)
+            if isinstance(weight, Positioned):
+                values = positioned(values, weight.positions, weight.origin)
+            state_dict[key] = values
+        # The weight stays the parameter that it is, also where others are asked to be replaced (`assign=True`).
+        metadata = {**local_metadata, "assign_to_params_buffers": False}
+        super()._load_from_state_dict(state_dict, prefix, metadata, *rest)
+
+
+def _check_positions(name: str, positions: Any, count: int | None, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless these are the positions of so many nonzeros of a weight."""
+    if not isinstance(positions, Tensor) or positions.dtype != torch.int64 or positions.dim() != 1:
+        raise UserError(
+            f"{name} of the state to load are no positions of nonzeros. An average of states is right only where all "
+            "of them have the same positions, which are not to be averaged: see itopctl.dst.WeightAverage."
+        )
+    size = torch.Size(shape).numel()
+    ascending = bool((positions[1:] > positions[:-1]).all())
+    inside = not positions.numel() or (int(positions[0]) >= 0 and int(positions[-1]) < size)
+    if not ascending or not inside or (count is not None and positions.numel() != count):
+        raise UserError(f"{name} of the state to load are no positions of {count} nonzeros of {size} weights.")
 
 
 def structure_names(model: nn.Module) -> frozenset[str]:
     """Names, in a model's state, of what says where nonzeros stand."""
     modules = model.named_modules(remove_duplicate=False)
     return frozenset(f"{name}.positions".lstrip(".") for name, module in modules if isinstance(module, SparseModule))
-
-
-def replace(weight: nn.Parameter, values: Tensor) -> None:
-    """Give a parameter other values, of whatever shape; it has no gradient then."""
-    weight.grad = None
-    if values.shape != weight.shape:
-        # What adds up its gradient expects the old shape for as long as some graph holds on to it. It is made anew
-        # where the type of the values changes.
-        other = torch.float64 if weight.dtype != torch.float64 else torch.float32
-        weight.data = torch.empty(0, dtype=other, device=weight.device)
-    weight.data = values
