@@ -73,8 +73,8 @@ class WeightAverage:
         share = 1.0 if self.updates == 0 else 1 / (self.updates + 1) if self._decay is None else 1 - self._decay
         for average, now in zip(self._average.parameters(), self._model.parameters(), strict=True):
             _follow(average, now.detach(), share)
-        for average, now in zip(self._average.buffers(), self._model.buffers(), strict=True):
-            _follow(average, now, share if self._average_buffers and now.is_floating_point() else 1.0)
+        for kept, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
+            _follow(kept, buffer, share if self._average_buffers and buffer.is_floating_point() else 1.0)
         averages = dict(self._average.named_parameters())
         for name in self._masked:
             averages[name].mul_(self._training.mask(name))
@@ -114,7 +114,7 @@ class WeightAverage:
         return {"updates": self.updates, "network": copy.deepcopy(self._average.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave for the same model, masked or sparse.
+        """Go on from a state that `state_dict` gave for the same model; dense weights may go into sparse layers.
 
         Raises:
             ValueError: it is no such state.

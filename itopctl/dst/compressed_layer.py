@@ -17,7 +17,8 @@ from itopctl.dst.select import located, positions, sorted_positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
 from itopctl.dst.sparse.linear import SparseLinear
-from itopctl.dst.sparse.positioned import plain, replace, same
+from itopctl.dst.sparse.parameter import SparseParameter
+from itopctl.dst.sparse.positioned import Positioned, plain, replace, same
 from itopctl.errors import UserError
 
 
@@ -36,6 +37,8 @@ class CompressedLayer(Layer):
         counted: whether `times_active` is kept.
         dense_gradient_read: whether some rule reads the dense gradient of the coming step; not kept alive.
     """
+
+    weight: SparseParameter
 
     def __init__(
         self,
@@ -144,7 +147,7 @@ class CompressedLayer(Layer):
 
         gradient = self.parameter.grad
         for slot, fresh in optimizers.state_of(self.parameter):
-            if slot.shape == old_shape:
+            if slot.shape == old_shape and not isinstance(slot, Positioned):
                 slot.data = moved(slot, fresh)
         replace(self.parameter, moved(plain(self.parameter).detach()))
         if gradient is not None:
@@ -223,10 +226,12 @@ class CompressedLayer(Layer):
 
     def check_in_step(self) -> None:
         """Raise UserError where the module was given another topology than the training's, by `load_state_dict`."""
-        if self._positions is not self._standing and not same(self._positions, self._standing):
+        if self.weight.positions is self._standing and self.weight.numel() == self.active_count:
+            return
+        if not same(self._positions, self._standing) or self.weight.numel() != self.active_count:
             raise UserError(
-                f"{self.name}: a state of another topology was loaded into the model, and the training does not know it. "
-                "Load the states of the optimizer and of SparseTraining, too, which belong to it."
+                f"{self.name}: a state of another topology was loaded into the model, and the training does not know "
+                "it. Load the states of the optimizer and of SparseTraining, too, which belong to it."
             )
         self._standing = self._positions
 

@@ -20,7 +20,7 @@ from itopctl.dst.sparse.batch_last import from_batch_last, owning_batch_last, to
 from itopctl.dst.sparse.csr import Bags, bags_by
 from itopctl.dst.sparse.derivative import differentiable_once
 from itopctl.dst.sparse.module import SparseModule
-from itopctl.dst.sparse.positioned import plain
+from itopctl.dst.sparse.positioned import for_kernels
 from itopctl.dst.sparse.tables import Block, blocks
 
 
@@ -169,7 +169,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, values: Tensor, bias: Tensor | None, layer: SparseConv2d) -> Tensor:
         down, right = layer.sides(*input.shape[2:])
-        structure, images, nonzeros = layer.structure(down), to_batch_last(input), plain(values)
+        structure, images, nonzeros = layer.structure(down), to_batch_last(input), for_kernels(values)
         ctx.layer, ctx.structure, ctx.sides = layer, structure, (down, right)
         ctx.save_for_backward(input, values)  # no table is kept: it would be as large as several images
         product = images.new_empty(0)
@@ -183,7 +183,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        input, values = ctx.saved_tensors[0], plain(ctx.saved_tensors[1])
+        input, values = ctx.saved_tensors[0], for_kernels(ctx.saved_tensors[1])
         layer, structure, (down, right) = ctx.layer, ctx.structure, ctx.sides
         images, outputs = to_batch_last(input), to_batch_last(gradient)
         of_images = images.new_empty(0) if ctx.needs_input_grad[0] else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from itopctl.dst.sparse.csr import Csr
 from itopctl.dst.sparse.derivative import differentiable_once
 from itopctl.dst.sparse.module import SparseModule
-from itopctl.dst.sparse.positioned import plain
+from itopctl.dst.sparse.positioned import for_kernels
 
 _BLOCK = 2**17  # weights whose dense gradient is made at a time
 
@@ -67,7 +67,7 @@ class _Linear(torch.autograd.Function):
         structure = ctx.structure = layer.structure
         ctx.layer = layer
         ctx.save_for_backward(by_feature, values)
-        product = structure.by_rows.product(plain(values), by_feature)
+        product = structure.by_rows.product(for_kernels(values), by_feature)
         if bias is not None:
             product += bias.unsqueeze(1)
         # The transpose, but no view: models change what a layer gives in place.
@@ -79,7 +79,9 @@ class _Linear(torch.autograd.Function):
         input, values = ctx.saved_tensors
         by_feature = gradient.t().contiguous()
         structure: Csr = ctx.structure
-        of_input = structure.by_columns.product(plain(values), by_feature).t() if ctx.needs_input_grad[0] else None
+        of_input = (
+            structure.by_columns.product(for_kernels(values), by_feature).t() if ctx.needs_input_grad[0] else None
+        )
         of_values = structure.by_rows.sampled(by_feature, input) if ctx.needs_input_grad[1] else None
         of_bias = by_feature.sum(dim=1) if ctx.needs_input_grad[2] else None
         ctx.layer.tell(input.t(), by_feature.t(), not ctx.needs_input_grad[0])

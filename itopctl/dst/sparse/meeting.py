@@ -23,16 +23,20 @@ from torch import Tensor
 from itopctl.dst.sparse.positioned import Origin, Positioned, aligned, move, plain, replace, same, without_positions
 from itopctl.errors import UserError
 
-_REORDERING = frozenset(
-    "__getitem__ sort msort argsort topk flip fliplr flipud roll cumsum cumprod cummax cummin logcumsumexp index_select "
-    "take take_along_dim gather searchsorted bucketize unique multinomial randperm".split()
-)
+_REORDERING = frozenset({
+    "__getitem__", "sort", "msort", "argsort", "topk", "flip", "fliplr", "flipud", "roll", "cumsum", "cumprod",
+    "cummax", "cummin", "logcumsumexp", "index_select", "take", "take_along_dim", "gather", "searchsorted",
+    "bucketize", "unique", "multinomial",
+})  # fmt: skip
 """Operations whose results may be of the weight's size, with other values at its places."""
+
+_LIKE = frozenset({"view_as", "reshape_as", "expand_as", "type_as", "to"})
+"""Operations that look at the shape or type of a second tensor alone."""
 
 _COPYING = frozenset({"copy_", "set_", "__setitem__"})
 
 
-class SparseValues(Positioned, Tensor):  # type: ignore[misc]
+class SparseValues(Positioned, Tensor):
     """Values of a sparse weight as `detach`, `clone`, `data` and operations give them, with where they stand.
 
     Saved by `torch.save` or pickled, they are an ordinary tensor.
@@ -44,8 +48,8 @@ class SparseValues(Positioned, Tensor):  # type: ignore[misc]
     ) -> Any:
         return computed(function, arguments, options or {})
 
-    @property  # type: ignore[misc]
-    def data(self) -> Tensor:  # type: ignore[override]
+    @property
+    def data(self) -> Tensor:
         return data_of(self)
 
     @data.setter
@@ -111,11 +115,14 @@ def computed(function: Callable[..., Any], arguments: Sequence[Any], options: Ma
             result = computed(function, arguments, {key: value for key, value in options.items() if key != "out"})
             return computed(Tensor.copy_, (target, result), {})
         target = arguments[0] if _in_place(name) else None
+        if name in _LIKE and not isinstance(arguments[0], Positioned):
+            return function(*arguments, **options)
         direct = [value for value in [*arguments, *options.values()] if isinstance(value, Positioned)]
         listed = [item for value in arguments if isinstance(value, (list, tuple)) for item in value]
         source = _source(name, arguments)
         meeting = _Meeting(target, direct, [item for item in listed if isinstance(item, Positioned)], source)
-        result = function(*map(meeting.taken, arguments), **{key: meeting.taken(value) for key, value in options.items()})
+        named = {key: meeting.taken(value) for key, value in options.items()}
+        result = function(*map(meeting.taken, arguments), **named)
         return meeting.stamped(result, name)
 
 
@@ -129,9 +136,7 @@ class _Meeting:
         source: what replaces the target's values, if the operation does that.
     """
 
-    def __init__(
-        self, target: Any, direct: Iterable[Any], listed: Iterable[Any], source: Tensor | None
-    ) -> None:
+    def __init__(self, target: Any, direct: Iterable[Any], listed: Iterable[Any], source: Tensor | None) -> None:
         self._operands = list(direct)
         self._aligned: dict[int, Tensor] = {}
         self._forgets = False
@@ -261,9 +266,10 @@ def _in_place(name: str) -> bool:
     return name in _OPERATORS or name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
 
 
-_OPERATORS = frozenset(
-    f"__i{name}__" for name in "add sub mul truediv floordiv div mod pow and or xor lshift rshift".split()
-)
+_OPERATORS = frozenset({
+    "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ifloordiv__", "__imod__", "__ipow__", "__iand__",
+    "__ior__", "__ixor__", "__ilshift__", "__irshift__",
+})  # fmt: skip
 
 
 def _source(name: str, arguments: Sequence[Any]) -> Tensor | None:
@@ -271,8 +277,8 @@ def _source(name: str, arguments: Sequence[Any]) -> Tensor | None:
     if name not in _COPYING or len(arguments) < 2:
         return None
     if name == "__setitem__":
-        target, index = arguments[:2]
-        whole = index is Ellipsis or index == slice(None) if not isinstance(index, Tensor) else False
+        index = arguments[1]
+        whole = index is Ellipsis or (isinstance(index, slice) and index == slice(None))
         source = arguments[2] if whole else None
     else:
         source = arguments[1]

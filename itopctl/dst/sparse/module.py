@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -82,11 +83,13 @@ class SparseModule(nn.Module):
     def follow(self) -> None:
         """Make what a pass needs to know of the positions, where they have changed since it was made."""
         weight: Any = self.weight
-        positions = self.positions
+        knows = isinstance(weight, Positioned)
+        positions = weight.positions if knows else self.positions
         if positions is not self._built_for:
-            if isinstance(weight, Positioned):
+            if knows:
                 self._known = positions, weight.origin
-            self._build(positions.to(weight.device))
+            with torch.inference_mode(False):  # it is used in training, too
+                self._build(positions.to(weight.device))
             self._built_for = positions
 
     @abstractmethod
@@ -110,7 +113,12 @@ class SparseModule(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}positions"] = self.positions
+        weight, positions = self.get_parameter("weight"), self.positions
+        own = positions.clone()  # averages of whole states write into it
+        if isinstance(weight, Positioned):
+            own = positioned(own, positions, weight.origin)
+        destination[f"{prefix}positions"] = own
+        destination[f"{prefix}{_CHECK}"] = torch.tensor(_check_of(positions))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
@@ -121,26 +129,27 @@ class SparseModule(nn.Module):
             UserError: the state does not say where its nonzeros stand, and the topology has changed since the training
                 began; or it says it as no state of a sparse layer does.
         """
-        key, positions = f"{prefix}weight", state_dict.pop(f"{prefix}positions", None)
-        values, weight = state_dict.get(key), self.get_parameter("weight")
+        key, values, weight = f"{prefix}weight", state_dict.get(f"{prefix}weight"), self.get_parameter("weight")
+        positions, check = state_dict.pop(f"{prefix}positions", None), state_dict.pop(f"{prefix}{_CHECK}", None)
         if isinstance(values, Tensor):
             values = plain(values).detach()
             whole = tuple(values.shape) == self.dense_shape
-            if positions is None:
+            if positions is not None:
+                positions = _checked(f"{prefix}positions", positions, check, self.dense_shape).to(weight.device)
+            elif not whole and isinstance(weight, Positioned) and weight.origin.moved:
+                raise UserError(
+                    f"the state to load has no {prefix}positions: where the nonzeros of {key} stand is not known, and "
+                    "the topology has changed since the training began."
+                )
+            else:
                 positions = self.positions
-                if not whole and isinstance(weight, Positioned) and weight.origin.moved:
-                    raise UserError(
-                        f"the state to load has no {prefix}positions: where the nonzeros of {key} stand is not known, "
-                        "and the topology has changed since the training began."
-                    )
-            _check_positions(f"{prefix}positions", positions, None if whole else values.numel(), self.dense_shape)
-            positions = positions.to(weight.device)
             if whole:
                 values = values.reshape(-1)[positions.to(values.device)]
-            if values.dim() == 1 and not same(self.positions, positions):
+            if values.dim() == 1 and (values.shape != weight.shape or not same(self.positions, positions)):
                 replace(weight, plain(weight).detach().new_zeros(values.shape))  # redistribution may change how many
+            if values.shape == positions.shape:
                 self.compress(positions)
-            if isinstance(weight, Positioned):
+            if isinstance(weight, Positioned) and values.shape == weight.shape:
                 values = positioned(values, weight.positions, weight.origin)
             state_dict[key] = values
         # The weight stays the parameter that it is, also where others are asked to be replaced (`assign=True`).
@@ -148,21 +157,36 @@ class SparseModule(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, metadata, *rest)
 
 
-def _check_positions(name: str, positions: Any, count: int | None, shape: tuple[int, ...]) -> None:
-    """Raise UserError unless these are the positions of so many nonzeros of a weight."""
-    if not isinstance(positions, Tensor) or positions.dtype != torch.int64 or positions.dim() != 1:
-        raise UserError(
-            f"{name} of the state to load are no positions of nonzeros. An average of states is right only where all "
-            "of them have the same positions, which are not to be averaged: see itopctl.dst.WeightAverage."
-        )
+_CHECK = "positions_check"
+"""Name, in a layer's state, of a number that belongs to its positions: the mean of the positions of two topologies is
+ascending, too, but its number is not the mean of theirs."""
+
+
+def _check_of(positions: Tensor) -> int:
+    """So small that sums of some hundreds are exact in any type of number."""
+    return zlib.crc32(positions.cpu().numpy().tobytes()) & 0xFFFF
+
+
+def _checked(name: str, positions: Any, check: Any, shape: tuple[int, ...]) -> Tensor:
+    """Positions that a state gives, int64. Those of an average of states are right where all had the same.
+
+    Raises:
+        UserError: these are none.
+    """
     size = torch.Size(shape).numel()
-    ascending = bool((positions[1:] > positions[:-1]).all())
-    inside = not positions.numel() or (int(positions[0]) >= 0 and int(positions[-1]) < size)
-    if not ascending or not inside or (count is not None and positions.numel() != count):
-        raise UserError(f"{name} of the state to load are no positions of {count} nonzeros of {size} weights.")
+    if isinstance(positions, Tensor) and positions.dim() == 1:
+        whole = plain(positions).detach().to(torch.int64)
+        rising = bool((whole[1:] > whole[:-1]).all()) and bool((whole == plain(positions)).all())
+        inside = not whole.numel() or (int(whole[0]) >= 0 and int(whole[-1]) < size)
+        if rising and inside and (check is None or float(check) == _check_of(whole)):
+            return whole
+    raise UserError(
+        f"{name} of the state to load do not say where nonzeros of {size} weights stand. States of different "
+        "topologies cannot be averaged; keep an average with itopctl.dst.WeightAverage."
+    )
 
 
 def structure_names(model: nn.Module) -> frozenset[str]:
     """Names, in a model's state, of what says where nonzeros stand."""
-    modules = model.named_modules(remove_duplicate=False)
-    return frozenset(f"{name}.positions".lstrip(".") for name, module in modules if isinstance(module, SparseModule))
+    modules = [pair for pair in model.named_modules(remove_duplicate=False) if isinstance(pair[1], SparseModule)]
+    return frozenset(f"{name}.{entry}".lstrip(".") for name, _ in modules for entry in ("positions", _CHECK))

@@ -13,7 +13,7 @@ from itopctl.dst.sparse.meeting import computed, data_of, put
 from itopctl.dst.sparse.positioned import Origin, Positioned, plain, same
 
 
-class SparseParameter(Positioned, nn.Parameter):  # type: ignore[misc]
+class SparseParameter(Positioned, nn.Parameter):
     """The weight of a sparse layer: its nonzeros, and the positions where they stand.
 
     What is taken of it (`detach()`, `clone()`, `data`, `state_dict()`, arithmetic, `copy.deepcopy`) keeps the
@@ -46,8 +46,8 @@ class SparseParameter(Positioned, nn.Parameter):  # type: ignore[misc]
         self.__class__ = SparseParameter
         self.place(self.positions, Origin(old.shape, self.positions, old.moved, old.family))
 
-    @property  # type: ignore[misc]
-    def data(self) -> Tensor:  # type: ignore[override]
+    @property
+    def data(self) -> Tensor:
         return data_of(self)
 
     @data.setter
@@ -91,23 +91,25 @@ def _copied(values: Tensor, requires_grad: bool, positions: Tensor, origin: Orig
 # A trained weight pays nothing for what it knows: PyTorch treats it as any other parameter, and functions of `torch`
 # ask it nothing. These methods of it look at their arguments, since there values can meet.
 _CHANGING = (
-    "add_ sub_ subtract_ mul_ multiply_ div_ divide_ true_divide_ lerp_ addcmul_ addcdiv_ pow_ __iadd__ __isub__ "
-    "__imul__ __itruediv__"
-).split()
-_MAKING = (
-    "detach clone to cpu cuda type float double half bfloat16 contiguous view view_as reshape reshape_as flatten ravel "
-    "add sub subtract mul multiply div divide true_divide lerp addcmul addcdiv pow square sqrt abs neg sign exp clamp "
-    "clip maximum minimum where dot __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __pow__ "
-    "__neg__ __setitem__ copy_ set_"
-).split()
+    "add_", "sub_", "subtract_", "mul_", "multiply_", "div_", "divide_", "true_divide_", "lerp_", "addcmul_",
+    "addcdiv_", "pow_", "__iadd__", "__isub__", "__imul__", "__itruediv__",
+)  # fmt: skip
+_KEEPING = (
+    "detach", "clone", "to", "cpu", "cuda", "type", "float", "double", "half", "bfloat16", "contiguous", "view",
+    "view_as", "reshape", "reshape_as", "flatten", "ravel", "add", "sub", "subtract", "mul", "multiply", "div",
+    "divide", "true_divide", "lerp", "addcmul", "addcdiv", "pow", "square", "sqrt", "abs", "neg", "sign", "exp",
+    "clamp", "clip", "maximum", "minimum", "where", "dot", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__",
+    "__rmul__", "__truediv__", "__rtruediv__", "__pow__", "__neg__", "__setitem__", "copy_", "set_",
+)  # fmt: skip
 
 
 def _looking(name: str) -> Callable[..., Any]:
     original = getattr(Tensor, name)
 
     def method(self: SparseParameter, *arguments: Any, **options: Any) -> Any:
-        if any(isinstance(value, Positioned) for value in (*arguments, *options.values())):
-            return computed(original, (self, *arguments), options)
+        for value in arguments:
+            if isinstance(value, Positioned):
+                return computed(original, (self, *arguments), options)
         return original(self, *arguments, **options)
 
     return method
@@ -124,7 +126,7 @@ def _keeping(name: str) -> Callable[..., Any]:
 
 for _name in _CHANGING:
     setattr(SparseParameter, _name, _looking(_name))
-for _name in _MAKING:
+for _name in _KEEPING:
     setattr(SparseParameter, _name, _keeping(_name))
 
 # Optimizers take their batched loops by default for parameters of exactly the types in this list.

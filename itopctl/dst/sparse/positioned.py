@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
 
 from itopctl.dst.select import located
 from itopctl.errors import UserError
@@ -48,7 +49,6 @@ class Positioned:
         owner: the positioned tensor whose memory this one shares, if so.
     """
 
-    __slots__ = ()
     positions: Tensor
     origin: Origin
     owner: Positioned | None
@@ -105,6 +105,11 @@ def _address(values: Any) -> int:
         return address
 
 
+def for_kernels(values: Tensor) -> Tensor:
+    """The tensor, or an ordinary one where functions of `torch` would ask it for its positions."""
+    return plain(values) if has_torch_function_unary(values) else values
+
+
 def same(positions: Tensor, others: Tensor) -> bool:
     """Whether positions are the same; at once where they are the same tensor."""
     if positions is others:
@@ -124,7 +129,7 @@ def aligned(values: Positioned, positions: Tensor) -> Tensor:
 def replace(holder: Any, values: Tensor) -> None:
     """Give a tensor other values, of whatever shape, in new memory; a parameter has no gradient then."""
     with without_positions():
-        data = Tensor.data
+        data: Any = Tensor.data
         if isinstance(holder, nn.Parameter):
             holder.grad = None
             if values.shape != holder.shape:
@@ -138,7 +143,8 @@ def replace(holder: Any, values: Tensor) -> None:
 def move(target: Positioned, positions: Tensor, origin: Origin) -> None:
     """Have a copy's values stand at other positions: those that it has there, and zeros; in new memory."""
     root = target.root
-    values = aligned(root, positions).detach()
+    with torch.inference_mode(False):  # what is made in this mode could not be changed outside of it
+        values = aligned(root, positions).detach()
     replace(root, values)
     root.place(positions, origin)
     if target is not root:

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from itopctl.dst import SparseTraining
 from itopctl.dst.compressed_layer import compressed
 from itopctl.dst.sparse import tables
 from itopctl.dst.sparse.batch_last import from_batch_last, is_batch_last, keep_layout, to_batch_last
 from itopctl.dst.sparse.csr import Csr
+from itopctl.errors import UserError
 
 
 def _active(size: int, share: float, seed: int) -> Tensor:
@@ -203,3 +205,81 @@ def test_the_structure_takes_twelve_bytes_a_nonzero_and_four_a_row_and_column() 
 def test_a_matrix_too_large_for_32_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="too large"):
         Csr(torch.tensor([0]), (2**31, 2))
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.MaxPool2d(2),
+        nn.AvgPool2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16), nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def _training(compute: str) -> tuple[nn.Module, SparseTraining]:
+    model = _network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, SparseTraining(
+        model,
+        optimizer,
+        "rigl-itop",
+        sparsity=0.5,
+        total_steps=20,
+        update_interval=2,
+        compute=compute,
+        allocation="uniform",
+    )
+
+
+def test_empty_batches_have_the_shapes_and_the_zero_gradients_that_dense_layers_give_them() -> None:
+    runs = [_training(compute) for compute in ("masked", "sparse")]
+    assert runs[1][1].compressed >= {"0.weight", "3.weight", "8.weight"}
+    for step in range(6):  # at each second step, which moves the topology, no image
+        outputs, gradients = [], []
+        for model, sparse in runs:
+            images = torch.randn(0 if step % 2 else 4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+            images.requires_grad_()
+            sparse.optimizer.zero_grad()
+            output = model(images)
+            output.square().sum().backward()
+            outputs.append(output.detach())
+            gradients.append([parameter.grad for parameter in model.parameters()])
+            assert images.grad is not None and images.grad.shape == images.shape
+            sparse.step()
+        torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-3)
+        for own, expected in zip(*reversed(gradients), strict=True):
+            assert own is not None and expected is not None
+            assert step % 2 == 0 or not own.any()
+    layer, twin, _ = _both(nn.Linear(6, 4), 0.5)
+    for shape in ((0, 6), (0, 3, 6), (3, 0, 6)):
+        assert layer(torch.randn(shape)).shape == twin(torch.randn(shape)).shape
+
+
+def test_a_graph_of_the_gradients_may_be_asked_for_and_changes_nothing() -> None:
+    (one, training), (other, twin) = (_training("sparse") for _ in range(2))
+    for step in range(5):
+        images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        for model, sparse, graph in ((one, training, True), (other, twin, False)):
+            sparse.optimizer.zero_grad()
+            model(images).square().sum().backward(create_graph=graph)
+            sparse.step()
+    for parameter, expected in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+@pytest.mark.parametrize("images_alone", [True, False])
+@pytest.mark.parametrize("layers", [slice(8, 10), slice(9, 10), slice(0, 8), slice(0, 10)], ids=str)
+def test_gradients_of_sparse_layers_are_not_taken_for_constants_by_a_loss_that_contains_them(
+    layers: slice, images_alone: bool
+) -> None:
+    model = _network()[layers]
+    SparseTraining(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), "static", sparsity=0.5, total_steps=9, compute="sparse",
+        allocation="uniform",
+    )  # fmt: skip
+    shape = {8: (4, 8), 9: (4, 16), 0: (4, 3, 8, 8)}[layers.start]
+    images = torch.randn(shape, requires_grad=True)
+    wanted = images if images_alone else next(model.parameters())
+    (gradient,) = torch.autograd.grad(model(images).sum(), wanted, create_graph=True)
+    assert gradient.shape == wanted.shape
+    with pytest.raises(UserError, match="differentiated once only"):
+        (gradient.norm() + model(images).sum()).backward()
