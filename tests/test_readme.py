@@ -94,6 +94,26 @@ def test_the_exploration_rate_is_predicted_as_shown(capsys: pytest.CaptureFixtur
     assert printed[1] == shown[1].split(":")[0]
 
 
+@pytest.mark.parametrize("compute", ["masked", "sparse"])
+def test_an_average_is_kept_as_shown(compute: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    names = {
+        "model": model,
+        "optimizer": optimizer,
+        "sparse": SparseTraining(
+            model, optimizer, "rigl-itop", sparsity=0.8, total_steps=100, update_interval=5, compute=compute
+        ),
+        "loss_function": nn.CrossEntropyLoss(),
+        "batches": [(torch.randn(8, 20), torch.randint(0, 4, (8,))) for _ in range(20)],
+        "evaluate": lambda network: network(torch.ones(1, 20)),
+    }
+    exec(block("python", 5), names)
+    assert torch.equal(names["network"](torch.ones(1, 20)), names["accuracy"])
+    assert not torch.equal(model(torch.ones(1, 20)), names["accuracy"])
+
+
 @pytest.mark.parametrize(
     ("setting", "catalogue"),
     [("method", METHODS), ("allocation", ALLOCATIONS), ("drop", DROPS), ("growth", GROWTHS),

@@ -226,6 +226,8 @@ class CompressedLayer(Layer):
 
     def check_in_step(self) -> None:
         """Raise UserError where the module was given another topology than the training's, by `load_state_dict`."""
+        if not self.weight.trained:  # copied or unpickled with this layer
+            self.weight.become_trained()
         if self.weight.positions is self._standing and self.weight.numel() == self.active_count:
             return
         if not same(self._positions, self._standing) or self.weight.numel() != self.active_count:
