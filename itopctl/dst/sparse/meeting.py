@@ -84,14 +84,16 @@ def data_of(holder: Any) -> Tensor:
 def put(holder: Any, values: Tensor) -> None:
     """`holder.data = values`: values that stand elsewhere take a copy there, and are refused by a trained weight."""
     with without_positions():
+        moves = values.shape != holder.shape
         if isinstance(values, Positioned):
             values.check_current()
             if not same(values.positions, holder.positions):
                 _refuse_if_trained(holder)
                 holder.place(values.positions, values.origin)
+                moves = True
         elif not _check_unknown(holder, values):
             holder.__class__ = Tensor
-        if values.shape == holder.shape:
+        if not moves:
             Tensor.data.__set__(holder, plain(values))  # type: ignore[attr-defined]
         else:
             replace(holder, values)

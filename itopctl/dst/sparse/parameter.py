@@ -20,11 +20,13 @@ class SparseParameter(Positioned, nn.Parameter):
     positions, which move with the topology while the shape stays. So values of two topologies do not mix: an average
     follows the positions, and what cannot be right raises UserError (`itopctl.dst.sparse.meeting` has the rules).
 
-    Not noticed, since PyTorch tells of it nobody in Python: what functions of `torch` make of the parameter itself
-    (`torch.clone(weight)`, `torch.zeros_like(weight)`, `torch.lerp(weight, …)`) is an ordinary tensor, and becomes
-    positioned values only when it meets some; lists of trained weights alone (`torch._foreach_copy_(weights,
-    tensors)`); writes by NumPy or through a raw pointer. Copying such tensors back into a weight whose topology has
-    moved is refused, and so is a forward pass with one in its place.
+    Three things cannot be noticed, since PyTorch runs no Python code of ours there:
+
+    - Functions of `torch` that are given the trained weight itself (`torch.clone(weight)`, `torch.zeros_like(weight)`,
+      `torch.lerp(weight, …)`, `tensor.add_(weight)`) make ordinary tensors. Copying such a tensor back into a weight
+      whose topology has moved is refused, and so is a forward pass with it in the weight's place.
+    - Functions of lists of trained weights and ordinary tensors alone (`torch._foreach_copy_(weights, tensors)`).
+    - Writes by NumPy or through a raw pointer.
     """
 
     @property
