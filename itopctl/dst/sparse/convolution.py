@@ -112,11 +112,11 @@ class SparseConv2d(SparseModule, nn.Conv2d):
         self._structures = {}
 
     def forward(self, input: Tensor) -> Tensor:
-        images = (input if input.dim() == 4 else input.unsqueeze(0)).to(self.weight.dtype)
+        weight = self.follow()
+        images = (input if input.dim() == 4 else input.unsqueeze(0)).to(weight.dtype)
         if images.dim() != 4 or images.shape[1] != self.in_channels:
             raise RuntimeError(f"{self.in_channels} channels expected; the input has shape {tuple(input.shape)}")
-        self.follow()
-        output: Tensor = _Convolution.apply(images, self.weight, self.bias, self)
+        output: Tensor = _Convolution.apply(images, weight, self.bias, self)
         return output if input.dim() == 4 else output.squeeze(0)
 
     def dense_gradient(self, input: Tensor, gradient: Tensor) -> Tensor:

@@ -40,9 +40,9 @@ class SparseLinear(SparseModule, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[-1] != self.in_features:
             raise RuntimeError(f"{self.in_features} features expected; the input has shape {tuple(input.shape)}")
-        self.follow()
-        rows = input.to(self.weight.dtype).reshape(input.shape[:-1].numel(), self.in_features)
-        output: Tensor = _Linear.apply(rows, self.weight, self.bias, self)
+        weight = self.follow()
+        rows = input.to(weight.dtype).reshape(input.shape[:-1].numel(), self.in_features)
+        output: Tensor = _Linear.apply(rows, weight, self.bias, self)
         return output if input.dim() == 2 else output.contiguous().view(*input.shape[:-1], self.out_features)
 
     def dense_gradient(self, input: Tensor, gradient: Tensor) -> Tensor:

@@ -80,8 +80,8 @@ class SparseModule(nn.Module):
             as_sparse_parameter(weight, positions, self.dense_shape)
         self.follow()
 
-    def follow(self) -> None:
-        """Make what a pass needs to know of the positions, where they have changed since it was made."""
+    def follow(self) -> Tensor:
+        """The weight; what a pass needs to know of its positions is made, where they have changed since the last."""
         weight: Any = self.weight
         knows = isinstance(weight, Positioned)
         positions = weight.positions if knows else self.positions
@@ -91,6 +91,8 @@ class SparseModule(nn.Module):
             with torch.inference_mode(False):  # it is used in training, too
                 self._build(positions.to(weight.device))
             self._built_for = positions
+        followed: Tensor = weight
+        return followed
 
     @abstractmethod
     def _build(self, positions: Tensor) -> None:
