@@ -59,11 +59,10 @@ class WeightAverage:
         if decay is not None and not 0 <= decay < 1:
             raise UserError(f"decay is {decay}; a number in [0, 1) expected, or None for equal weights.")
         self._model, _ = unwrapped(model)
-        parameters = dict(self._model.named_parameters())
-        if any(parameters.get(layer.name) is not training.weight(layer.name) for layer in training.layers()):
+        if not training.trains(self._model):
             raise UserError("the training is not of this model.")
         self._training, self._decay, self._average_buffers = training, decay, average_buffers
-        self._masked = [name for name, kind in training.backends.items() if kind == "masked"] if sparse else []
+        self._sparse = sparse
         self._average = copy.deepcopy(self._model)
         self.updates = 0
 
@@ -75,9 +74,11 @@ class WeightAverage:
             _follow(average, now.detach(), share)
         for kept, buffer in zip(self._average.buffers(), self._model.buffers(), strict=True):
             _follow(kept, buffer, share if self._average_buffers and buffer.is_floating_point() else 1.0)
-        averages = dict(self._average.named_parameters())
-        for name in self._masked:
-            averages[name].mul_(self._training.mask(name))
+        if self._sparse:
+            averages = dict(self._average.named_parameters())
+            for name, mask in self._training.masks.items():
+                if name not in self._training.compressed:
+                    averages[name].mul_(mask)
         self.updates += 1
 
     def network(self) -> nn.Module:
@@ -101,13 +102,14 @@ class WeightAverage:
             if isinstance(own, SparseParameter) and not same(own.positions, average.positions):  # type: ignore[attr-defined]
                 raise UserError("the topology has changed since the average was updated: call update() first.")
         kept = [own.data for own, _ in pairs]
-        try:
-            for own, average in pairs:
-                own.data = average.data
-            yield self._model
-        finally:
-            for (own, _), values in zip(pairs, kept, strict=True):
-                own.data = values
+        with self._training.other_weights():
+            try:
+                for own, average in pairs:
+                    own.data = average.data
+                yield self._model
+            finally:
+                for (own, _), values in zip(pairs, kept, strict=True):
+                    own.data = values
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of the averaged weights and buffers, and how many networks they are the average of."""

@@ -38,7 +38,7 @@ class CompressedLayer(Layer):
         dense_gradient_read: whether some rule reads the dense gradient of the coming step; not kept alive.
     """
 
-    weight: SparseParameter
+    parameter: SparseParameter
 
     def __init__(
         self,
@@ -226,11 +226,11 @@ class CompressedLayer(Layer):
 
     def check_in_step(self) -> None:
         """Raise UserError where the module was given another topology than the training's, by `load_state_dict`."""
-        if not self.weight.trained:  # copied or unpickled with this layer
-            self.weight.become_trained()
-        if self.weight.positions is self._standing and self.weight.numel() == self.active_count:
+        if not self.parameter.trained:  # copied or unpickled with this layer
+            self.parameter.become_trained()
+        if self.parameter.positions is self._standing and self.parameter.numel() == self.active_count:
             return
-        if not same(self._positions, self._standing) or self.weight.numel() != self.active_count:
+        if not same(self._positions, self._standing) or self.parameter.numel() != self.active_count:
             raise UserError(
                 f"{self.name}: a state of another topology was loaded into the model, and the training does not know "
                 "it. Load the states of the optimizer and of SparseTraining, too, which belong to it."

@@ -11,6 +11,7 @@ resumed training draws what the uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -263,6 +264,15 @@ class SparseTraining:
         """Names of the weights that are kept as their nonzeros alone, in row-major order."""
         return frozenset(layer.name for layer in self._compressed)
 
+    def trains(self, model: nn.Module) -> bool:
+        """Whether this is a training of the model."""
+        parameters = dict(model.named_parameters())
+        return all(parameters.get(weight.parameter_name) is weight.parameter for weight in self._weights.values())
+
+    def other_weights(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the model may have other weights for a while, which are not masked."""
+        return self._writes.overlooked()
+
     # Stepping ---------------------------------------------------------------------------------------------
 
     def mask_gradients(self) -> None:
@@ -468,6 +478,7 @@ class SparseTraining:
         self._gradient_masks.attach()
         self._writes.attach()
         for compressed in self._compressed:
+            compressed.parameter.become_trained()
             compressed.attach(self._dense_gradient_read)
 
 

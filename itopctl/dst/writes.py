@@ -7,9 +7,10 @@ are not counted; they are found at the next topology update.
 
 from __future__ import annotations
 
+import contextlib
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Writes:
     ) -> None:
         self._parameters, self._model, self._check = parameters, model, check
         self._all = list(range(len(parameters)))
+        self._overlooked = False
         self._seen: list[tuple[int, int]] = []
         self.settle()
         self.attach()
@@ -56,6 +58,17 @@ class Writes:
         """The weights are what they should be now."""
         self._seen = [_stamp(home) for home in self._parameters]
 
+    @contextlib.contextmanager
+    def overlooked(self) -> Iterator[None]:
+        """A context in which writes are not masked; the weights are to be again what they were when it ends."""
+        self.look(self._all)
+        self._overlooked = True
+        try:
+            yield
+        finally:
+            self._overlooked = False
+            self.settle()
+
     def look(self, numbers: list[int]) -> None:
         """Mask those of some parameters that were written since; called before a forward pass that uses them.
 
@@ -65,7 +78,7 @@ class Writes:
         Raises:
             UserError: the model was moved to another device.
         """
-        for number in numbers:
+        for number in () if self._overlooked else numbers:
             home = self._parameters[number]
             if _stamp(home) != self._seen[number]:
                 _check_place(home)
