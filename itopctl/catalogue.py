@@ -22,7 +22,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import Any
 
 from itopctl.errors import UserError, unknown
 from itopctl.places import current_folder, current_folder_is_gone
+from itopctl.sources import parse
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -200,6 +201,11 @@ def is_user_function(name: str) -> bool:
     return bool(_USER_FUNCTION.fullmatch(name))
 
 
+def modules_named(values: Iterable[Any]) -> set[str]:
+    """Modules of the functions of the user's own among the values of some settings."""
+    return {value.partition(":")[0] for value in values if isinstance(value, str) and is_user_function(value)}
+
+
 def check_user_function(name: str) -> None:
     """Raise UserError unless the module can be found and its source defines the function.
 
@@ -217,11 +223,9 @@ def check_user_function(name: str) -> None:
     if not found.origin or not found.origin.endswith(".py"):
         return
     try:
-        tree = ast.parse(Path(found.origin).read_bytes())
-    except SyntaxError as error:
-        raise UserError(f"{name!r}: {found.origin}, line {error.lineno}: {error.msg}.") from error
-    except (ValueError, OSError) as error:
-        raise UserError(f"{name!r}: {found.origin}: {error}.") from error
+        tree = parse(Path(found.origin))
+    except UserError as error:
+        raise UserError(f"{name!r}: {error}") from error
     defined, open_ended = _top_level_names(tree)
     if function_name not in defined and not open_ended:
         raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
@@ -288,11 +292,18 @@ def rule_settings() -> tuple[str, ...]:
     return tuple({setting: None for rule in rules for setting in settings_of_rule(*rule) or ()})
 
 
+OWN_CODE = "own_code."
+"""Begins the flat name of the setting that is the version of a module of the user's own: `own_code.my_models`."""
+
+
 def comparable(name: str, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Key under which a setting's value is compared between runs, to see what varies.
 
-    A setting that only some rules have comes with the rule: it varies where runs of the same rules differ in it.
+    A setting that only some rules have comes with the rule: it varies where runs of the same rules differ in it. The
+    version of a module comes with the module: it varies where runs that use the module differ in it.
     """
+    if name.startswith(OWN_CODE):
+        return (name, settings.get(name) is None)
     return (name, *map(settings.get, RULES)) if name in rule_settings() else (name,)
 
 

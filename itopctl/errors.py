@@ -44,6 +44,10 @@ class DataUnfitError(EnvironmentUnfitError):
     """A data set is missing or damaged."""
 
 
+class OtherCodeError(ItopctlError):
+    """The user's own code is not what a run was planned with."""
+
+
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_cpu")
 
 

@@ -10,6 +10,7 @@ import typer
 
 from itopctl.cli.common import FormatOption, JsonOption, ResultsOption, StoreOption, check_format, results_folder
 from itopctl.cli.launch import RunsPerGpuOption, WorkersOption
+from itopctl.cli.planning import AcceptOption
 from itopctl.errors import UserError, plural
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def plan(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of every run; repeatable."),
     ] = None,
+    accept_code: AcceptOption = None,
     runs: Annotated[
         bool, typer.Option("--runs", help="One row a run, not one for all that differ in the seed alone.")
     ] = False,
@@ -56,7 +58,7 @@ def plan(
     style, folder = check_format(format_, json), results_folder(results)
     sweeps = read_specs(specs, set_ or [], max_runs)
     with known_runs(folder, store) as known:
-        made = planned(sweeps, known)
+        made = planned(sweeps, known, accept_code or [])
         # First: its child processes can use CUDA only if this one has not.
         found = forecasts(made.configs, outlines_of(made.configs.values(), tell))
         machine = _machine(made, workers, runs_per_gpu, folder)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan, PlannedSweep
@@ -13,7 +15,21 @@ if TYPE_CHECKING:
     from itopctl.store.database import Store
 
 
-def plan_of(specs: Sequence[Path], overrides: Sequence[str], limit: int, results: Path, store: str | None) -> Plan:
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-code",
+        metavar="MODULE",
+        help="Count runs by earlier code of this module of your own: its change does not matter; repeatable.",
+        show_default=False,
+    ),
+]
+
+
+def plan_of(
+    specs: Sequence[Path], overrides: Sequence[str], limit: int, results: Path, store: str | None,
+    accept: Sequence[str] = (),
+) -> Plan:  # fmt: skip
     """What is to be done with the runs of some specs.
 
     Args:
@@ -22,10 +38,11 @@ def plan_of(specs: Sequence[Path], overrides: Sequence[str], limit: int, results
         limit: the most runs a spec may have.
         results: the results folder, which need not be there.
         store: URL of another store than the folder's.
+        accept: `--accept-code` arguments.
     """
     sweeps = read_specs(specs, overrides, limit)
     with known_runs(results, store) as known:
-        return planned(sweeps, known)
+        return planned(sweeps, known, accept)
 
 
 def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> list[PlannedSweep]:
@@ -38,31 +55,39 @@ def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> l
     from itopctl.places import current_folder
     from itopctl.plan import PlannedSweep
     from itopctl.spec.expand import expand, parse_overrides
+    from itopctl.spec.own_code import OwnCode
     from itopctl.spec.reading import read_file
     from itopctl.spec.sweep import parse_sweep
 
     current_folder()
-    settings = parse_overrides(overrides)
+    settings, own_code = parse_overrides(overrides), OwnCode()
     found: dict[str, PlannedSweep] = {}
     for path in specs:
         spec = parse_sweep(read_file(path))
         if spec.name in found:
             other = found[spec.name].spec.document.source
             raise spec.document.error(("name",), f"{spec.name!r} is the name of {other}, too; give each sweep its own.")
-        found[spec.name] = PlannedSweep(spec, expand(spec, settings, limit, solve_interval))
+        found[spec.name] = PlannedSweep(spec, expand(spec, settings, limit, solve_interval, own_code))
     return list(found.values())
 
 
-def planned(sweeps: Sequence[PlannedSweep], known: Store | None) -> Plan:
-    """The plan of some sweeps against what a store knows."""
+def planned(sweeps: Sequence[PlannedSweep], known: Store | None, accept: Sequence[str] = ()) -> Plan:
+    """The plan of some sweeps against what a store knows; `accept`: `--accept-code` arguments."""
     from itopctl.plan import make_plan
+    from itopctl.plan.versions import KnownVersions, check_accepted, settled
 
-    states = {}
-    if known is not None:
-        from itopctl.store.queries import run_states
+    check_accepted(sweeps, accept)
+    if known is None:
+        return make_plan(sweeps, {})
+    from itopctl.store.provenance import accepted_code
+    from itopctl.store.queries import run_states, runs_with_own_code
 
-        run_ids = [run_id for sweep in sweeps for run_id in sweep.expansion.runs]
-        states = {run_id: state for run_id, (state, _) in run_states(known, run_ids).items()}
+    states = {run_id: state for run_id, (state, _) in run_states(known).items()}
+    runs = [(run_id, config) for sweep in sweeps for run_id, config in sweep.expansion.runs.items()]
+    if any(config.own_code and (accept or states.get(run_id) != "done") for run_id, config in runs):
+        versions = KnownVersions(runs_with_own_code(known), states)
+        accepted = accepted_code(known)
+        sweeps = [settled(sweep, states, versions, accepted.get(sweep.spec.name, {}), accept) for sweep in sweeps]
     return make_plan(sweeps, states)
 
 

@@ -27,7 +27,7 @@ from itopctl.cli.launch import (
     carry_out_here,
     carry_out_there,
 )
-from itopctl.cli.planning import plan_of
+from itopctl.cli.planning import AcceptOption, plan_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +45,7 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of every run; repeatable."),
     ] = None,
+    accept_code: AcceptOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and start nothing.")] = False,
     cluster: ClusterOption = "local",
     slurm: SlurmOption = None,
@@ -77,7 +78,7 @@ def sweep(
     check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
     style = check_format(format_, json=False)
     data, folder = data_folder(data_dir), Results(results_folder(results))
-    plan = plan_of(specs, set_ or [], max_runs, folder.path, store)
+    plan = plan_of(specs, set_ or [], max_runs, folder.path, store, accept_code or [])
     work = _work(plan, slurm or [], cluster)
     if dry_run:
         _print_plan(plan, style)

@@ -20,6 +20,7 @@ from itopctl.dispatch.records import CANCELLED, Ended, Job, Notify, Stop
 from itopctl.dispatch.run_files import RunFiles, load_config
 from itopctl.errors import ItopctlError
 from itopctl.spec.config import RunConfig
+from itopctl.spec.own_code import OwnCode
 from itopctl.store.checkpoints import Checkpoint
 from itopctl.store.files import read_json_surely, write_json
 from itopctl.store.journal import JournalWriter, utc_now
@@ -113,6 +114,7 @@ def _attempt(
     say(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}")
     try:
         config = load_config(run)
+        OwnCode().check(config)  # before anything of the user's is imported
         saved = files.newest_state()
         record.started(config, saved[1] if saved else None)
         result = make.training(config, saved, record, lambda: asked_to_stop() is not None)

@@ -5,11 +5,18 @@ from __future__ import annotations
 import errno
 from typing import Literal
 
-from itopctl.errors import DataUnfitError, DiskFullError, EnvironmentUnfitError, NotWritableError, is_want_of_memory
+from itopctl.errors import (
+    DataUnfitError,
+    DiskFullError,
+    EnvironmentUnfitError,
+    NotWritableError,
+    OtherCodeError,
+    is_want_of_memory,
+)
 
 Cause = Literal[
     "finished", "user-error", "out-of-memory", "disk-full", "not-writable", "data", "environment", "killed", "timeout",
-    "preempted", "node-failure", "cancelled", "lost",
+    "preempted", "node-failure", "cancelled", "lost", "other-code",
 ]  # fmt: skip
 
 RETRIED_AT_ONCE: frozenset[Cause] = frozenset({"killed"})
@@ -28,6 +35,8 @@ def cause_of_exception(error: BaseException) -> Cause:
         return "disk-full"
     if isinstance(error, NotWritableError) or number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "not-writable"
+    if isinstance(error, OtherCodeError):
+        return "other-code"
     if isinstance(error, DataUnfitError):
         return "data"  # missing or damaged
     if isinstance(error, (EnvironmentUnfitError, OSError)):

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.plan import Plan, PlannedSweep
+from itopctl.plan.versions import superseded
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import cannot_write, explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
-from itopctl.store.locks import one_at_a_time, without_the_lock
-from itopctl.store.manifests import as_points, points_of
+from itopctl.store.locks import is_held, one_at_a_time, without_the_lock
+from itopctl.store.manifests import accepted_in, as_points, points_of
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import claimed_runs, live_submissions
+
+
+_Stays = Callable[[str, bool], bool]
+"""From a run's id, and whether another version of it is planned: whether it stays in its sweep."""
 
 
 class SweepRecords:
@@ -39,18 +44,27 @@ class SweepRecords:
         self._written: dict[str, int] = {}
 
     def write(self) -> None:
-        """Write every manifest. Runs that an earlier command gave a sweep stay in it if they were ever started."""
+        """Write every manifest. Runs that an earlier command gave a sweep stay in it if they were ever started.
+
+        But unfinished ones by an earlier version of the user's own code, in whose place others are planned, leave it.
+        """
         claimed = claimed_runs(live_submissions(self.results))
+
+        def stays(run_id: str, replaced: bool) -> bool:
+            run = self.results.run(run_id)
+            started = run.result.exists() or is_held(run) if replaced else run.path.is_dir()
+            return run_id in claimed or started
+
         for planned in self.plan.sweeps:
-            self._write(planned, lambda run_id: run_id in claimed or self.results.run(run_id).path.is_dir())
+            self._write(planned, stays)
 
     def keep(self) -> None:
         """Put this command's runs back where another command wrote a manifest since, and take none of its out."""
         for planned in self.plan.sweeps:
             if self._written.get(planned.spec.name) != _changed_at(self.results.manifest(planned.spec.name)):
-                self._write(planned, lambda run_id: True)
+                self._write(planned, lambda run_id, replaced: True)
 
-    def _write(self, planned: PlannedSweep, stays: Callable[[str], bool]) -> None:
+    def _write(self, planned: PlannedSweep, stays: _Stays) -> None:
         path = self.results.manifest(planned.spec.name)
         with explained(path):
             make_folder(path.parent)
@@ -63,24 +77,31 @@ class SweepRecords:
                 write_json(path, manifest)
             self._written[planned.spec.name] = _changed_at(path)
 
-    def _manifest(self, planned: PlannedSweep, earlier: dict[str, Any], stays: Callable[[str], bool]) -> dict[str, Any]:
+    def _manifest(self, planned: PlannedSweep, earlier: dict[str, Any], stays: _Stays) -> dict[str, Any]:
         spec = planned.spec
         now = utc_now()
         runs = {run_id: config.model_dump(mode="json") for run_id, config in planned.expansion.runs.items()}
-        for run_id, config in points_of(earlier).items():
-            if run_id not in runs and stays(run_id):
-                runs[run_id] = config
+        others = {run_id: config for run_id, config in points_of(earlier).items() if run_id not in runs}
+        replaced = superseded(planned, others)
+        runs.update({run_id: config for run_id, config in others.items() if stays(run_id, run_id in replaced)})
         created_at = earlier.get("created_at")
+        accepted = _together(accepted_in(earlier.get("specs")), planned.accepted)
+        written: dict[str, Any] = {"path": spec.document.source, "text": spec.text, "set": list(self.overrides)}
         return {
             "sweep": spec.name,
             "description": spec.description,
-            "specs": [{"path": spec.document.source, "text": spec.text, "set": list(self.overrides)}],
+            "specs": [written | ({"accepted_code": accepted} if accepted else {})],
             "cluster": self.cluster,
             "slurm": self.slurm.get(spec.name, spec.slurm).model_dump(exclude_none=True),
             "created_at": created_at if isinstance(created_at, str) else now,
             "updated_at": now,
             "runs": as_points(runs),
         }
+
+
+def _together(*accepted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    modules = sorted({module for one in accepted for module in one})
+    return {module: sorted({v for one in accepted for v in one.get(module, ())}) for module in modules}
 
 
 def _changed_at(path: Path) -> int:

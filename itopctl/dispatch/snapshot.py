@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import itopctl
+from itopctl.catalogue import modules_named
 from itopctl.dispatch.repository import Repository
 from itopctl.errors import UserError
 from itopctl.places import current_folder
 from itopctl.spec.config import RunConfig
+from itopctl.spec.own_code import OwnCode
 from itopctl.store.files import cannot_write, flush, flush_folder, make_folder, read_json, write_json
 from itopctl.store.rundir import Results
 
@@ -147,9 +149,11 @@ def _imports_of(files: Mapping[str, Path], root: Path, folder: Path, modules: It
 
 
 def modules_of(configs: Iterable[RunConfig]) -> tuple[str, ...]:
-    """Top-level names of the user's modules that configs name, as in `package.module:function`."""
-    named = (value for config in configs for value in config.model_dump().values() if isinstance(value, str))
-    return tuple(sorted({value.partition(":")[0].partition(".")[0] for value in named if ":" in value}))
+    """Top-level names of the modules that configs name, as in `package.module:function`, and that these import."""
+    own_code = OwnCode()
+    named = {name for config in configs for name in modules_named(vars(config).values())}
+    reached = {inner for name in named for inner in own_code.files(name)}
+    return tuple(sorted({name.partition(".")[0] for name in named | reached}))
 
 
 def digest_of(files: Mapping[str, Path]) -> str:

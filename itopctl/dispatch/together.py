@@ -19,6 +19,7 @@ from itopctl.dispatch.recorder import one_line, output_to
 from itopctl.dispatch.records import Ended, Job, Notify, Stop
 from itopctl.dispatch.run_files import load_config
 from itopctl.errors import ItopctlError
+from itopctl.spec.own_code import OwnCode
 from itopctl.store.files import read_json, remove, write_json
 from itopctl.store.rundir import RunDirectory
 
@@ -84,8 +85,10 @@ def _follow(run: RunDirectory, data_dir: Path, asked_to_stop: Callable[[], Stop 
         return Ended("elsewhere", message="there is nothing to train")
     with output_to(run.path / f"log.{rank.index}.txt"):
         try:
+            config = load_config(run)
+            OwnCode().check(config)
             training = Training(
-                load_config(run), data_dir, _tell_nobody, lambda: asked_to_stop() is not None, rank=rank
+                config, data_dir, _tell_nobody, lambda: asked_to_stop() is not None, rank=rank
             )
             if told["state"] is not None:
                 training.load_state_dict(told["state"])

@@ -6,7 +6,7 @@ Pure: it starts nothing, writes nothing, and does not know how jobs are started.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from itopctl.errors import plural
 from itopctl.spec.config import RunConfig
@@ -16,10 +16,17 @@ from itopctl.spec.sweep import SweepSpec
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """One spec and the runs it asks for."""
+    """One spec and the runs it asks for.
+
+    Attributes:
+        accepted: module of the user's own → versions of it that were declared to be the same (`versions.py`).
+        notes: sentences on runs by other versions of the user's own code.
+    """
 
     spec: SweepSpec
     expansion: Expansion
+    accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,4 +108,4 @@ def _notes(sweep: PlannedSweep) -> list[str]:
         notes.append(f"{name}: {expansion.points:,} points are {len(expansion.runs):,} different runs")
     if expansion.excluded:
         notes.append(f"{name}: {plural(expansion.excluded, 'point')} left out by exclude")
-    return notes
+    return [*notes, *sweep.notes]

@@ -2,7 +2,7 @@
 
 A field declared with `identity: False` does not change the experiment (where and how fast it runs): it is
 recorded, not hashed. A field added in a later version is null by default or declares `as_before`, the value that
-means "as before it existed" (`itopctl.spec.identity`).
+means "as before it existed" (`itopctl.spec.identity`). One with `written: False` is no setting: nobody types it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from itopctl.catalogue import DATASETS, comparable, is_user_function
+from itopctl.catalogue import DATASETS, OWN_CODE, comparable, is_user_function, modules_named
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -212,6 +212,12 @@ class RunConfig(_Part):
         json_schema_extra={"identity": False},
     )
 
+    own_code: dict[str, str] | None = Field(
+        default=None,
+        description="module of your own that the run names: digest of its code (null: none, or not recorded)",
+        json_schema_extra={"written": False},
+    )
+
     @property
     def density(self) -> float:
         """1 − sparsity, without float dust."""
@@ -259,6 +265,12 @@ def hashed_fields(model: type[BaseModel]) -> dict[str, Any]:
     return {name: extra.get("as_before") for name, extra in extras.items() if extra.get("identity") is not False}
 
 
+def written_settings() -> list[str]:
+    """Names of the fields of a run that a spec may set."""
+    extras = {name: field.json_schema_extra for name, field in RunConfig.model_fields.items()}
+    return [name for name, extra in extras.items() if not (isinstance(extra, dict) and extra.get("written") is False)]
+
+
 def unhashed_settings() -> frozenset[str]:
     """Names of the settings that do not change the experiment."""
     return frozenset(RunConfig.model_fields) - hashed_fields(RunConfig).keys()
@@ -266,13 +278,28 @@ def unhashed_settings() -> frozenset[str]:
 
 def defining_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What tells a run's experiment from others, flat: without settings that are recorded only, and without those
-    that have the value "as before they existed", which older records lack."""
+    that have the value "as before they existed", which older records lack.
+
+    A module of the user's own of which no digest is recorded has the version `UNKNOWN_VERSION`.
+    """
     before, unhashed = hashed_fields(RunConfig), unhashed_settings()
-    return {
+    found = {
         name: value
         for name, value in flat_settings(config).items()
         if name not in unhashed and (value is None or value != before.get(name))
     }
+    return {**found, **{f"{OWN_CODE}{m}": version for m, version in versions_of(config).items()}}
+
+
+UNKNOWN_VERSION = "unknown"
+"""Stands for the digest of a module where a run does not record it."""
+
+
+def versions_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Module that a run names a function of → its digest, or `UNKNOWN_VERSION`."""
+    recorded = config.get("own_code")
+    versions = recorded if isinstance(recorded, Mapping) else {}
+    return {name: versions.get(name, UNKNOWN_VERSION) for name in sorted(modules_named(config.values()))}
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:

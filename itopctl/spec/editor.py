@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, written_settings
 from itopctl.spec.resolve import NAMED
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.spec.sweep import PARTS
@@ -68,7 +68,7 @@ def _settings() -> dict[str, Any]:
     full = RunConfig.model_json_schema()
     definitions = full["$defs"]
     settings: dict[str, Any] = {}
-    for name, schema in full["properties"].items():
+    for name, schema in ((name, full["properties"][name]) for name in written_settings()):
         if name in PARTS:
             part = definitions[PARTS[name].__name__]["properties"]
             settings[name] = _mapping(part, schema["description"])

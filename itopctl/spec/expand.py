@@ -12,6 +12,7 @@ from typing import Any
 from itopctl.errors import UserError, plural
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
+from itopctl.spec.own_code import OwnCode
 from itopctl.spec.reading import Document, KeyPath, read_text
 from itopctl.spec.resolve import Solve, resolve, steps_of_epochs, with_interval
 from itopctl.spec.sweep import Block, Settings, SweepSpec, Written, overlay, settings_of
@@ -63,8 +64,9 @@ def parse_overrides(pairs: Sequence[str]) -> Settings:
 
 
 def expand(
-    spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFAULT_LIMIT, solve: Solve | None = None
-) -> Expansion:
+    spec: SweepSpec, overrides: Settings | None = None, limit: int = DEFAULT_LIMIT, solve: Solve | None = None,
+    own_code: OwnCode | None = None,
+) -> Expansion:  # fmt: skip
     """All runs of a spec.
 
     Args:
@@ -73,6 +75,7 @@ def expand(
         limit: the most points a spec may have.
         solve: finds the update interval that reaches an exploration rate; called only for runs that ask for one, and
             are not left out. A run is known by the interval that was found.
+        own_code: the user's own modules, whose digests go into the configs; by default as they are now.
 
     Raises:
         UserError: a setting is wrong, there is nothing to run, or more than `limit` points.
@@ -89,6 +92,7 @@ def expand(
     points = excluded = 0
     warnings: list[str] = []
     solved: dict[float, dict[int, None]] = {}
+    own_code = own_code or OwnCode()
     for block in spec.blocks:
         matched = [0] * len(block.exclude)
         for written in _points(block, overrides or {}):
@@ -104,7 +108,8 @@ def expand(
                 excluded += 1
                 continue
             points += 1
-            runs.setdefault(run_id(resolved.config), resolved.config)
+            config = own_code.recorded_in(resolved.config)
+            runs.setdefault(run_id(config), config)
             for reason in sorted(set(resolved.ignored.values())):
                 names = tuple(sorted(name for name, why in resolved.ignored.items() if why == reason))
                 ignored[reason, names] += 1

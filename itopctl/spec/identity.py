@@ -28,6 +28,11 @@ def run_id(config: RunConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]
 
 
+def experiment_id(config: RunConfig) -> str:
+    """What runs share that differ in the version of the user's own code alone; the id of one that records none."""
+    return run_id(config if config.own_code is None else config.model_copy(update={"own_code": None}))
+
+
 def identity_fields(part: BaseModel) -> dict[str, Any]:
     """The resolved fields that define the experiment; floats are floats, whatever was typed.
 

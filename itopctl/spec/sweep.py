@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from itopctl.errors import quoted, unknown
-from itopctl.spec.config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, RunConfig
+from itopctl.spec.config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, written_settings
 from itopctl.spec.reading import Document, KeyPath
 from itopctl.spec.slurm import SlurmOptions, options_of
 
@@ -25,7 +25,7 @@ PARTS: dict[str, type[BaseModel]] = {
 """Settings that are mappings themselves; their fields are reached by dotted path."""
 
 SETTINGS: tuple[str, ...] = (
-    *(name for name in RunConfig.model_fields if name not in PARTS),
+    *(name for name in written_settings() if name not in PARTS),
     "density",
     *(f"{part}.{name}" for part, model in PARTS.items() for name in model.model_fields),
 )

@@ -33,3 +33,15 @@ def points_of(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def as_points(runs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Inverse of `points_of`."""
     return [{"run_id": run_id, "config": config} for run_id, config in runs.items()]
+
+
+def accepted_in(specs: Any) -> dict[str, list[str]]:
+    """Module of the user's own → versions that count as the same, as the `specs` of a manifest record them."""
+    found: dict[str, dict[str, None]] = {}
+    for spec in specs if isinstance(specs, list) else []:
+        accepted = spec.get("accepted_code") if isinstance(spec, dict) else None
+        for module, versions in accepted.items() if isinstance(accepted, dict) else ():
+            if isinstance(versions, list):
+                texts = [version for version in versions if isinstance(version, str)]
+                found.setdefault(module, {}).update(dict.fromkeys(texts))
+    return {module: list(versions) for module, versions in found.items()}

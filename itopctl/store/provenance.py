@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from itopctl.store import tables
 from itopctl.store.database import Store
 from itopctl.store.files import read_json
+from itopctl.store.manifests import accepted_in
 from itopctl.store.rundir import Results
 
 Record = dict[str, Any]
@@ -25,8 +26,8 @@ def recorded_specs(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
     """The specs of some sweeps, or of all, as they were when each sweep was started last.
 
     Returns:
-        Records with `sweep, description, created_at, updated_at, path, text` and `set`, the arguments of `--set`; by
-        name. A sweep of which no spec is recorded has the text and path "".
+        Records with `sweep, description, created_at, updated_at, path, text`, `set`, the arguments of `--set`, and
+        `accepted_code`: module of the user's own → versions that count as the same (`--accept-code`); by name. A sweep of which no spec is recorded has the text and path "".
     """
     of = tables.sweeps.c
     query = sa.select(of.sweep, of.description, of.created_at, of.updated_at, of.specs)
@@ -42,8 +43,15 @@ def recorded_specs(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
             texts = {name: spec[name] if isinstance(spec.get(name), str) else "" for name in ("path", "text")}
             given = spec.get("set")
             overrides = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
-            found.append({**row, **texts, "set": overrides})
+            found.append({**row, **texts, "set": overrides, "accepted_code": accepted_in([spec])})
     return found
+
+
+def accepted_code(store: Store) -> dict[str, dict[str, list[str]]]:
+    """Sweep → module of the user's own → versions that count as the same there; sweeps that accept any."""
+    with store.read() as connection:
+        rows = connection.execute(sa.select(tables.sweeps.c.sweep, tables.sweeps.c.specs)).all()
+    return {sweep: accepted for sweep, specs in rows if (accepted := accepted_in(specs))}
 
 
 def attempts_at(store: Store, run_ids: Collection[str]) -> dict[str, list[Record]]:

@@ -149,12 +149,22 @@ def _membership(connection: Connection) -> dict[str, list[str]]:
     return found
 
 
-def run_states(store: Store, run_ids: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-    """Run id → (state, cause) of those runs that the database knows."""
-    wanted = set(run_ids)
+def run_states(store: Store, run_ids: Sequence[str] | None = None) -> dict[str, tuple[str, str | None]]:
+    """Run id → (state, cause) of those of some runs that the database knows, or of all that it knows."""
+    wanted = None if run_ids is None else set(run_ids)
     with store.read() as connection:
         query = sa.select(tables.runs.c.run_id, tables.runs.c.state, tables.runs.c.cause)
-        return {run_id: (state, cause) for run_id, state, cause in connection.execute(query) if run_id in wanted}
+        found = connection.execute(query)
+        return {id_: (state, cause) for id_, state, cause in found if wanted is None or id_ in wanted}
+
+
+def runs_with_own_code(store: Store) -> list[tuple[str, str, dict[str, Any]]]:
+    """Id, state and config of the runs that record a digest of the user's own code; the database picks them out."""
+    runs = tables.runs.c
+    recorded = runs.config["own_code"].as_string().is_not(None)
+    with store.read() as connection:
+        query = sa.select(runs.run_id, runs.state, runs.config).where(recorded).order_by(runs.run_id)
+        return [(run_id, state, config) for run_id, state, config in connection.execute(query)]
 
 
 def attempt_counts(store: Store, run_ids: Sequence[str]) -> dict[str, int]:
