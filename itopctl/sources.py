@@ -40,7 +40,7 @@ def find_within(name: str, package: ModuleSpec) -> ModuleSpec | None:
     portions: list[str] = []
     for location in package.submodule_search_locations or ():
         finder = pkgutil.get_importer(location)
-        spec = finder.find_spec(name) if finder is not None else None  # type: ignore[call-arg]
+        spec = finder.find_spec(name) if finder is not None else None
         if spec is not None and spec.loader is not None:
             return spec
         if spec is not None:

@@ -34,18 +34,20 @@ def warn(lines: Iterable[str]) -> None:
         typer.secho(f"Warning: {line}", fg="yellow", err=True)
 
 
-def refuse_untrusted(names: Iterable[str], instead: str = "") -> None:
+def refuse_untrusted(names: Iterable[str], instead: str = "", also: Iterable[str] = ()) -> None:
     """Raise UserError where a results folder has something run that is not itopctl's; for who did not say --trust.
+
+    A function of the user's own is trusted without it where its module is the very code that made the results, found
+    outside of the folder (`itopctl.spec.own_code.OwnCode.is_trusted`).
 
     Args:
         names: of that: code, lines for a shell, options of sbatch.
         instead: what else there is to do, as the rest of the sentence.
+        also: further sentences.
     """
     if found := sorted(set(names)):
-        raise UserError(
-            f"this would run what stands in the results folder: {', '.join(found)}. If you made or trust these "
-            f"results, add --trust{instead}."
-        )
+        said = f"this would run what stands in the results folder: {', '.join(found)}. If you made or trust these "
+        raise UserError(" ".join([f"{said}results, add --trust{instead}.", *also]))
 
 
 def complete_sweeps(incomplete: str) -> list[str]:

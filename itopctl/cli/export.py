@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from itopctl.report.table import Record
     from itopctl.spec.config import RunConfig
-    from itopctl.store.rundir import RunDirectory
+    from itopctl.store.rundir import Results, RunDirectory
     from itopctl.train.export import Format
     from itopctl.train.export.network import TrainedNetwork
 
@@ -87,6 +87,7 @@ def export(
     """  # fmt: skip
     from itopctl.places import current_folder
     from itopctl.report.export import export_tables
+    from itopctl.spec.own_code import OwnCode
     from itopctl.store.files import write_whole
     from itopctl.store.queries import find_run, run_details
     from itopctl.train.data.catalogue import data_folder
@@ -101,9 +102,9 @@ def export(
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
     data_sets = data_folder(data_dir)
-    network = _network(folder.run(details["run_id"]), details["state"], data_sets, trust)
+    network = _network(folder, details, data_sets, trust)
     path = _target(output or Path(f"{network.run_id}{'-dense' * dense}{kind.suffix}"))
-    found, timed, threads, notes = None, [], None, []
+    found, timed, threads, notes = None, [], None, OwnCode().differences(network.config)
     with _explained(kind, network, dense):
         module = kind.load()
         data = module.written(network, not dense)
@@ -187,7 +188,7 @@ def _images(config: RunConfig, data: Path) -> Any:
     return load_images(config.dataset, config.validation, data.resolve(), torch.device("cpu"))
 
 
-def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedNetwork:
+def _network(folder: Results, details: Record, data: Path, trust: bool) -> TrainedNetwork:
     """The trained network of a run.
 
     Raises:
@@ -195,9 +196,10 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
     """
     from itopctl.dispatch.recorder import one_line
     from itopctl.dispatch.run_files import load_config
-    from itopctl.spec.config import user_functions
+    from itopctl.spec.own_code import OwnCode
     from itopctl.train.export.network import trained_network
 
+    run, state = folder.run(details["run_id"]), details["state"]
     if state != "done":
         raise UserError(
             f"run {run.run_id} is not finished ({state}): its network is exported when training has come to the end."
@@ -206,8 +208,10 @@ def _network(run: RunDirectory, state: str, data: Path, trust: bool) -> TrainedN
         config = load_config(run)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EnvironmentUnfitError(f"what run {run.run_id} was cannot be read: {one_line(error)}") from error
+    own_code = OwnCode()
     if not trust:
-        refuse_untrusted(user_functions({"model": config.model}))
+        named = {config.model} & own_code.untrusted(config, folder.path)
+        refuse_untrusted(named, also=own_code.differences(config))
     kept = _kept(run)
     try:
         if "mean" not in kept:  # a checkpoint

@@ -128,7 +128,7 @@ def gathered(
         _check_sweeps(found.origins, sweeps)
         _merge(found, [_read(origin, sweeps, wanted, found.several) for origin in found.origins])
         if wanted.settings:
-            _add_settings(found.runs)
+            add_settings(found.runs, [origin.store for origin in found.origins], sweeps)
         yield found
     finally:
         for origin in found.origins:
@@ -217,8 +217,25 @@ def _merge(found: Gathered, sources: Sequence[Sequence[Record]]) -> None:
         )
 
 
-def _add_settings(runs: Sequence[Record]) -> None:
-    from itopctl.spec.config import defining_settings
+def add_settings(runs: Sequence[Record], sources: Sequence[Store], sweeps: Sequence[str]) -> None:
+    """Replace the config of runs by their settings, with what the user declared about versions of their code.
 
+    Args:
+        runs: records with `config`.
+        sources: stores that know the sweeps.
+        sweeps: those that are reported; none: all.
+    """
+    from itopctl.report.versions import same_code
+    from itopctl.spec.config import defining_settings
+    from itopctl.store.provenance import accepted_code
+    from itopctl.store.queries import select_runs
+
+    accepted: dict[str, list[Mapping[str, list[str]]]] = {}
+    for store in sources:
+        for sweep, versions in accepted_code(store).items():
+            for member in select_runs(store, [sweep], columns=("run_id",)) if sweep in sweeps or not sweeps else ():
+                accepted.setdefault(member["run_id"], []).append(versions)
     for run in runs:
         run["settings"] = defining_settings(run.pop("config"))
+        if same := same_code(run, accepted.get(run["run_id"], ())):
+            run["same_code"] = same

@@ -148,7 +148,8 @@ class _Making:
         found = [one for source in self._sources for one in recorded_specs(source.store) if one["sweep"] in wanted]
         specs = [
             Spec(one["sweep"], one["text"], one["path"], tuple(one["set"]), one["description"],
-                 time_in_words(one["updated_at"]))
+                 time_in_words(one["updated_at"]),
+                 tuple((module, tuple(versions)) for module, versions in one["accepted_code"].items()))
             for one in found
         ]  # fmt: skip
         return list(dict.fromkeys(specs))

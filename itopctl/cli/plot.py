@@ -79,6 +79,7 @@ def plot(
     from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
     from itopctl.report.figures.style import WIDTHS, Look
     from itopctl.report.groups import BEST_BY
+    from itopctl.report.versions import version_notes
     from itopctl.store.queries import check_sweeps
 
     entry = FIGURES.get(figure)
@@ -97,7 +98,10 @@ def plot(
     check_folder(output)
     _, opened = open_results(next(iter(results or []), None), store)
     check_sweeps(opened, sweeps or [])
-    material = material_of(_runs(opened, sweeps or [], best_by), opened, best_by, [entry])
+    runs = _runs(opened, sweeps or [], best_by)
+    for note in version_notes(runs):
+        typer.echo(f"itopctl: {note}", err=True)
+    material = material_of(runs, opened, best_by, [entry])
     records = figure_records(figure, material)
     drawn = encoded(picture(figure, records, Look(width, title, best_by)), ending)
     data = output.with_suffix(".csv")
@@ -108,8 +112,8 @@ def plot(
 
 def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]:
     """What figures need of runs, as the store has it."""
+    from itopctl.cli.gather import add_settings
     from itopctl.report.groups import measured_fields
-    from itopctl.spec.config import defining_settings
     from itopctl.store.queries import select_runs
 
     columns = (
@@ -119,8 +123,7 @@ def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]
     runs = select_runs(store, sweeps, columns=tuple(dict.fromkeys(columns)))
     if not runs:
         raise EnvironmentUnfitError("there are no runs to draw yet.")
-    for run in runs:
-        run["settings"] = defining_settings(run.pop("config"))
+    add_settings(runs, [store], sweeps)
     return runs
 
 

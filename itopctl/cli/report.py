@@ -172,6 +172,7 @@ def report(
     from itopctl.catalogue import METHODS
     from itopctl.cli.gather import gathered
     from itopctl.cli.page import html_page, print_page
+    from itopctl.report.versions import version_notes
     from itopctl.report.where import parse
 
     style = format_for(check_format(format_, json), output)
@@ -204,6 +205,8 @@ def report(
             _say(warning)
         wish, groups = options.resolved(wish, groups, found)
         runs = _selected(found, filters, wish.fields, kind)
+        if all("settings" in run for run in runs):
+            found.notes += version_notes(runs)
         if kind is PAGE:
             remarks = [*found.notes, *found.warnings]
             page = html_page(runs, found.origins, sweeps or [], wish.best_by, wish.margin, wish.confidence, remarks)

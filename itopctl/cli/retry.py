@@ -36,6 +36,7 @@ from itopctl.errors import UserError, plural, unknown
 if TYPE_CHECKING:
     from itopctl.cli.work import Work
     from itopctl.spec.config import RunConfig
+    from itopctl.spec.own_code import OwnCode
     from itopctl.store.rundir import Results
 
 
@@ -78,7 +79,8 @@ def retry(
 ) -> None:
     """Run failed and lost runs again, each from its newest checkpoint.
 
-    Their settings come from the results folder. Where these name code outside itopctl, --trust is needed to run it.
+    Their settings come from the results folder. Where these name code outside itopctl that is not your own code as it
+    made these runs, --trust is needed to run it. Runs by other code of your own than is here now are left out.
 
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
@@ -89,6 +91,7 @@ def retry(
     from itopctl.cli.work import check_data, check_models
     from itopctl.places import current_folder
     from itopctl.report.formats import make_console
+    from itopctl.spec.own_code import OwnCode
     from itopctl.store.queries import check_sweeps, ended_badly
     from itopctl.train.data.catalogue import data_folder
 
@@ -112,9 +115,10 @@ def retry(
         if chosen:
             print_tables([failures_table(chosen)], style)
         return
-    work = _work(manifests, [run["run_id"] for run in chosen], slurm or [], where)
+    own_code = OwnCode()
+    work = _of_this_code(_work(manifests, [run["run_id"] for run in chosen], slurm or [], where), own_code)
     if not trust:
-        _check_trust(work, where)
+        _check_trust(work, where, folder, own_code)
     data, console = data_folder(data_dir), make_console()
     names = list(work.runs)
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
@@ -139,11 +143,31 @@ def _causes(text: str | None) -> list[str]:
     return causes
 
 
-def _check_trust(work: Work, where: str) -> None:
-    """Raise UserError where a stored setting would run code that itopctl does not have."""
-    from itopctl.spec.config import user_functions
+def _of_this_code(work: Work, own_code: OwnCode) -> Work:
+    """The runs that were planned with the user's own code as it is now; says which are not.
 
-    names = {name for run_id in work.to_run for name in user_functions(work.configs[run_id].model_dump())}
+    Raises:
+        UserError: none was.
+    """
+    from itopctl.cli.work import Work
+
+    differences = {run_id: own_code.differences(work.configs[run_id]) for run_id in work.to_run}
+    others = {run_id for run_id, found in differences.items() if found}
+    if not others:
+        return work
+    why = " ".join(dict.fromkeys(sentence for run_id in others for sentence in differences[run_id]))
+    remedy = "`itopctl sweep SPEC` begins them anew with the code as it is now."
+    if len(others) == len(work.to_run):
+        raise UserError(f"these runs were planned with other code of your own. {why} {remedy}")
+    typer.echo(f"itopctl: {plural(len(others), 'run')} of other code of your own left out. {why} {remedy}", err=True)
+    runs = {sweep: tuple(run_id for run_id in ids if run_id not in others) for sweep, ids in work.runs.items()}
+    configs = {run_id: config for run_id, config in work.configs.items() if run_id not in others}
+    return Work({sweep: ids for sweep, ids in runs.items() if ids}, configs, work.slurm)
+
+
+def _check_trust(work: Work, where: str, folder: Results, own_code: OwnCode) -> None:
+    """Raise UserError where a stored setting would run code that itopctl does not have, and the user did not write."""
+    names = {name for run_id in work.to_run for name in own_code.untrusted(work.configs[run_id], folder.path)}
     if where == "slurm":
         for options in work.slurm.values():
             names |= {f"setup {line!r}" for line in options.setup or ()}

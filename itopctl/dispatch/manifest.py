@@ -19,7 +19,6 @@ from itopctl.store.manifests import accepted_in, as_points, points_of
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import claimed_runs, live_submissions
 
-
 _Stays = Callable[[str, bool], bool]
 """From a run's id, and whether another version of it is planned: whether it stays in its sweep."""
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from itopctl.errors import UserError, plural, unknown
+from itopctl.errors import UserError, unknown
 from itopctl.plan.runs import PlannedSweep
 from itopctl.spec.config import UNKNOWN_VERSION, RunConfig, versions_of
 from itopctl.spec.identity import experiment_id, run_id

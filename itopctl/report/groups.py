@@ -1,7 +1,8 @@
 """Runs by what they are: those that differ in nothing but the seed belong together, and are averaged.
 
 A study is all runs of one data set and model. Within it, what varies among the runs of a method (an update interval,
-a learning rate) tells its groups apart and becomes part of their names.
+a learning rate) tells its groups apart and becomes part of their names. So does the version of the user's own code,
+where it varies among the runs of the study, whatever their method.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from itopctl.catalogue import comparable
+from itopctl.catalogue import OWN_CODE, comparable
 from itopctl.errors import plural
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Record
@@ -181,7 +182,8 @@ def studies(runs: Iterable[Record], method_order: Sequence[str] = ()) -> list[St
 
     Args:
         runs: records with `dataset, model, method, sparsity, seed, state, test_accuracy` and `settings`: a flat
-            mapping of everything that defines the experiment. Others as the reader of the groups needs them.
+            mapping of everything that defines the experiment; `same_code`, where versions of the user's own code were
+            declared to be the same (`itopctl.report.versions`). Others as the reader of the groups needs them.
         method_order: methods in the order their groups should have; `dense` always comes first.
     """
     found: dict[tuple[str, str], list[Record]] = {}
@@ -197,16 +199,36 @@ def _has_a_place(run: Record) -> bool:
 def _groups(runs: list[Record], method_order: Sequence[str]) -> tuple[Group, ...]:
     by_method: dict[str, list[tuple[Record, dict[str, Any]]]] = {}
     for run in runs:
-        plain = {name: hashable(value) for name, value in run["settings"].items()}
-        by_method.setdefault(run["method"], []).append((run, plain))
+        by_method.setdefault(run["method"], []).append((run, plain_settings(run)))
+    versions = varying([
+        {name: value for name, value in settings.items() if name.startswith(OWN_CODE)}
+        for of_method in by_method.values() for _, settings in of_method
+    ])  # fmt: skip
     members: dict[tuple[Kind, float], list[Record]] = {}
     for method, of_method in by_method.items():
-        names = varying([settings for _, settings in of_method])
+        names = list(dict.fromkeys([*varying([settings for _, settings in of_method]), *versions]))
         for run, settings in of_method:
             kind = Kind(method, tuple((name, settings.get(name)) for name in names))
             members.setdefault((kind, run["sparsity"]), []).append(run)
     ordered = sorted(members, key=lambda key: (key[0].order(method_order), key[1]))
-    return tuple(Group(kind, sparsity, tuple(members[kind, sparsity])) for kind, sparsity in ordered)
+    return tuple(Group(kind, sparsity, _one_a_seed(members[kind, sparsity])) for kind, sparsity in ordered)
+
+
+def _one_a_seed(runs: Sequence[Record]) -> tuple[Record, ...]:
+    """Of runs by versions of code that count as the same, one a seed: a finished one if there is any, else the first."""
+    if not any("same_code" in run for run in runs):
+        return tuple(runs)
+    chosen: dict[Any, Record] = {}
+    for run in runs:
+        before = chosen.setdefault(run["seed"], run)
+        if run["state"] == "done" != before["state"]:
+            chosen[run["seed"]] = run
+    return tuple(chosen.values())
+
+
+def plain_settings(run: Record) -> dict[str, Any]:
+    """What tells a run apart, hashable; versions of code that were declared to be the same are one."""
+    return {name: hashable(value) for name, value in (run["settings"] | run.get("same_code", {})).items()}
 
 
 def varying(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -239,7 +261,9 @@ def value_order(value: Any) -> tuple[bool, float, str]:
 
 
 def short_name(name: str) -> str:
-    """A setting's name as it stands in a label."""
+    """A setting's name as it stands in a label; of a version of the user's own code the module's."""
+    if name.startswith(OWN_CODE):
+        return name.removeprefix(OWN_CODE)
     return SHORT_NAMES.get(name, name.replace("_", " "))
 
 

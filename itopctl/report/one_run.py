@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from itopctl.catalogue import OWN_CODE, modules_named
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, percent, quantity, rate, size
 
@@ -18,11 +19,15 @@ def run_tables(run: Record) -> list[Table]:
 
 
 def _config(run: Record) -> Table:
+    config = run["config"]
     rows = []
-    for name, value in run["config"].items():
+    for name, value in config.items():
         for inner, inner_value in value.items() if isinstance(value, dict) else [("", value)]:
             if inner_value is not None:
                 rows.append([Cell(f"{name}.{inner}" if inner else name), Cell(_plain(inner_value))])
+    recorded = config.get("own_code") or {}
+    for module in sorted(modules_named(config.values()) - set(recorded)):
+        rows.append([Cell(f"{OWN_CODE}{module}"), Cell("not recorded")])
     return Table("Config", [Column("setting"), Column("value")], rows, [])
 
 

@@ -22,7 +22,15 @@ from itopctl.report.fields import (
     shown,
     shown_mean,
 )
-from itopctl.report.groups import hashable, in_words, measured_fields, unfinished_in_words, value_order, varying
+from itopctl.report.groups import (
+    hashable,
+    in_words,
+    measured_fields,
+    plain_settings,
+    unfinished_in_words,
+    value_order,
+    varying,
+)
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
@@ -105,7 +113,7 @@ class _Maker:
         if not pivot.rows and not pivot.columns:
             self.columns = ("sparsity",)
         self.cells = tuple(dict.fromkeys(fields.resolve(name, also=(COUNT,)) for name in pivot.cells))
-        self.plain = [{name: clean(hashable(value)) for name, value in run["settings"].items()} for run in runs]
+        self.plain = [{name: clean(value) for name, value in plain_settings(run).items()} for run in runs]
         self.finished = [run["state"] == "done" and run["test_accuracy"] is not None for run in runs]
         for name in self.rows:
             if name in self.columns:

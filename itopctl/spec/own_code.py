@@ -22,7 +22,7 @@ from pathlib import Path
 from itopctl.catalogue import modules_named
 from itopctl.errors import OtherCodeError, UserError, plural
 from itopctl.sources import find_top, find_within, is_installed, parse, source_of
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, user_functions
 from itopctl.spec.syntax import syntax_digest
 
 DIGEST_LENGTH = 12
@@ -91,13 +91,21 @@ class OwnCode:
                 "run, put the code back as it was."
             )
 
-    def is_trusted(self, module: str, config: RunConfig, results: Path) -> bool:
-        """Whether a module is the code that a config of a results folder records, and none of it comes from there.
+    def untrusted(self, config: RunConfig, results: Path) -> set[str]:
+        """Functions named by a config of a results folder that are not known to be code of this user.
 
-        Where Python looks for modules in the results folder at all, nothing is: an import that is missing elsewhere
-        would be found there.
+        One is known if its module is the code that the config records, and none of that code comes from the folder.
+        Nothing else that the folder says counts, since anybody can write it.
         """
-        if any(_is_in(Path(place), results) for place in (*sys.path, Path.cwd())):
+        return {
+            name
+            for name in user_functions(vars(config))
+            if not self._is_trusted(name.partition(":")[0], config, results)
+        }
+
+    def _is_trusted(self, module: str, config: RunConfig, results: Path) -> bool:
+        # Where Python looks for modules in the folder at all, an import that is missing elsewhere is found there.
+        if any(_is_in(Path(place), results) for place in (*sys.path, ".")):
             return False
         recorded = (config.own_code or {}).get(module)
         try:

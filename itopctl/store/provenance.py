@@ -27,7 +27,8 @@ def recorded_specs(store: Store, sweeps: Sequence[str] = ()) -> list[Record]:
 
     Returns:
         Records with `sweep, description, created_at, updated_at, path, text`, `set`, the arguments of `--set`, and
-        `accepted_code`: module of the user's own → versions that count as the same (`--accept-code`); by name. A sweep of which no spec is recorded has the text and path "".
+        `accepted_code`: module of the user's own → versions that count as the same (`--accept-code`); by name. A sweep
+        of which no spec is recorded has the text and path "".
     """
     of = tables.sweeps.c
     query = sa.select(of.sweep, of.description, of.created_at, of.updated_at, of.specs)

@@ -85,6 +85,7 @@ class Spec:
         overrides: arguments of `--set`.
         description: what it says of itself.
         date: when the sweep was recorded last.
+        accepted: modules of the user's own, each with the versions that count as the same (`--accept-code`).
     """
 
     sweep: str
@@ -93,6 +94,7 @@ class Spec:
     overrides: tuple[str, ...] = ()
     description: str = ""
     date: str = ""
+    accepted: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

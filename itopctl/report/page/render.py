@@ -186,7 +186,8 @@ def _cell_class(cell: Cell) -> str:
 def _command(spec: Spec) -> str:
     """What to type to run a spec again."""
     overrides = [f"--set {shlex.quote(one)}" for one in spec.overrides]
-    return " ".join(["itopctl sweep", shlex.quote(spec.path or f"{spec.sweep}.yaml"), *overrides])
+    accepted = [f"--accept-code {shlex.quote(module)}" for module, _ in spec.accepted]
+    return " ".join(["itopctl sweep", shlex.quote(spec.path or f"{spec.sweep}.yaml"), *overrides, *accepted])
 
 
 def _visible(text: str) -> str:
