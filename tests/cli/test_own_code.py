@@ -1,18 +1,21 @@
 """Code of the user's own that is edited between commands: what counts as done, what is run, and what is said of it.
 
-Every command is a process of its own, as a user types it.
+Runs are made by worker processes, as ever.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from itopctl.cli import app
 from itopctl.spec.own_code import OwnCode
+from tests.dispatch.fake_slurm import FakeSlurm
 from tests.helpers import itopctl, write_spec
 
 BEFORE = Path(__file__).parent / "before_digests"
@@ -36,8 +39,13 @@ def small(input_shape, classes):
 class Desk:
     """A folder with a spec, a model of the user's own and a module that the model imports."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.results = folder, folder / "results"
+    def __init__(self, folder: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        self.folder, self.results, self.fake = folder, folder / "results", fake
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        for name in ("ITOPCTL_RESULTS", "ITOPCTL_DATA", "ITOPCTL_SLURM"):
+            monkeypatch.delenv(name, raising=False)
         (folder / "my_models.py").write_text(MODEL)
         self.width(8)
         self.seeds(2)
@@ -46,12 +54,19 @@ class Desk:
         (self.folder / "my_sizes.py").write_text(f"WIDTH = {width}  # {comment}\n")
 
     def seeds(self, count: int, **base: Any) -> None:
-        write_spec(self.folder, base={**BASE, **base}, grid={"seed": count})
+        write_spec(self.folder, base={**BASE, **base}, grid={"seed": count}, slurm={"mem": "1G"})
 
     def type(self, *arguments: str | Path, code: int = 0) -> str:
-        done = itopctl(*arguments, cwd=self.folder)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        """What a command prints, typed in this process; the workers that it starts are others."""
+        self.monkeypatch.setattr(sys, "argv", ["itopctl", *map(str, arguments)])
+        self.capsys.readouterr()
+        try:
+            found = app.run()
+        except SystemExit as end:
+            found = int(end.code or 0)
+        seen = self.capsys.readouterr()
+        assert found == code, seen.out + seen.err
+        return str(seen.out + seen.err)
 
     def planned(self, *arguments: str) -> tuple[str, list[str]]:
         """The counts of a plan, and its notes."""
@@ -64,17 +79,18 @@ class Desk:
 
     @property
     def digest(self) -> str:
-        return str(json.loads(self.type("sweep", "spec.yaml", "--dry-run", "--set", "seed=99", "--format", "json"))
-                   [0]["config"]["own_code"]["my_models"])  # fmt: skip
+        return str(OwnCode().digest("my_models"))
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Desk:
+    (tmp_path / "my work").mkdir()
+    return Desk(tmp_path / "my work", fake, monkeypatch, capsys)
 
 
 def test_runs_by_code_that_was_edited_are_made_anew_unless_the_edit_is_accepted(desk: Desk) -> None:
-    assert "2 of 2 runs done" in desk.type("sweep", "spec.yaml")
+    done = itopctl("sweep", "spec.yaml", cwd=desk.folder)
+    assert "2 of 2 runs done" in done.stdout, done.stderr
     first = desk.digest
     desk.width(8, comment="the same code")
     assert desk.planned() == ("Plan: 0 new, 2 done, 0 running, 0 failed, 0 duplicate.", [])
@@ -110,87 +126,75 @@ def test_runs_by_code_that_was_edited_are_made_anew_unless_the_edit_is_accepted(
     assert desk.planned()[0] == "Plan: 3 new, 0 done, 0 running, 0 failed, 0 duplicate."
 
 
-def test_tables_keep_runs_by_different_code_apart_and_say_so(desk: Desk) -> None:
-    desk.seeds(1)
-    desk.type("sweep", "spec.yaml")
-    first = desk.digest
-    desk.width(9)
-    desk.type("sweep", "spec.yaml")
-    second = desk.digest
-    table = desk.type("report", "--format", "markdown")
-    for digest in (first, second):
-        assert f"static, my_models {digest}" in table and f"{digest} made 1 run" in table
-    pooled = desk.type("report", "--rows", "method", "--format", "markdown")
-    assert f"Versions of my_models: {second} made 1 run, {first} made 1 run." in pooled
-    rebuilt = desk.type("store", "rebuild") and desk.type("report", "--format", "markdown")
-    assert rebuilt == table
-    assert "no problem" in desk.type("store", "check")
-
-    desk.type("store", "export", "all.tar")
-    desk.type("store", "import", "all.tar", "--results", "theirs")
-    assert desk.type("report", "--results", "theirs", "--format", "markdown") == table
-    (old,) = [run for run in desk.runs() if run["settings"]["own_code.my_models"] == first]
-    shown = json.loads(desk.type("show", old["run_id"], "--json"))
-    assert shown["config"]["own_code"] == {"my_models": first}
-    assert "own_code.my_models" in desk.type("show", old["run_id"]) and first in desk.type("show", old["run_id"])
-
-
-def test_unfinished_runs_by_an_earlier_version_are_begun_anew_and_leave_the_sweep(desk: Desk) -> None:
-    good = (desk.folder / "my_models.py").read_text()
-    (desk.folder / "my_models.py").write_text(good.replace("return nn", "raise ValueError('a mistake')\n    return nn"))
-    desk.type("sweep", "spec.yaml", code=1)
-    failed = {run["run_id"] for run in desk.runs("failed")}
-    broken = desk.digest
-    (desk.folder / "my_models.py").write_text(good)
-
-    said = desk.type("retry", code=2)
-    assert "these runs were planned with other code of your own" in said and "itopctl sweep SPEC" in said
-    assert f"({desk.folder / 'my_models.py'})" in said and broken in said and desk.digest in said
-    assert desk.planned()[1] == [
-        f"trial: 2 unfinished by an earlier `my_models` ({broken}), to be begun anew with the code as it is now: "
-        "none is resumed by other code"
-    ]
-    assert "2 of 2 runs done" in desk.type("sweep", "spec.yaml")
-    assert {run["state"] for run in desk.runs()} == {"done"}
-    assert all((desk.results / "runs" / run_id).is_dir() for run_id in failed)
-
-
-def test_runs_of_other_code_are_left_out_of_a_retry_and_the_others_are_tried(desk: Desk) -> None:
+def test_unfinished_runs_by_other_code_are_begun_anew_and_none_is_tried_again(desk: Desk) -> None:
     mistake = "def small(input_shape, classes):\n    raise ValueError('a mistake')\n"
     (desk.folder / "my_models.py").write_text(mistake)
     (desk.folder / "other.py").write_text(mistake)
-    write_spec(desk.folder, base=BASE, grid={"model": ["my_models:small", "other:small"]})
+    models = {"model": ["my_models:small", "other:small"]}
+    write_spec(desk.folder, base=BASE, grid=models, slurm={"mem": "1G"})
     desk.type("sweep", "spec.yaml", code=1)
+    failed = {run["model"]: run["run_id"] for run in desk.runs("failed")}
+    broken = desk.digest
     (desk.folder / "my_models.py").write_text(MODEL)
-    said = desk.type("retry", code=1)
-    assert "1 run of other code of your own left out" in said and "1 run to try again" in said
-    attempts = {run["model"]: run["attempts"] for run in desk.runs()}
-    assert attempts == {"my_models:small": 1, "other:small": 2}
+
+    said = desk.type("retry", "--cluster", "slurm")
+    assert "1 run of other code of your own left out." in said and "1 run to try again" in said
+    assert f"Module my_models ({desk.folder / 'my_models.py'}), or one of 1 module of yours that it imports," in said
+    assert f"{broken} was planned, {desk.digest} is there now" in said and "`itopctl sweep SPEC`" in said
+    desk.fake.end(desk.fake.jobs([*desk.fake.arrays][-1])[0], "FAILED")
+    (desk.folder / "other.py").write_text(MODEL)
+    assert "these runs were planned with other code of your own" in desk.type("retry", code=2)
+
+    notes = [
+        f"trial: 1 unfinished by an earlier `{model}` ({digest}), to be begun anew with the code as it is now: "
+        "none is resumed by other code"
+        for model, digest in (("my_models", broken), ("other", _recorded(desk, failed["other:small"])["other"]))
+    ]
+    assert desk.planned() == ("Plan: 2 new, 0 done, 0 running, 0 failed, 0 duplicate.", notes)
+    desk.type("sweep", "spec.yaml", "--cluster", "slurm")
+    assert {run["run_id"] for run in desk.runs()}.isdisjoint(failed.values())  # they leave the sweep
+    assert all((desk.results / "runs" / run_id).is_dir() for run_id in failed.values())
 
 
-def test_code_that_is_edited_after_the_plan_is_not_run(desk: Desk) -> None:
-    """As a job without a snapshot does: the worker of the second run finds what the first has edited."""
-    (desk.folder / "my_models.py").write_text(
-        MODEL.replace("    pixels", "    open(__file__, 'a').write('EDITED = 1\\n')\n    pixels")
+def _recorded(desk: Desk, run_id: str) -> dict[str, str]:
+    shown = json.loads(desk.type("show", run_id, "--json"))
+    versions: dict[str, str] = shown["config"]["own_code"]
+    return versions
+
+
+def test_a_job_runs_the_code_that_was_planned_or_says_that_it_is_another(desk: Desk) -> None:
+    away = desk.folder.parent / "elsewhere"
+    away.mkdir()
+    (desk.folder / "my_sizes.py").rename(away / "my_sizes.py")  # a snapshot has modules from wherever they lie
+    desk.monkeypatch.setenv("PYTHONPATH", str(away), prepend=":")
+    sys.path.append(str(away))
+    desk.seeds(1)
+    desk.type("sweep", "spec.yaml", "--cluster", "slurm")
+    desk.type("sweep", "spec.yaml", "--cluster", "slurm", "--no-snapshot", "--set", "seed=7")
+    planned = desk.digest
+    (away / "my_sizes.py").write_text("WIDTH = 9\n")
+    codes = [desk.fake.run(job) for array in desk.fake.arrays for job in desk.fake.jobs(array)]
+    assert codes == [0, 1]
+    runs = {run["seed"]: run for run in json.loads(desk.type("report", "--table", "runs", "--json"))}
+    assert (runs[0]["state"], runs[7]["state"], runs[7]["cause"]) == ("done", "failed", "other-code")
+    assert runs[7]["message"] == (
+        f"Module my_models ({desk.folder / 'my_models.py'}), or one of 1 module of yours that it imports, has changed: "
+        f"{planned} was planned, {desk.digest} is there now. `itopctl sweep SPEC` plans the run with the code as it is "
+        "now; to make this very run, put the code back as it was."
     )
-    said = desk.type("sweep", "spec.yaml", "--workers", "1", code=1)
-    done, failed = sorted(desk.runs(), key=lambda run: run["state"])
-    assert (done["state"], failed["state"], failed["cause"]) == ("done", "failed", "other-code")
-    assert "1 of 2 runs done, 1 failed" in said
-    assert f"Module my_models ({desk.folder / 'my_models.py'})" in failed["message"]
-    assert done["settings"]["own_code.my_models"] in failed["message"]
-    retry = desk.type("retry", "--cause", "other-code", code=2)
-    assert "these runs were planned with other code of your own" in retry
+    assert {run["settings"]["own_code.my_models"] for run in runs.values()} == {planned}
+    assert "these runs were planned with other code" in desk.type(
+        "retry", "--cause", "other-code", "--cluster", "local", code=2
+    )
 
 
 # Results from before ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Desk:
-    desk = Desk(tmp_path)
-    shutil.copy(BEFORE / "my_models.py", tmp_path)
-    shutil.copy(BEFORE / "spec.yaml", tmp_path)
+def old(desk: Desk) -> Desk:
+    shutil.copy(BEFORE / "my_models.py", desk.folder)
+    shutil.copy(BEFORE / "spec.yaml", desk.folder)
     shutil.copytree(BEFORE / "recorded", desk.results)
     return desk
 
@@ -204,17 +208,26 @@ def test_runs_from_before_count_as_done_by_unknown_code_and_are_kept_apart(old: 
     assert tuple(run["run_id"] for run in old.runs())[:2] == BEFORE_IDS
     table = old.type("report", "--format", "markdown")
     assert "static, my_models unknown" in table and f"static, my_models {old.digest}" in table
+    assert "Versions of my_models: unknown made 2 runs" in table
+    pooled = old.type("report", "--rows", "method", "--format", "markdown")
+    assert f"unknown made 2 runs, {old.digest} made 1 run." in pooled
     assert "not recorded" in old.type("show", BEFORE_IDS[0])
+    assert "own_code.my_models" in old.type("show", old.runs()[2]["run_id"])
     assert "no problem" in old.type("store", "check")
+    old.type("store", "rebuild")
+    old.type("store", "export", "all.tar")
+    old.type("store", "import", "all.tar", "--results", "theirs")
+    for results in ("results", "theirs"):
+        assert old.type("report", "--results", results, "--format", "markdown") == table
     (old.folder / "my_models.py").write_text(MODEL)
     assert old.planned()[0] == "Plan: 1 new, 2 done, 0 running, 0 failed, 0 duplicate."
 
 
 def test_results_from_before_want_trust_as_ever(old: Desk) -> None:
-    run = old.results / "runs" / BEFORE_IDS[0]
-    (run / "result.json").unlink()
-    assert "my_models:small" in old.type("retry", code=2)
-    assert "1 of 1 run done" in old.type("retry", "--trust")
+    (old.results / "runs" / BEFORE_IDS[0] / "result.json").unlink()
+    said = old.type("retry", code=2)
+    assert "my_models:small" in said and "add --trust" in said
+    assert "my_models:small" in old.type("export", BEFORE_IDS[1], code=2)
 
 
 def test_the_digest_of_the_model_beside_the_old_results_is_what_it_always_was(monkeypatch: pytest.MonkeyPatch) -> None:

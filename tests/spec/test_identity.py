@@ -108,7 +108,7 @@ OTHER: dict[str, Any] = {
     "augment": "crop-flip", "precision": "bf16", "channels_last": True, "compile": True, "device": "cpu",
     "evaluate_updates": "never", "checkpoint_minutes": 1.0, "keep_checkpoints": True, "keep_network": False,
     "compute": "masked",
-    "layer_density": {"conv*": 0.5}, "dense_in_budget": False,
+    "layer_density": {"conv*": 0.5}, "dense_in_budget": False, "own_code": {"a": "0123456789ab"},
     "redistribution": "momentum", "gradient_batches": 2, "momentum_decay": 0.5, "drop_threshold": 0.1,
     "gradient_weight": 0.1, "exploration_weight": 0.1, "exploration_offset": 0.1, "sampled_share": 2.0,
 }  # fmt: skip

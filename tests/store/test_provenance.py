@@ -32,7 +32,7 @@ def test_specs_come_as_they_were_written_by_name_of_their_sweep(store: Store) ->
     record_sweep(store, "a", [{"path": "a.yaml", "text": "name: a\n", "set": []}])
     assert recorded_specs(store, ["b"]) == [
         {"sweep": "b", "description": "about b", "created_at": "2026-01-01", "updated_at": "2026-01-02",
-         "path": "b.yaml", "text": "name: b\n", "set": ["epochs=3"]}
+         "path": "b.yaml", "text": "name: b\n", "set": ["epochs=3"], "accepted_code": {}}
     ]  # fmt: skip
     assert [one["sweep"] for one in recorded_specs(store)] == ["a", "b"]
 
