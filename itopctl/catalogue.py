@@ -262,6 +262,7 @@ def _see_working_directory() -> None:
         sys.path.append(here)
 
 
+@functools.lru_cache(maxsize=64)  # the same module is checked for every run of a sweep
 def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
     """Names a module binds at its top level, and whether it may bind more than its source shows."""
     names: set[str] = set()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from itopctl.catalogue import modules_named
 from itopctl.cli.common import (
     DataDirOption,
     ResultsOption,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from itopctl.report.table import Record
     from itopctl.spec.config import RunConfig
+    from itopctl.spec.own_code import OwnCode
     from itopctl.store.rundir import Results, RunDirectory
     from itopctl.train.export import Format
     from itopctl.train.export.network import TrainedNetwork
@@ -104,7 +106,7 @@ def export(
     data_sets = data_folder(data_dir)
     network = _network(folder, details, data_sets, trust)
     path = _target(output or Path(f"{network.run_id}{'-dense' * dense}{kind.suffix}"))
-    found, timed, threads, notes = None, [], None, OwnCode().differences(network.config)
+    found, timed, threads, notes = None, [], None, _changed(network.config, OwnCode())
     with _explained(kind, network, dense):
         module = kind.load()
         data = module.written(network, not dense)
@@ -211,7 +213,7 @@ def _network(folder: Results, details: Record, data: Path, trust: bool) -> Train
     own_code = OwnCode()
     if not trust:
         named = {config.model} & own_code.untrusted(config, folder.path)
-        refuse_untrusted(named, also=own_code.differences(config))
+        refuse_untrusted(named, also=_changed(config, own_code))
     kept = _kept(run)
     try:
         if "mean" not in kept:  # a checkpoint
@@ -224,6 +226,12 @@ def _network(folder: Results, details: Record, data: Path, trust: bool) -> Train
         raise EnvironmentUnfitError(
             f"the network that run {run.run_id} kept does not fit its model: {one_line(error)}"
         ) from error
+
+
+def _changed(config: RunConfig, own_code: OwnCode) -> list[str]:
+    """A sentence where the model is not the code that the run was made by."""
+    differences = own_code.differences(config)
+    return [differences[module] for module in modules_named([config.model]) if module in differences]
 
 
 def _kept(run: RunDirectory) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def _of_this_code(work: Work, own_code: OwnCode) -> Work:
     others = {run_id for run_id, found in differences.items() if found}
     if not others:
         return work
-    why = " ".join(dict.fromkeys(sentence for run_id in others for sentence in differences[run_id]))
+    why = " ".join(dict.fromkeys(sentence for run_id in others for sentence in differences[run_id].values()))
     remedy = "`itopctl sweep SPEC` begins them anew with the code as it is now."
     if len(others) == len(work.to_run):
         raise UserError(f"these runs were planned with other code of your own. {why} {remedy}")

@@ -114,9 +114,9 @@ def _attempt(
     say(f"{utc_now()} attempt {journal.attempt} of run {run.run_id}")
     try:
         config = load_config(run)
-        OwnCode().check(config)  # before anything of the user's is imported
         saved = files.newest_state()
         record.started(config, saved[1] if saved else None)
+        OwnCode().check(config)  # before anything of the user's is imported
         result = make.training(config, saved, record, lambda: asked_to_stop() is not None)
         told = {"run_id": run.run_id, "attempt": journal.attempt, "finished_at": utc_now()}
         files.write_result({**told, **result}, journal)

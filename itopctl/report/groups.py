@@ -215,7 +215,7 @@ def _groups(runs: list[Record], method_order: Sequence[str]) -> tuple[Group, ...
 
 
 def _one_a_seed(runs: Sequence[Record]) -> tuple[Record, ...]:
-    """Of runs by versions of code that count as the same, one a seed: a finished one if there is any, else the first."""
+    """Of runs by versions of code that count as the same, one a seed: a finished one if there is any."""
     if not any("same_code" in run for run in runs):
         return tuple(runs)
     chosen: dict[Any, Record] = {}

@@ -79,16 +79,18 @@ class OwnCode:
         versions = self.of(config)
         return config if versions == config.own_code else config.model_copy(update={"own_code": versions})
 
-    def differences(self, config: RunConfig) -> list[str]:
-        """Sentences on each module that is not the code which a config records; none where it records no code."""
-        return [said for name, digest in (config.own_code or {}).items() if (said := self._difference(name, digest))]
+    def differences(self, config: RunConfig) -> dict[str, str]:
+        """Module that is not the code which a config records → a sentence on it; none where it records no code."""
+        recorded = (config.own_code or {}).items()
+        return {name: said for name, digest in recorded if (said := self._difference(name, digest))}
 
     def check(self, config: RunConfig) -> None:
         """Raise OtherCodeError where the user's own code is not what the run was planned with."""
         if found := self.differences(config):
+            said = " ".join(found.values())
             raise OtherCodeError(
-                f"{' '.join(found)} `itopctl sweep SPEC` plans the run with the code as it is now; to make this very "
-                "run, put the code back as it was."
+                f"{said} `itopctl sweep SPEC` plans the run with the code as it is now; to make this very run, put the "
+                "code back as it was."
             )
 
     def untrusted(self, config: RunConfig, results: Path) -> set[str]:

@@ -307,7 +307,7 @@ def test_only_files_are_written_over(finished_sweep: FinishedSweep, tmp_path: Pa
     assert Path("/dev/null").is_char_device()
 
 
-def test_a_model_of_somebody_elses_is_run_when_it_is_trusted(tmp_path: Path) -> None:
+def test_a_model_of_the_users_own_is_run_as_it_was_and_another_one_when_it_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "def make(input_shape, classes):\n"
@@ -318,9 +318,15 @@ def test_a_model_of_somebody_elses_is_run_when_it_is_trusted(tmp_path: Path) -> 
                                       "sparsity": 0.7, "update_interval": 5})  # fmt: skip
     assert itopctl("sweep", spec, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
     (run,) = (tmp_path / "results" / "runs").iterdir()
-    done = itopctl("export", run.name, cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 2 and "mine:make" in done.stderr and "--trust" in done.stderr
     for format_ in ("torch", "onnx", "safetensors"):
-        done = itopctl("export", run.name, "--trust", "-f", format_, "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        done = itopctl("export", run.name, "-f", format_, "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
         told = json.loads(done.stdout)
         assert told["test_accuracy"] == told["recorded_test_accuracy"]
+        assert not any("Module mine" in note for note in told["notes"])
+    source = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace("nn.ReLU()", "nn.GELU()"))
+    done = itopctl("export", run.name, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2 and "mine:make" in done.stderr and "--trust" in done.stderr
+    assert f"Module mine ({tmp_path / 'mine.py'}) has changed" in done.stderr
+    done = itopctl("export", run.name, "--trust", "-f", "safetensors", "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert any("Module mine" in note for note in json.loads(done.stdout)["notes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from itopctl.spec.config import RunConfig
+from itopctl.spec.identity import run_id
 from tests.helpers import itopctl, write_spec
 
 BASE = {"dataset": "digits", "model": "own_net:net", "method": "static", "sparsity": 0.5, "epochs": 1}
@@ -47,14 +50,41 @@ def test_options_of_the_other_place_are_refused_with_where_the_runs_were(folder:
     assert "These runs were run there last; say with --cluster where to run them now." in refused.stderr
 
 
-def test_retry_runs_no_code_of_the_results_folder_unless_it_is_trusted(folder: Path) -> None:
-    refused = itopctl("retry", "--results", folder / "r", cwd=folder)
-    assert refused.returncode == 2
-    assert "own_net:net" in refused.stderr and "--trust" in refused.stderr
-    assert not (folder / "mark").exists()
-    trusted = itopctl("retry", "--trust", "--results", folder / "r", cwd=folder)
-    assert trusted.returncode == 1 and "not today" in trusted.stdout
+def test_retry_runs_the_users_own_code_where_it_is_what_the_runs_were_made_by(folder: Path) -> None:
+    tried = itopctl("retry", "--results", folder / "r", cwd=folder)
+    assert tried.returncode == 1 and "not today" in tried.stdout
     assert (folder / "mark").exists()
+
+
+def test_retry_runs_no_code_from_the_results_folder_unless_it_is_trusted(folder: Path) -> None:
+    (folder / "own_net.py").rename(folder / "r" / "own_net.py")  # the very code, and yet anybody may have put it there
+    for place, path in ((folder / "r", ""), (folder, str(folder / "r"))):
+        refused = itopctl("retry", "--results", folder / "r", cwd=place, PYTHONPATH=_path(path))
+        assert refused.returncode == 2, refused.stdout
+        assert "own_net:net" in refused.stderr and "--trust" in refused.stderr
+    assert not (folder / "r" / "mark").exists()
+    trusted = itopctl("retry", "--trust", "--results", folder / "r", cwd=folder / "r")
+    assert trusted.returncode == 1 and "not today" in trusted.stdout
+    assert (folder / "r" / "mark").exists()
+
+
+def test_what_a_results_folder_says_of_other_functions_is_not_believed(folder: Path) -> None:
+    """A function of an installed module has no digest, whatever the folder claims of it."""
+    manifest = folder / "r" / "sweeps" / "trial.json"
+    content = json.loads(manifest.read_text())
+    (point,) = content["runs"]
+    point["config"] |= {"model": "shutil:rmtree", "own_code": {"shutil": "0123456789ab"}}
+    point["run_id"] = run_id(RunConfig.model_validate(point["config"]))
+    manifest.write_text(json.dumps(content))
+    (folder / "r" / "runs" / point["run_id"]).mkdir()
+    journal = next((folder / "r" / "runs").glob("*/journal.jsonl"))
+    (folder / "r" / "runs" / point["run_id"] / "journal.jsonl").write_text(journal.read_text())
+    refused = itopctl("retry", "--results", folder / "r", cwd=folder)
+    assert refused.returncode == 2 and "shutil" in refused.stderr
+
+
+def _path(first: str) -> str:
+    return os.pathsep.join(filter(None, [first, os.environ.get("PYTHONPATH", "")]))
 
 
 def test_commands_that_look_run_no_code_of_the_results_folder(folder: Path) -> None:

@@ -233,9 +233,9 @@ def test_code_that_is_not_what_was_planned_is_named_with_file_and_digests(folder
     assert f"Module mine ({folder / 'mine.py'}), or one of 1 module of yours that it imports, has changed" in said
     assert f"{planned} was planned, {digest('mine')} is there now" in said and "itopctl sweep SPEC" in said
     write(folder, inner="x = ")
-    assert "inner.py, line 1" in OwnCode().differences(run)[0]
+    assert "inner.py, line 1" in OwnCode().differences(run)["mine"]
     (folder / "mine.py").unlink()
-    assert "no such module is found now" in OwnCode().differences(run)[0]
+    assert "no such module is found now" in OwnCode().differences(run)["mine"]
 
 
 def test_only_the_recorded_code_from_outside_of_the_results_is_trusted(
