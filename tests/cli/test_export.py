@@ -316,17 +316,17 @@ def test_a_model_of_the_users_own_is_run_as_it_was_and_another_one_when_it_is_tr
     )
     spec = write_spec(tmp_path, base={"dataset": "digits", "model": "mine:make", "epochs": 1, "method": "set-itop",
                                       "sparsity": 0.7, "update_interval": 5})  # fmt: skip
-    assert itopctl("sweep", spec, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert itopctl("sweep", spec, cwd=tmp_path).returncode == 0
     (run,) = (tmp_path / "results" / "runs").iterdir()
     for format_ in ("torch", "onnx", "safetensors"):
-        done = itopctl("export", run.name, "-f", format_, "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        done = itopctl("export", run.name, "-f", format_, "--json", cwd=tmp_path)
         told = json.loads(done.stdout)
         assert told["test_accuracy"] == told["recorded_test_accuracy"]
         assert not any("Module mine" in note for note in told["notes"])
     source = (tmp_path / "mine.py").read_text()
     (tmp_path / "mine.py").write_text(source.replace("nn.ReLU()", "nn.GELU()"))
-    done = itopctl("export", run.name, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = itopctl("export", run.name, cwd=tmp_path)
     assert done.returncode == 2 and "mine:make" in done.stderr and "--trust" in done.stderr
     assert f"Module mine ({tmp_path / 'mine.py'}) has changed" in done.stderr
-    done = itopctl("export", run.name, "--trust", "-f", "safetensors", "--json", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = itopctl("export", run.name, "--trust", "-f", "safetensors", "--json", cwd=tmp_path)
     assert any("Module mine" in note for note in json.loads(done.stdout)["notes"])
