@@ -87,9 +87,7 @@ def _follow(run: RunDirectory, data_dir: Path, asked_to_stop: Callable[[], Stop 
         try:
             config = load_config(run)
             OwnCode().check(config)
-            training = Training(
-                config, data_dir, _tell_nobody, lambda: asked_to_stop() is not None, rank=rank
-            )
+            training = Training(config, data_dir, _tell_nobody, lambda: asked_to_stop() is not None, rank=rank)
             if told["state"] is not None:
                 training.load_state_dict(told["state"])
             training.run()
