@@ -88,6 +88,7 @@ def desk(tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch, capsy
     return Desk(tmp_path / "my work", fake, monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_runs_by_code_that_was_edited_are_made_anew_unless_the_edit_is_accepted(desk: Desk) -> None:
     done = itopctl("sweep", "spec.yaml", cwd=desk.folder)
     assert "2 of 2 runs done" in done.stdout, done.stderr
@@ -162,6 +163,7 @@ def _recorded(desk: Desk, run_id: str) -> dict[str, str]:
     return versions
 
 
+@pytest.mark.slow
 def test_a_job_runs_the_code_that_was_planned_or_says_that_it_is_another(desk: Desk) -> None:
     away = desk.folder.parent / "elsewhere"
     away.mkdir()
