@@ -23,7 +23,6 @@ from itopctl.report.fields import (
     shown_mean,
 )
 from itopctl.report.groups import (
-    hashable,
     in_words,
     measured_fields,
     plain_settings,
