@@ -19,18 +19,16 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from itopctl.errors import UserError, unknown
 from itopctl.places import current_folder, current_folder_is_gone
-from itopctl.sources import parse
+from itopctl.sources import find, parse
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -215,7 +213,7 @@ def check_user_function(name: str) -> None:
     module_name, function_name = name.split(":")
     _see_working_directory()
     try:
-        found = _find_module(module_name)
+        found = find(module_name)
     except Exception as error:  # what looks for modules may be of anybody's
         raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
     if found is None:
@@ -229,21 +227,6 @@ def check_user_function(name: str) -> None:
     defined, open_ended = _top_level_names(tree)
     if function_name not in defined and not open_ended:
         raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
-
-
-def _find_module(name: str) -> ModuleSpec | None:
-    """Where a module is, without running the code of packages above it; None where there is none.
-
-    Of a package that changes its `__path__` in its own code, only what is in its folder is found.
-    """
-    package = name.rpartition(".")[0]
-    above = _find_module(package) if package and name not in sys.modules else None
-    if above is None or above.origin is None:  # at the top, or in a namespace package, which has no code
-        return importlib.util.find_spec(name)
-    if above.submodule_search_locations is None:
-        return None
-    found = (finder.find_spec(name, above.submodule_search_locations) for finder in sys.meta_path)
-    return next((spec for spec in found if spec is not None), None)
 
 
 def import_user_function(name: str) -> Callable[..., Any]:

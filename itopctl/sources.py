@@ -21,6 +21,18 @@ _PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 _PLACES_BY_NAME = frozenset({"site-packages", "dist-packages"})
 
 
+def find(name: str) -> ModuleSpec | None:
+    """Where a module would be imported from; None: nowhere. Packages above it are not run."""
+    imported = getattr(sys.modules.get(name), "__spec__", None)
+    if imported is not None:
+        return imported
+    package = name.rpartition(".")[0]
+    if not package:
+        return find_top(name)
+    around = find(package)
+    return None if around is None else find_within(name, around)
+
+
 def find_top(name: str) -> ModuleSpec | None:
     """Where a top-level module would be imported from, the working directory after all else; None: nowhere."""
     for finder in sys.meta_path:

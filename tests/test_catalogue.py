@@ -191,7 +191,7 @@ def test_a_module_that_is_not_there_is_refused_with_where_it_was_looked_for(fold
     assert said("own_nowhere:make") == (
         f"'own_nowhere:make': there is no module 'own_nowhere' on Python's path or in {folder}."
     )
-    assert "module 'own_nowhere.inner' cannot be found" in said("own_nowhere.inner:make")
+    assert "there is no module 'own_nowhere.inner'" in said("own_nowhere.inner:make")
 
 
 @pytest.mark.parametrize("source", [b"def make(:\n", b"def make(): ...\n\x00", b"\xff\xfe"])

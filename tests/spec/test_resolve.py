@@ -400,10 +400,10 @@ def test_a_function_of_the_users_own_is_accepted_by_module_and_name(own_module: 
     ("name", "message"),
     [
         ("own_rules_for_resolve:make_modle", "unknown function 'make_modle'. Did you mean 'make_model'?"),
-        ("nowhere_at_all.models:make", "module 'nowhere_at_all.models' cannot be found"),
+        ("nowhere_at_all.models:make", "there is no module 'nowhere_at_all.models'"),
         ("nowhere_at_all:make", "there is no module 'nowhere_at_all' on Python's path"),
-        ("own_rules_for_resolve.py:make_model", "cannot be found"),
-        ("own..rules:make_model", "cannot be found"),
+        ("own_rules_for_resolve.py:make_model", "there is no module"),
+        ("own..rules:make_model", "there is no module"),
     ],
 )
 def test_a_function_that_is_not_there_is_refused(own_module: Path, name: str, message: str) -> None:
