@@ -77,8 +77,9 @@ class SparseTraining:
     reset, the first step of such a weight is about (1 − β₁) / √(1 − β₂) ≈ 3 times lr, whatever its gradient.
 
     Weights that somebody else writes (`load_state_dict`, `reset_parameters`, any operation in place) are masked again
-    before the next forward pass. Writes through `.data` or NumPy cannot be noticed; the next topology update masks
-    them, and says so. A copy (`copy.deepcopy`, `pickle`) of model, optimizer and training together is independent.
+    before the next forward pass, optimizer state that is loaded before the next step. Writes through `.data` or NumPy
+    cannot be noticed; the next topology update masks them, and says so. A copy (`copy.deepcopy`, `pickle`) of model,
+    optimizer and training together is independent.
 
     To go on from saved states, make model, optimizer and SparseTraining first, then load the three states.
 
@@ -310,6 +311,9 @@ class SparseTraining:
         self._writes.look_at_step()
         for compressed in self._compressed:
             compressed.check_in_step()
+        if self._optimizers.states_replaced():  # by those of another training, perhaps a dense one
+            for home in self._homes:
+                home.mask_state(self._optimizers)
         zeta = self._due()
         possible, drops = True, None
         if closure is None or self._optimizers.elementwise or (zeta is not None and self.rules.update_replaces_step):
@@ -439,9 +443,10 @@ class SparseTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state saved by `state_dict` for the same model, rules, sparsity and seed.
 
-        First make model, optimizer and this object, then load the three states, in any order. A model whose state was
-        loaded before this object was made has lost weights: the next forward pass or step raises UserError. Where
-        several ranks train, all of them call this, and all take over the state that the first was given.
+        First make model, optimizer and this object, then load the three states, in any order. A model or an optimizer
+        whose state was loaded before this object was made has lost some of it: the next forward pass or step raises
+        UserError. Where several ranks train, all of them call this, and all take over the state that the first was
+        given.
 
         Raises:
             ValueError: other layers, shapes, counts, rules, seed or training length than this object has.
@@ -450,7 +455,7 @@ class SparseTraining:
         check_saved(state, self._layers, self.rules, total_steps=self.total_steps, seed=self.seed)
         gradients = state.get("gradients", {"averaged": 0, "mean": {}, "momentum": {}})
         self._gradients.check_state(gradients)
-        self._awaited = Awaited(self._layers, state["layers"])
+        self._awaited = Awaited(self._layers, state["layers"], None if self.steps_done else self._optimizers)
         for layer in self._layers:
             layer.take_over(state["layers"][layer.name])
         self._gradients.load_state_dict(gradients)

@@ -56,6 +56,13 @@ class MaskedParameter:
         self._masker.mask_(_rows(self.parameter.detach(), rows), keep)
         if self.parameter.grad is not None:
             self._masker.mask_(_rows(self.parameter.grad, rows), keep)
+        self._mask_state(rows, keep, optimizers)
+
+    def mask_state(self, optimizers: Optimizers) -> None:
+        """Off the mask, make its optimizer state that of a new weight."""
+        self._mask_state(None, self.keep, optimizers)
+
+    def _mask_state(self, rows: tuple[int, int] | None, keep: Tensor, optimizers: Optimizers) -> None:
         for slot, fresh in optimizers.state_of(self.parameter):
             if slot.shape != self.parameter.shape:
                 continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -75,6 +76,9 @@ class Optimizers:
                     f"{name} holds none of this model's parameters: it belongs to another model, or was made before "
                     "the model's parameters were replaced."
                 )
+        self._keepers = tuple(_with_inner(self.all))
+        self._states = [optimizer.state for optimizer in self._keepers]
+        self._begun_with = [state if own.intersection(map(id, state)) else None for state in self._states]
         self._always_zero: set[tuple[Any, ...]] = set()
         self._fresh: dict[tuple[Any, ...], tuple[str, Mapping[Path, float]]] = {}
         self._unknown: dict[int, dict[Path, float]] = {}  # of optimizers, by number, that cannot be asked
@@ -108,6 +112,23 @@ class Optimizers:
         before, self._groups = self._groups, self._count_groups()
         return self._groups != before
 
+    def states_replaced(self) -> bool:
+        """Whether states were loaded since this was asked last."""
+        states = [optimizer.state for optimizer in self._keepers]
+        if all(map(operator.is_, states, self._states)):
+            return False
+        self._states = states
+        begun = zip(self._begun_with, states, strict=True)
+        self._begun_with = [first if first is state else None for first, state in begun]
+        return True
+
+    def begun_with_state(self) -> bool:
+        """Whether some optimizer has the state that it had when this was made, of weights of the model."""
+        return any(
+            state is not None and state is optimizer.state
+            for state, optimizer in zip(self._begun_with, self._keepers, strict=True)
+        )
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """All parameters that the optimizers hold."""
         for optimizer in self.all:
@@ -115,7 +136,7 @@ class Optimizers:
 
     def state_of(self, parameter: nn.Parameter) -> Iterator[tuple[Tensor, float]]:
         """Every tensor in the state of a parameter, whatever it is nested in, and the value it has for a new weight."""
-        for number, optimizer in enumerate(self.all):
+        for number, optimizer in enumerate(self._keepers):
             state = optimizer.state.get(parameter)
             if state:
                 fresh = self._fresh_state(number, parameter)
@@ -140,7 +161,7 @@ class Optimizers:
         Args:
             homes: masked parameters.
         """
-        for number, optimizer in enumerate(() if self._observed else self.all):
+        for number, optimizer in enumerate(() if self._observed else self._keepers):
             for home in homes:
                 state = optimizer.state.get(home.parameter)
                 if not state:
@@ -160,7 +181,7 @@ class Optimizers:
         """Path → value in the state of a new weight of this parameter's group, where it is not zero."""
         if number in self._unknown:
             return self._unknown[number]
-        optimizer = self.all[number]
+        optimizer = self._keepers[number]
         held_in = (any(parameter is one for one in group["params"]) for group in optimizer.param_groups)
         index = next((index for index, held in enumerate(held_in) if held), None)
         if index is None:
@@ -225,6 +246,20 @@ class _AsBegun(dict[Any, Any]):
     def update(self, *others: Any, **more: Any) -> None:
         for key, value in dict(*others, **more).items():
             self[key] = value
+
+
+def _with_inner(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[torch.optim.Optimizer]:
+    """Optimizers, and those that they keep as attributes (as SAM and Lookahead do), each state once."""
+    seen: set[int] = set()
+    waiting = list(optimizers)
+    while waiting:
+        optimizer = waiting.pop(0)
+        if id(optimizer.state) not in seen:
+            seen.add(id(optimizer.state))
+            yield optimizer
+        attributes = getattr(optimizer, "__dict__", {}).values()
+        inner = [value for value in attributes if isinstance(value, torch.optim.Optimizer)]
+        waiting += [one for one in inner if id(one.state) not in seen]
 
 
 def _held(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:

@@ -8,11 +8,17 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from itopctl.dst.layer import Layer
+from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.rules import Rules
 from itopctl.errors import UserError
 
+_RIGHT_ORDER = (
+    "Make the model, the optimizer and SparseTraining first; then load the states of the model, of the optimizer and "
+    "of SparseTraining."
+)
 _PARTS = {"steps_done", "updates_done", "total_steps", "seed", "layers"}
 
 
@@ -61,15 +67,17 @@ class Awaited:
 
     `SparseTraining` zeroes weights when it is made. Where a model's state was loaded before, the weights that the saved
     masks call active are gone then; where it is still to be loaded, they are not there yet. What tells is that weights
-    are zero which were not when the state was saved.
+    are zero which were not when the state was saved. `SparseTraining` clears optimizer state, too. What tells of that
+    is that the optimizer still has the state that it had then.
 
     Args:
         layers: before they take the state over.
         saved: name of each → its saved entry.
+        optimizers: of a training that has made no step yet.
     """
 
-    def __init__(self, layers: Sequence[Layer], saved: dict[str, Any]) -> None:
-        self._layers, self._saved = layers, saved
+    def __init__(self, layers: Sequence[Layer], saved: dict[str, Any], optimizers: Optimizers | None) -> None:
+        self._layers, self._saved, self._optimizers = layers, saved, optimizers
         self._before = {layer.name: layer.active_positions() for layer in layers}
         self._versions: dict[str, int] = {}
 
@@ -79,11 +87,15 @@ class Awaited:
             self._versions[layer.name] = layer.parameter._version
 
     def check(self) -> None:
-        """Raise UserError where the weights are not there."""
+        """Raise UserError where the weights, or the optimizer's state, are not there."""
+        self._check_weights()
+        self._check_optimizers()
+
+    def _check_weights(self) -> None:
         missing = 0
         for layer in self._layers:
             now = layer.active_positions()
-            new = now[~torch.isin(now, self._before[layer.name])]
+            new = self._new(layer)
             if layer.backend == "sparse":
                 if self._versions[layer.name] == layer.parameter._version:
                     missing += new.numel()
@@ -94,6 +106,19 @@ class Awaited:
         if missing:
             raise UserError(
                 f"the weights are not those of the loaded state: {missing:,} that are active in it are not there. "
-                "Make the model, the optimizer and SparseTraining first; then load the states of the model, of the "
-                "optimizer and of SparseTraining."
+                f"{_RIGHT_ORDER}"
             )
+
+    def _check_optimizers(self) -> None:
+        if self._optimizers is None or not self._optimizers.begun_with_state():
+            return
+        if any(layer.backend == "masked" and self._new(layer).numel() for layer in self._layers):
+            raise UserError(
+                "the optimizer's state is not that of the loaded state: it was loaded before SparseTraining was made, "
+                f"which cleared some of it. {_RIGHT_ORDER}"
+            )
+
+    def _new(self, layer: Layer) -> Tensor:
+        """Flat positions, active now, that were not before the state was taken over."""
+        now = layer.active_positions()
+        return now[~torch.isin(now, self._before[layer.name])]
