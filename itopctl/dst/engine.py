@@ -106,6 +106,10 @@ class SparseTraining:
         synchronise: bool = True,
         **overrides: Any,
     ) -> None:
+        if torch.is_inference_mode_enabled():
+            raise UserError(
+                "SparseTraining cannot be made inside torch.inference_mode: what is made there is not trained."
+            )
         self.rules = _choose_rules(method, rules, overrides)
         if self.rules.sparse and sparsity is None:
             raise UserError("a sparse method needs a sparsity.")

@@ -185,6 +185,10 @@ def _asked_for(model: nn.Module, patterns: Sequence[str]) -> set[int]:
 def _check_maskable(name: str, weight: nn.Parameter) -> None:
     if isinstance(weight, UninitializedParameter):
         raise UserError(f"{name} has no shape yet, since its layer is lazy: call the model with a batch first.")
+    if weight.is_inference():
+        raise UserError(
+            f"{name} was made in torch.inference_mode, so it cannot be trained: make the model outside of it."
+        )
     if weight.is_complex():
         raise UserError(f"{name} is complex ({weight.dtype}); only real weights can be masked.")
     if weight.numel() == 0:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from itopctl.dst.layers import modules_of
 from itopctl.dst.masked_layer import MaskedParameter
 from itopctl.errors import UserError
 
@@ -33,25 +34,24 @@ class Writes:
     def __init__(
         self, parameters: list[MaskedParameter], model: nn.Module, check: Callable[[], None], wrapper: nn.Module
     ) -> None:
-        self._parameters, self._model, self._check = parameters, model, check
+        self._parameters, self._model, self._check, self._wrapper = parameters, model, check, wrapper
         self._all = list(range(len(parameters)))
         self._overlooked = False
         self._seen: list[tuple[int, int]] = []
         self.settle()
         self.attach()
-        if wrapper is not model:
-            _unhook(wrapper)
-            _hook(wrapper, self, self._all)
 
     def attach(self) -> None:
         """Have modules tell of their forward passes; needed again in a copy."""
-        for module in self._model.modules():
+        for module in {*self._model.modules(), self._wrapper}:
             _unhook(module)
         places = _places(self._model)
+        users = modules_of(self._model, {home.name: home.parameter for home in self._parameters})
         used_by: dict[nn.Module, list[int]] = {}
         for number, home in enumerate(self._parameters):
-            used_by.setdefault(places.get(home.module, home.module), []).append(number)
-        for module, numbers in {**used_by, self._model: self._all}.items():
+            for module in {places.get(user, user): None for user in users[home.name]}:
+                used_by.setdefault(module, []).append(number)
+        for module, numbers in {**used_by, self._model: self._all, self._wrapper: self._all}.items():
             _hook(module, self, numbers)
 
     def settle(self) -> None:
@@ -82,7 +82,8 @@ class Writes:
             home = self._parameters[number]
             if _stamp(home) != self._seen[number]:
                 _check_place(home)
-                home.mask_weight()
+                with torch._C._DisableFuncTorch():  # transforms forbid writes into what they do not differentiate
+                    home.mask_weight()
                 self._seen[number] = _stamp(home)
         self._check()
 
@@ -139,8 +140,13 @@ def _hook(module: nn.Module, writes: Writes, numbers: list[int]) -> None:
 def _unhook(module: nn.Module) -> None:
     """Remove the hooks of an earlier training, and what a pickled one left."""
     for key, hook in list(module._forward_pre_hooks.items()):
-        if isinstance(hook, _Look) or (isinstance(hook, types.BuiltinMethodType) and hook.__self__ == {}):
+        if isinstance(hook, _Look) or _was_look(hook):
             del module._forward_pre_hooks[key]
+
+
+def _was_look(hook: Callable[..., Any]) -> bool:
+    """Whether a hook is what `_Look` becomes in a file."""
+    return isinstance(hook, types.BuiltinMethodType) and hook.__name__ == "get" and type(hook.__self__) is dict
 
 
 def _places(model: nn.Module) -> dict[nn.Module, nn.Module]:
