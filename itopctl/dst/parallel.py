@@ -63,9 +63,12 @@ class Ranks:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether a model is wrapped in `torch.compile`, outermost or inside DistributedDataParallel."""
-    inner = model.module if isinstance(model, DistributedDataParallel) else model
-    return any(isinstance(getattr(wrapper, "_orig_mod", None), nn.Module) for wrapper in (model, inner))
+    """Whether a model, or a part of it, is compiled: by `torch.compile`, or in place by its method `compile`."""
+    return any(
+        isinstance(getattr(part, "_orig_mod", None), nn.Module)
+        or getattr(part, "_compiled_call_impl", None) is not None
+        for part in model.modules()
+    )
 
 
 def is_replicated(model: nn.Module) -> bool:

@@ -105,3 +105,15 @@ def test_what_is_made_in_inference_mode_cannot_be_trained(compute):
         model = mlp(8, 4)
     with pytest.raises(UserError, match=r"0\.weight was made in torch\.inference_mode"):
         static(model, compute=compute)
+
+
+@pytest.mark.parametrize("how", ["in place", "a part"])
+def test_sparse_layers_are_refused_where_anything_is_compiled(how):
+    model = mlp(8, 12, 4)
+    if how == "in place":
+        model.compile(backend="eager")
+    else:
+        model[0] = torch.compile(model[0], backend="eager")
+    with pytest.raises(UserError, match="sparse layers cannot be compiled"):
+        static(model, compute="sparse")
+    static(model, compute="masked")
