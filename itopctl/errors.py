@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class ItopctlError(Exception):
@@ -106,3 +106,19 @@ def describe_exit(returncode: int) -> str:
         except ValueError:
             return f"its process was killed by signal {-returncode}"
     return f"its process ended with exit code {returncode}"
+
+
+def named(names: Sequence[str], most: int = 8) -> str:
+    """Some names, the first of them where there are many."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def left_dense_in_words(sizes: Mapping[str, int], trainable: int) -> str:
+    """`emb.weight, pos (12.3 % of all weights)`.
+
+    Args:
+        sizes: name → size of the parameters that a training leaves dense.
+        trainable: numbers that are trained in all.
+    """
+    return f"{named(list(sizes))} ({100 * sum(sizes.values()) / trainable:.1f} % of all weights)"

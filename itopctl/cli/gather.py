@@ -129,6 +129,7 @@ def gathered(
         _merge(found, [_read(origin, sweeps, wanted, found.several) for origin in found.origins])
         if wanted.settings:
             add_settings(found.runs, [origin.store for origin in found.origins], sweeps)
+            _note_changed_models(found)
         yield found
     finally:
         for origin in found.origins:
@@ -215,6 +216,17 @@ def _merge(found: Gathered, sources: Sequence[Sequence[Record]]) -> None:
             f"{plural(len(differing), 'run')} finished in several places with different results, of which the first "
             f"counts: {ids}{more}."
         )
+
+
+def _note_changed_models(found: Gathered) -> None:
+    """Say where the runs of a model had different numbers of maskable weights."""
+    from itopctl.report.masked import mixed_notes
+    from itopctl.store.queries import masked_weights
+
+    own = [run for run in found.runs if ":" in (run.get("model") or "") and "dataset" in run]
+    if own:
+        masked = {run_id: size for origin in found.origins for run_id, size in masked_weights(origin.store).items()}
+        found.notes += mixed_notes(own, masked)
 
 
 def add_settings(runs: Sequence[Record], sources: Sequence[Store], sweeps: Sequence[str]) -> None:

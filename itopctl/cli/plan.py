@@ -46,12 +46,13 @@ def plan(
     ones in a process apart; where one cannot be made, it says so with file and line, and ends with 2.
     """
     from itopctl.cli.common import tell
-    from itopctl.cli.plan_tables import groups_table, planned_runs, runs_table, unmade_of
+    from itopctl.cli.plan_tables import changed_notes, groups_table, planned_runs, runs_table, unmade_of
     from itopctl.cli.planning import known_runs, planned, read_specs
     from itopctl.dispatch.trial import outlines_of
     from itopctl.places import current_folder
     from itopctl.plan.forecast import forecasts
     from itopctl.plan.unmade import refused_of
+    from itopctl.store.queries import masked_weights
 
     current_folder()  # is there: PyTorch ends the process where it is not
 
@@ -63,15 +64,19 @@ def plan(
         found = forecasts(made.configs, outlines_of(made.configs.values(), tell))
         machine = _machine(made, workers, runs_per_gpu, folder)
         history = _history(made, known, machine)
+        masked = masked_weights(known, made.done) if known is not None and made.done else {}
     foreseen = planned_runs(made, found, history, machine)
     tables = runs_table(foreseen) if runs else groups_table(foreseen)
-    _print(made, tables, foreseen, machine, style)
+    _print(made, tables, foreseen, machine, style, changed_notes(foreseen, masked))
     refused = refused_of(unmade_of(foreseen))
     if refused:
         raise UserError(f"{plural(len(refused), 'run')} cannot be made; `itopctl sweep` starts nothing of this.")
 
 
-def _print(made: Plan, tables: Sequence[object], foreseen: Sequence[PlannedRun], machine: Machine, style: str) -> None:
+def _print(
+    made: Plan, tables: Sequence[object], foreseen: Sequence[PlannedRun], machine: Machine, style: str,
+    marks: Sequence[str],
+) -> None:  # fmt: skip
     """The table, totals and warnings; beside a table for programs, these two go to standard error."""
     from itopctl.cli.common import print_tables
     from itopctl.cli.plan_tables import total_lines, warning_lines
@@ -80,7 +85,7 @@ def _print(made: Plan, tables: Sequence[object], foreseen: Sequence[PlannedRun],
     rich = style == "rich"
     if rich:
         typer.echo(counts)
-    for line in made.notes:
+    for line in (*made.notes, *marks):
         typer.echo(line, err=not rich)
     print_tables(tables, style)  # type: ignore[arg-type]
     for line in total_lines(foreseen, machine):

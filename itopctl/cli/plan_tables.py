@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from itopctl.catalogue import METHODS
-from itopctl.errors import plural
+from itopctl.errors import left_dense_in_words, plural
 from itopctl.plan import Plan
 from itopctl.plan.forecast import Forecast, Impossible
 from itopctl.plan.history import History, Pace
@@ -15,6 +15,7 @@ from itopctl.plan.totals import Expected, Machine, Totals
 from itopctl.plan.unmade import sentences
 from itopctl.plan.warnings import memory_of, warnings_on_all, warnings_on_runs
 from itopctl.report.groups import Group, Kind, studies
+from itopctl.report.masked import changed_note
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, rate, size, sparsity
 from itopctl.spec.config import RunConfig, defining_settings
@@ -79,8 +80,8 @@ class PlannedRun:
 
 
 _FORECAST_FIELDS = (
-    "steps", "updates", "exploration_rate", "exploration_known", "density", "train_flops_ratio",
-    "inference_flops_ratio",
+    "steps", "updates", "exploration_rate", "exploration_known", "maskable", "trainable", "density", "total_density",
+    "left_dense", "train_flops_ratio", "inference_flops_ratio",
 )  # fmt: skip
 _FIELDS = (
     *_FORECAST_FIELDS, "seconds", "seconds_from_runs", "memory_bytes", "disk_bytes", "kept_bytes", "problem",
@@ -271,10 +272,39 @@ def _group_record(group: Group) -> Record:
 
 
 def _notes(runs: Sequence[PlannedRun], dataset: str, model: str) -> list[str]:
-    known = {
-        run.forecast.exploration_known
+    forecasts = [
+        run.forecast
         for run in runs
         if isinstance(run.forecast, Forecast) and (run.config.dataset, run.config.model) == (dataset, model)
-    }
-    notes = ["Of one run: train FLOPs are relative to dense training, disk is the most while it runs."]
-    return notes + [note for kind, note in _NOTES.items() if kind in known]
+    ]
+    known = {forecast.exploration_known for forecast in forecasts}
+    dense = dict.fromkeys(
+        left_dense_in_words(forecast.left_dense, forecast.trainable)
+        for forecast in forecasts if forecast.left_dense and forecast.density < 1
+    )  # fmt: skip
+    return [
+        "Of one run: train FLOPs are relative to dense training, disk is the most while it runs.",
+        *(note for kind, note in _NOTES.items() if kind in known),
+        *(f"Left dense: {weights}. `also_mask` masks them, too." for weights in dense),
+    ]
+
+
+def changed_notes(runs: Sequence[PlannedRun], masked: Mapping[str, int]) -> list[str]:
+    """A sentence on the finished runs of each model that has another number of maskable weights today.
+
+    Args:
+        runs: of a plan.
+        masked: run id → maskable weights that a finished run had.
+    """
+    found: dict[tuple[str, str, int, int], int] = {}
+    for run in runs:
+        if (
+            isinstance(run.forecast, Forecast)
+            and masked.get(run.run_id, run.forecast.maskable) != run.forecast.maskable
+        ):
+            key = run.config.model, run.config.dataset, masked[run.run_id], run.forecast.maskable
+            found[key] = found.get(key, 0) + 1
+    return [
+        changed_note(f"{plural(count, 'finished run')} of {model} on {dataset}", before, today)
+        for (model, dataset, before, today), count in found.items()
+    ]

@@ -6,16 +6,23 @@ from typing import Any
 
 import typer
 
-from itopctl.cli.common import JsonOption, ResultsOption, RunArgument, StoreOption, open_results
+from itopctl.cli.common import JsonOption, ResultsOption, RunArgument, StoreOption, TrustOption, open_results
 
 
-def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = None, store: StoreOption = None) -> None:
-    """Show a run's config, attempts, metrics and layers."""
+def show(
+    run: RunArgument, json: JsonOption = False, trust: TrustOption = False, results: ResultsOption = None,
+    store: StoreOption = None,
+) -> None:  # fmt: skip
+    """Show a run's config, attempts, metrics and layers.
+
+    With --trust, also whether a finished run's model of your own still has as many maskable weights.
+    """
     from itopctl.store.queries import find_run, run_details
 
     folder, opened = open_results(results, store)
     details = run_details(opened, find_run(opened, run))
     details["directory"] = str(folder.run(details["run_id"]).path)
+    details["maskable_today"], note = _model_today(details, trust)
     if json:
         import json as json_module
 
@@ -28,12 +35,35 @@ def show(run: RunArgument, json: JsonOption = False, results: ResultsOption = No
 
     console = make_console()
     console.print(clean(_headline(details), lines=True), markup=False)
+    if note:
+        console.print(f"{clean(note)}\n", markup=False)
     console.print(rich_tables(run_tables(details)))
     for attempt in details["attempt_history"][-1:]:
         if attempt["log"]:
             console.print(f"\nThe end of the log when attempt {attempt['attempt']} ended:", markup=False)
             log = for_terminal(attempt["log"], colours=False) if console.is_terminal else attempt["log"]
             console.print(log, markup=False, highlight=False, soft_wrap=True)
+
+
+def _model_today(details: dict[str, Any], trust: bool) -> tuple[int | None, str]:
+    """How many maskable weights the user's own model of a finished run has today, and what is to be said of it."""
+    from itopctl.catalogue import is_user_function
+    from itopctl.errors import ItopctlError
+    from itopctl.report.masked import changed_note, unknown_note
+    from itopctl.spec.config import RunConfig
+
+    masked = details["maskable"]
+    if masked is None or not is_user_function(details["model"] or ""):
+        return None, ""
+    if not trust:
+        return None, unknown_note(details["run_id"]) if details["total_density"] is None else ""
+    from itopctl.train.outline import outline_of
+
+    try:
+        today = outline_of(RunConfig.model_validate(details["config"])).maskable
+    except (ItopctlError, ValueError) as error:
+        return None, f"The model cannot be made today: {error}"
+    return today, changed_note("This run", masked, today) if today != masked else ""
 
 
 def _headline(details: dict[str, Any]) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 from itopctl.dispatch.causes import Cause, cause_of_exception
 from itopctl.dispatch.endings import close_forgotten_attempt
-from itopctl.dispatch.recorder import Recorder, one_line, output_to, say, unheard
+from itopctl.dispatch.recorder import Recorder, one_line, output_to, say, unheard, warnings_as_lines
 from itopctl.dispatch.records import CANCELLED, Ended, Job, Notify, Stop
 from itopctl.dispatch.run_files import RunFiles, load_config
-from itopctl.errors import ItopctlError
+from itopctl.errors import ItopctlError, UserError
 from itopctl.spec.config import RunConfig
 from itopctl.spec.own_code import OwnCode
 from itopctl.store.checkpoints import Checkpoint
@@ -71,7 +71,7 @@ def execute(
                 return Ended("done", "finished")
             if run.cancel.exists():
                 return Ended("cancelled", *CANCELLED)
-            with output_to(run.log):
+            with output_to(run.log), warnings_as_lines():
                 make = _Maker(files, data_dir, rank, before_training, blame)
                 while True:
                     try:
@@ -161,6 +161,7 @@ class _Maker:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:  # fmt: skip
         """Train from a checkpoint's state, or from the start; returns the result."""
+        from itopctl.train.checkpoint import OtherWeightsError
         from itopctl.train.export.network import kept_of
         from itopctl.train.loop import Training
         from itopctl.train.measure import environment
@@ -178,6 +179,8 @@ class _Maker:
         if saved is not None:
             try:
                 training.load_state_dict(saved[1])
+            except OtherWeightsError as error:
+                raise UserError(f"{error}; delete {self.files.run.path} to train it anew.") from None
             except Exception as error:
                 if cause_of_exception(error) == "user-error":  # not for want of memory, say
                     raise UnusableCheckpointError(saved[0], error) from error

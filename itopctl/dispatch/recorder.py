@@ -7,10 +7,12 @@ import os
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import itopctl
 from itopctl.dispatch.causes import STOPPED, Cause
 from itopctl.dispatch.records import Ended, Job, Notify
 from itopctl.dispatch.run_files import RunFiles
@@ -20,6 +22,7 @@ from itopctl.store.files import last_lines
 from itopctl.store.journal import LOG_LINES, JournalWriter
 
 _JOURNAL_PROGRESS_SECONDS = 10.0
+_PACKAGE = f"{Path(itopctl.__file__).parent}{os.sep}"
 
 
 class Recorder:
@@ -79,7 +82,7 @@ def log_line(event: str, fields: dict[str, Any]) -> str | None:
         return f"{steps}, {epochs}, from step {fields['step']}"
     if event == "progress" and "maskable" in fields:
         weights = f"{fields['maskable']:,} maskable weights at density {fields['density']:.4g}"
-        return f"training on {fields['device']}: {weights}"
+        return f"training on {fields['device']}: {weights} ({fields['total_density']:.4g} of all weights)"
     if event == "checkpoint":
         return f"checkpoint after step {fields['step']}"
     if event == "evaluated":
@@ -114,6 +117,23 @@ def say(text: str) -> None:
 def unheard() -> contextlib.suppress:
     """Passes over what printing raises: on a full disk, where the stream is closed, and where its descriptor is."""
     return contextlib.suppress(OSError, ValueError)
+
+
+@contextlib.contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print each warning as one line, as often as each run has it: a process that makes several runs forgets none."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning
+        yield
+
+
+def _say_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    own = filename.startswith(_PACKAGE)
+    kind = "Warning" if own else category.__name__
+    where = "" if own else f" ({filename}:{lineno})"
+    say(f"{kind}: {' '.join(str(message).split())}{where}")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import Checkpoint, checkpoints, remove_checkpoints, save_checkpoint, set_aside
 from itopctl.store.files import read_json, remove, write_json, write_whole
-from itopctl.store.journal import JournalWriter, holds
+from itopctl.store.journal import JournalWriter, holds, maskable_before
 from itopctl.store.locks import RunLockedError
 from itopctl.store.rundir import RunDirectory
 
@@ -50,6 +50,11 @@ class RunFiles:
                     raise ValueError("it is of another step than its name says")
                 if not holds(self.run.journal, state["journal"]):
                     raise ValueError("the journal lacks what happened before it")
+                if (
+                    "maskable" not in state
+                    and (masked := maskable_before(self.run.journal, state["journal"])) is not None
+                ):
+                    state["maskable"] = masked  # older checkpoints do not say it
             except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
                 self.set_aside(checkpoint, str(error))
             else:

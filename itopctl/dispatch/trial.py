@@ -39,7 +39,7 @@ SURE_SPARSITY = 0.999
 _QUIET_SECONDS = 5.0
 _OUTLINED = {
     "model", "dataset", "sparsity", "allocation", "allocation_power", "keep_dense", "layer_density", "dense_in_budget",
-    "drop", "growth", "redistribution",
+    "drop", "growth", "redistribution", "also_mask",
 }  # fmt: skip
 _SURE_ALLOCATIONS = (None, "uniform", "er", "erk")
 _GPU_WORDS = ("cuda", "nvidia", "no gpu", "hip gpu")
@@ -55,6 +55,7 @@ def is_sure(config: RunConfig) -> bool:
         and config.allocation in _SURE_ALLOCATIONS
         and config.allocation_power in (None, 1.0)
         and not config.keep_dense
+        and not config.also_mask
         and not config.layer_density
         and config.sparsity <= SURE_SPARSITY
     )
@@ -102,7 +103,8 @@ def _read(report: dict[str, Any]) -> Outline | Impossible:
         return Impossible(report["problem"], report["fault"])
     outline = report["outline"]
     layers = tuple(LayerOutline(**layer) for layer in outline.pop("layers"))
-    return Outline(layers, **{**outline, "starved": tuple(outline["starved"])})
+    pairs = tuple((name, size) for name, size in outline["left_dense"])
+    return Outline(layers, **{**outline, "starved": tuple(outline["starved"]), "left_dense": pairs})
 
 
 def _reports(models: list[list[RunConfig]], tell: Callable[[str], None], limit: float) -> Iterator[dict[str, Any]]:

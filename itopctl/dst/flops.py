@@ -234,7 +234,8 @@ class FlopsMeter:
     def inference_ratio(self, layers: Iterable[LayerReport]) -> float:
         """Forward FLOPs at these densities, relative to dense, in (0, 1]."""
         costs = self.costs.values()
-        return inference_flops(costs, layers, self.convention) / inference_flops(costs, (), self.convention)
+        dense = inference_flops(costs, (), self.convention)  # none where no layer is of a kind that is counted
+        return inference_flops(costs, layers, self.convention) / dense if dense else 1.0
 
     def add_steps(self, steps: int, inference_ratio: float, dense_gradient: bool = False) -> None:
         """Account for `steps` training steps at one sparsity pattern."""

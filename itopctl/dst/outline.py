@@ -37,11 +37,13 @@ class Outline:
 
     Attributes:
         layers: the maskable layers, in the order of the model.
-        other_macs: multiply-accumulates of linear and convolution layers that cannot be masked, as in `LayerOutline`.
+        other_macs: multiply-accumulates that no mask makes fewer, as in `LayerOutline`: of layers that cannot be
+            masked, and of attention's own products.
         parameters: numbers that the optimizer trains, maskable weights among them.
         buffers: numbers that are kept with them, such as running means.
         activations: numbers that the modules of a model give for one sample.
         starved: layers to which the allocation gave less than one weight; each keeps one.
+        left_dense: (name, size) of every trained parameter of two or more dimensions that is not maskable.
     """
 
     layers: tuple[LayerOutline, ...]
@@ -50,6 +52,7 @@ class Outline:
     buffers: int
     activations: int
     starved: tuple[str, ...] = ()
+    left_dense: tuple[tuple[str, int], ...] = ()
 
     @property
     def shares(self) -> dict[str, tuple[int, int]]:
@@ -65,6 +68,11 @@ class Outline:
     def active(self) -> int:
         """Active weights."""
         return sum(layer.active for layer in self.layers)
+
+    @property
+    def total_density(self) -> float:
+        """Active weights and all that is not maskable ÷ numbers that are trained."""
+        return (self.parameters - (self.maskable - self.active)) / self.parameters
 
     @property
     def macs(self) -> int:

@@ -10,9 +10,7 @@ from torch import nn
 from itopctl.dst.layer import Layer
 from itopctl.dst.layers import left_dense, maskable_weights
 from itopctl.dst.optimizers import Optimizers
-from itopctl.errors import UserError
-
-_NAMED = 8  # weights named in a warning
+from itopctl.errors import UserError, left_dense_in_words, named
 
 
 class Scope:
@@ -65,13 +63,8 @@ class Scope:
         if sparse and self._outside:
             _warn(f"no optimizer holds {named(list(self._outside))}: not trained, so neither masked nor counted.")
         if sparse and self.left_dense:
-            _warn(
-                f"left dense: {self.said_left_dense()}. Name them in also_mask to mask them, too."
-            )  # fmt: skip
-
-    def said_left_dense(self) -> str:
-        """Which parameters of two or more dimensions are left dense, and which share of all weights they are."""
-        return f"{named(list(self.left_dense))} ({sum(self.left_dense.values()) / self.trainable:.1%} of all weights)"
+            said = left_dense_in_words(self.left_dense, self.trainable)
+            _warn(f"left dense: {said}. Name them in also_mask to mask them, too.")
 
     def live(self, layers: Iterable[Layer], optimizers: Optimizers) -> list[Layer]:
         """The layers that are still trained; tells of the others, and of weights that are trained only now."""
@@ -98,12 +91,6 @@ class Scope:
                 "counted. Give the optimizer all weights first."
             )
         self._outside = {name: parameter for name, parameter in self._outside.items() if name not in new}
-
-
-def named(names: Sequence[str]) -> str:
-    """Some names, the first of them where there are many."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _check_whole(model: nn.Module) -> None:

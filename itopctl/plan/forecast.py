@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from itopctl.catalogue import DATASETS
@@ -40,7 +40,8 @@ class Forecast:
         updates: topology updates.
         replaced: weights that all of them drop and grow; None where that is not known.
         exploration_rate, exploration_known: R_s at the end, and how well that is known.
-        density: active ÷ maskable weights.
+        maskable, trainable: number of maskable weights, and of all numbers that are trained.
+        density, total_density: active ÷ maskable weights; active weights and all that is not maskable ÷ all weights.
         inference_flops_ratio, train_flops_ratio: relative to dense; the training to one without a multiplier.
         flops_exact: False where weights move between layers, so that costs do, too.
         macs: multiply-accumulates of it by dense arithmetic: masks save none, sparse layers do.
@@ -49,6 +50,7 @@ class Forecast:
         memory_bytes: estimate of the most memory that the training holds, without the process around it.
         journal_bytes: of the files that stay when it is finished; progress, which follows the clock, aside.
         starved: layers to which the allocation gives less than one weight.
+        left_dense: name → size of every trained parameter of two or more dimensions that is not maskable.
     """
 
     steps: int
@@ -56,7 +58,10 @@ class Forecast:
     replaced: int | None
     exploration_rate: float | None
     exploration_known: Known
+    maskable: int
+    trainable: int
     density: float
+    total_density: float
     inference_flops_ratio: float
     train_flops_ratio: float
     flops_exact: bool
@@ -67,6 +72,7 @@ class Forecast:
     journal_bytes: int
     keeps_checkpoints: bool
     starved: tuple[str, ...] = ()
+    left_dense: Mapping[str, int] = field(default_factory=dict)
 
     def kept_bytes(self, seconds: float | None) -> int:
         """Bytes on the disk when the run is finished, in its folder and in the store."""
@@ -220,7 +226,10 @@ def _forecast(costs: _Costs, rules: Rules, outline: Outline) -> Forecast:
         replaced=replaced if known != "unknown" else None,
         exploration_rate=None if rates is None else weighted(rates, shares),
         exploration_known=known,
+        maskable=outline.maskable,
+        trainable=outline.parameters,
         density=outline.active / outline.maskable,
+        total_density=outline.total_density,
         inference_flops_ratio=inference,
         train_flops_ratio=train_cost / (3 * costs.dense_steps),
         flops_exact=not masked or not rules.dynamic or rules.redistribution == "none",
@@ -231,6 +240,7 @@ def _forecast(costs: _Costs, rules: Rules, outline: Outline) -> Forecast:
         journal_bytes=_FILES + 2 * _EVENT * (updates + costs.epochs) + _LAYER * len(outline.layers),
         keeps_checkpoints=costs.keeps_checkpoints,
         starved=outline.starved,
+        left_dense=dict(outline.left_dense),
     )
 
 

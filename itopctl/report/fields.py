@@ -20,7 +20,7 @@ _RATES = ("exploration_rate", "exploration_rate_at_best_validation")
 _RATIOS = ("train_flops_ratio", "inference_flops_ratio")
 _COUNTS = ("train_flops", "inference_flops")  # of operations: too large to be written out
 
-FRACTIONS = frozenset({*_PERCENT, *_RATES, "sparsity", "density", "drop_fraction"})
+FRACTIONS = frozenset({*_PERCENT, *_RATES, "sparsity", "density", "total_density", "drop_fraction"})
 """Fields whose values lie in [0, 1], so that a larger number is a percentage that lacks its sign."""
 
 _HEADERS = {
@@ -29,7 +29,7 @@ _HEADERS = {
     "best_validation_accuracy": "best validation %", "exploration_rate": "R_s",
     "exploration_rate_at_best_validation": "R_s at best validation", "train_flops_ratio": "train FLOPs",
     "inference_flops_ratio": "inference FLOPs", "wall_seconds": "time", "peak_memory_bytes": "memory",
-    "energy_joules": "energy",
+    "energy_joules": "energy", "total_density": "density of all weights",
     "train_flops": "training FLOPs", "device_name": "device",
 }  # fmt: skip
 _ALIASES = {short: name for name, short in SHORT_NAMES.items() if short.isalpha()}  # as they stand in tables

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from itopctl.catalogue import OWN_CODE, modules_named
+from itopctl.errors import left_dense_in_words
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, percent, quantity, rate, size
 
@@ -77,6 +78,8 @@ def _metrics(run: Record) -> Table:
         (f"test accuracy % at best validation{best_epoch}", percent(run["test_accuracy_at_best_validation"])),
         ("exploration rate at best validation", number(run["exploration_rate_at_best_validation"], 4)),
         ("density", number(run["final_density"], 6)),
+        ("density over all weights", number(run["total_density"], 6)),
+        ("left dense", _left_dense(run)),
         ("topology updates", number(run["topology_updates"])),
         ("training FLOPs relative to dense", number(run["train_flops_ratio"])),
         ("inference FLOPs relative to dense", number(run["inference_flops_ratio"])),
@@ -92,6 +95,12 @@ def _metrics(run: Record) -> Table:
     ]
     rows = [[Cell(name), Cell(text)] for name, text in pairs if text != NOTHING]
     return Table("Metrics", [Column("metric"), Column("value", "right")], rows, [])
+
+
+def _left_dense(run: Record) -> str:
+    """Trained parameters of two or more dimensions without a mask, where a run had masks."""
+    known = run["left_dense"] and run["trainable"] and run["sparsity"]
+    return left_dense_in_words(run["left_dense"], run["trainable"]) if known else NOTHING
 
 
 def _history(run: Record) -> Table:

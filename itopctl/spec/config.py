@@ -12,11 +12,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from itopctl.catalogue import DATASETS, OWN_CODE, comparable, is_user_function, modules_named
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Globs = Annotated[tuple[str, ...] | None, Field(strict=False), AfterValidator(lambda globs: globs or None)]
 
 
 class _Part(BaseModel):
@@ -97,6 +98,10 @@ class RunConfig(_Part):
         default=None,
         description="whether the other layers pay for keep_dense and layer_density (else they have the sparsity alone)",
         json_schema_extra={"as_before": True},
+    )
+    also_mask: _Globs = Field(
+        default=None,
+        description="globs over names of further parameters to mask, of two or more dimensions, such as embeddings",
     )
     drop: str | None = Field(default=None, description="drop rule (`itopctl list drop`) or package.module:function")
     growth: str | None = Field(

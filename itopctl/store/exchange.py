@@ -236,7 +236,7 @@ def _take_run(run: RunDirectory, files: Mapping[str, bytes], identity: Identity,
         return
     here = read_json(run.result)
     if here is not None:
-        (done.same if _metrics(here) == _metrics(result) else done.differing).append(id_)
+        (done.same if _are_alike(here, result) else done.differing).append(id_)
         return
     with explained(run.path):
         make_folder(run.path)
@@ -275,8 +275,9 @@ def _mistrusted(
     return None
 
 
-def _metrics(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name not in _TIMES}
+def _are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two results of a run say the same of whatever both record: versions of itopctl record more or less."""
+    return all(one[name] == other[name] for name in one.keys() & other.keys() - _TIMES)
 
 
 def _keep_journal(run: RunDirectory) -> None:

@@ -207,6 +207,12 @@ def holds(path: Path, position: dict[str, Any]) -> bool:
     return part.offset == offset and bool(part.events) and part.events[-1].get("seq") == seq
 
 
+def maskable_before(path: Path, position: dict[str, Any]) -> int | None:
+    """How many maskable weights a training had at a `JournalWriter.position`; None where the journal does not say."""
+    events = read_journal(path, 0, position["offset"]).events
+    return next((e["maskable"] for e in reversed(events) if isinstance(e.get("maskable"), int)), None)
+
+
 def utc_now() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -18,7 +18,7 @@ RUN_COLUMNS = (
     "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy", "best_epoch",
     "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
     "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
-    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "attempts", "message",
+    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "attempts", "message",
 )  # fmt: skip
 """Fields of a run in machine-readable output, in order. `sweep` names every sweep of the run, comma-separated."""
 
@@ -215,7 +215,7 @@ def named_runs(store: Store, names: Sequence[str]) -> list[str]:
 
 
 def run_details(store: Store, run_id: str) -> Record:
-    """Everything about one run: its record, config, attempts, evaluations and layers."""
+    """Everything about one run: its record, config, attempts, evaluations, layers, and its `maskable` weights."""
     with store.read() as connection:
 
         def rows(table: sa.Table, *order: str) -> list[Record]:
@@ -233,7 +233,8 @@ def run_details(store: Store, run_id: str) -> Record:
             **{name: value for name, value in run.items() if name not in ("run_id", "journal_offset")},
             "attempt_history": rows(tables.attempts, "attempt"),
             "evaluations": rows(tables.evaluations, "step", "kind"),
-            "layers": rows(tables.layers, "position"),
+            "layers": (layers := rows(tables.layers, "position")),
+            "maskable": sum(layer["size"] for layer in layers) or None,
         }
 
 
@@ -249,6 +250,27 @@ def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
             if row is not None and row["run_id"] in wanted:
                 found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
     return found
+
+
+def masked_weights(store: Store, run_ids: Sequence[str] | None = None) -> dict[str, int]:
+    """Run id → number of maskable weights, masked or not, of finished runs with a model of the user's own.
+
+    Only such a model, or what is maskable of it, can be another one today.
+
+    Args:
+        run_ids: of these runs; None: of all.
+    """
+    runs, layers = tables.runs.c, tables.layers.c
+    query = (
+        sa.select(runs.run_id, sa.func.sum(layers.size))
+        .join_from(tables.runs, tables.layers, runs.run_id == layers.run_id)
+        .where(runs.state == "done", runs.model.contains(":"))
+        .group_by(runs.run_id)
+    )
+    wanted = None if run_ids is None else set(run_ids)
+    with store.read() as connection:
+        found = connection.execute(query)
+        return {run_id: int(size) for run_id, size in found if wanted is None or run_id in wanted}
 
 
 _FAILURE_COLUMNS = ("run_id", "state", "cause", "message", "method", "sparsity", "update_interval", "seed")

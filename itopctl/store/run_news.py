@@ -178,6 +178,7 @@ class RunNews:
             state="done", cause="finished", message=None, final_density=result.get("density"),
             step=result.get("steps"), epoch=result.get("epochs"), current_test_accuracy=result.get("test_accuracy"),
             current_exploration_rate=result.get("exploration_rate"),
+            left_dense=_sizes(result.get("left_dense")),
         )  # fmt: skip
         layers = result.get("layers")
         for position, layer in enumerate(layers if isinstance(layers, list) else []):
@@ -206,6 +207,12 @@ def _state_after(cause: str | None) -> str:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _sizes(value: Any) -> dict[str, int] | None:
+    """Name → size, or None where a file says anything else."""
+    sound = isinstance(value, dict) and all(isinstance(size, int) for size in value.values())
+    return value if sound else None
 
 
 def _log_of(event: Row) -> str | None:

@@ -18,7 +18,7 @@ from itopctl.errors import EnvironmentUnfitError
 from itopctl.store import STATES, tables
 
 _EVERYWHERE = (tables.sweeps, tables.sweep_runs, tables.runs)
-_JSON_KINDS = {"specs": "array", "shape": "array", "config": "object", "slurm": "object"}
+_JSON_KINDS = {"specs": "array", "shape": "array", "config": "object", "slurm": "object", "left_dense": "object"}
 
 
 class DamagedStoreError(EnvironmentUnfitError):

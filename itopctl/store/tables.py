@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 metadata = MetaData()
 
@@ -74,7 +74,10 @@ runs = Table(
     Column("best_epoch", Integer),
     Column("exploration_rate", Float),
     Column("exploration_rate_at_best_validation", Float),
-    Column("final_density", Float),
+    Column("final_density", Float),  # over maskable weights
+    Column("total_density", Float),  # over all weights
+    Column("trainable", Large),
+    Column("left_dense", JSON(none_as_null=True)),  # name → size of parameters of two or more dimensions
     Column("train_loss", Float),
     Column("train_flops_ratio", Float),
     Column("inference_flops_ratio", Float),
@@ -180,7 +183,8 @@ RESULT_COLUMNS = (
     "test_accuracy", "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy",
     "best_epoch", "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
     "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
-    "train_flops", "inference_flops", "energy_joules", "device_name", "threads",
+    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable",
+    "left_dense",
 )  # fmt: skip
 EVALUATION_COLUMNS = tuple(
     column.name for column in evaluations.columns if column.name not in ("run_id", "kind", "attempt")
@@ -197,6 +201,7 @@ ADDED: dict[int, tuple[tuple[Table, tuple[str, ...]], ...]] = {
         (layers, ("dropped",)),
     ),
     5: ((layers, ("backend",)),),
+    6: ((runs, ("total_density", "trainable", "left_dense")),),
 }
 """Schema version → columns that tables of the version before lack. Whole tables are made where they are missing."""
 

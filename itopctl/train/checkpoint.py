@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from itopctl.dst import SparseTraining
 from itopctl.dst.compressed_layer import BACKENDS
 from itopctl.dst.sparse.module import structure_names
-from itopctl.errors import is_want_of_memory
+from itopctl.errors import UserError, is_want_of_memory
 
 _MOST_VALUES, _DEEPEST = 1_000_000, 32
 _MARGIN = 16 << 20
@@ -171,6 +171,30 @@ def check_positions(state: Mapping[str, Any]) -> None:
     threads = state.get("threads", 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 4096:
         raise ValueError("its number of threads is none")
+
+
+class OtherWeightsError(UserError):
+    """A state is whole, and of a training that masked another number of weights than the model has now."""
+
+
+def check_maskable(state: Mapping[str, Any], maskable: int) -> None:
+    """Check that a state's training masked as many weights as its model has now.
+
+    Args:
+        state: with `maskable`, unless it is not known: older states do not say it.
+        maskable: of the training that is to go on from it.
+
+    Raises:
+        OtherWeightsError: it did not. ValueError: what the state says is no number.
+    """
+    masked = state.get("maskable", maskable)
+    if isinstance(masked, bool) or not isinstance(masked, int):
+        raise ValueError("its number of maskable weights is none")
+    if masked != maskable:
+        raise OtherWeightsError(
+            f"this run was begun with {masked:,} maskable weights, but its model has {maskable:,} now (attention and "
+            "recurrent layers are masked since, or the model was changed)"
+        )
 
 
 def backends_in(state: Mapping[str, Any]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from itopctl.spec.config import RunConfig, user_functions
 from itopctl.train.checkpoint import (
     backends_in,
     check_fits,
+    check_maskable,
     check_numbers,
     check_positions,
     pack,
@@ -161,15 +162,17 @@ class Training:
         self.network = Network(config, self.data.shape, self.data.classes, self.device, self.rank)
         self.model = self.network.model
         scaled = config.precision == "fp16"
-        maskable_weights(self.model)  # or what follows would meet what cannot be masked, with worse words
+        maskable_weights(
+            self.model, config.also_mask or ()
+        )  # or what follows would meet what cannot be masked, with worse words
         self.optimizer = make_optimizer(config.optimizer, self.model, scaled)
         self.scaler = torch.amp.GradScaler(self.device.type) if scaled else None
         self.meter = FlopsMeter(layer_costs(self.model, torch.zeros(1, *self.data.shape, device=self.device)))
         before = random_states(self.device)  # a model may draw where its layers are measured
         self.sparse = SparseTraining(
             self.network.shared, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
-            total_steps=config.total_steps, seed=config.seed, compute=compute, timed=timed,
-            example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
+            total_steps=config.total_steps, seed=config.seed, also_mask=config.also_mask or (),
+            compute=compute, timed=timed, example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
         )  # fmt: skip
         set_random_states(before, self.device)
         check_settings(self.own)  # the first forward pass, and the user's rules, may have changed them
@@ -182,8 +185,8 @@ class Training:
         config = self.config
         self.emit("progress", {
             **self._position(), "device": str(self.device), "maskable": self.sparse.maskable,
-            "density": self.sparse.density, "exploration_rate": self.sparse.exploration_rate,
-            "wall_seconds": self.wall_seconds,
+            "density": self.sparse.density, "total_density": self.sparse.total_density,
+            "exploration_rate": self.sparse.exploration_rate, "wall_seconds": self.wall_seconds,
         })  # fmt: skip
         while self.progress.epochs_ended < config.total_epochs:
             self._train_epoch(self.progress.epochs_ended)
@@ -297,6 +300,7 @@ class Training:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "sparse": self.sparse.state_dict(),
+            "maskable": self.sparse.maskable,
             "backends": self.sparse.backends,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": random_states(self.device),
@@ -314,8 +318,10 @@ class Training:
         made in another order, and the last bits differ.
 
         Raises:
+            OtherWeightsError: the state is of a training that masked another number of weights.
             ValueError, KeyError, RuntimeError, …: it is no such state. This training cannot be used any more then.
         """
+        check_maskable(state, self.sparse.maskable)
         threads = state.get("threads", torch.get_num_threads())  # not in checkpoints of old
         check_numbers(state["progress"], self.progress)
         check_positions(state)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from itopctl.catalogue import DATASETS, MODELS, is_user_function
 from itopctl.dst.allocation import StarvedLayersWarning
 from itopctl.dst.flops import LayerCost, layer_costs
-from itopctl.dst.layers import active_counts, maskable_weights
+from itopctl.dst.layers import active_counts, left_dense, maskable_weights
 from itopctl.dst.outline import LayerOutline, Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import ItopctlError, UserError
@@ -46,7 +46,7 @@ def outline_of(config: RunConfig) -> Outline:
         if calls_own_code(config):
             Rules.of_settings(config.model_dump())  # its rules can be imported, too
         rules = Rules.of_settings({name: getattr(config, name) for name in _ALLOCATION})
-        return _outline(config.model, config.dataset, rules, config.sparsity)
+        return _outline(config.model, config.dataset, config.also_mask or (), rules, config.sparsity)
     except ItopctlError:
         raise
     except (Exception, SystemExit) as error:  # of a rule of the user's own
@@ -55,12 +55,12 @@ def outline_of(config: RunConfig) -> Outline:
 
 def prepare() -> None:
     """Import all that the first outline imports, so that processes which are forked from this one share it."""
-    _network("lenet-300-100", "digits")
+    _network("lenet-300-100", "digits", ())
 
 
 @functools.lru_cache(maxsize=10_000)
-def _outline(model: str, dataset: str, rules: Rules, sparsity: float) -> Outline:
-    network = _network(model, dataset)
+def _outline(model: str, dataset: str, also_mask: tuple[str, ...], rules: Rules, sparsity: float) -> Outline:
+    network = _network(model, dataset, also_mask)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         counts = active_counts(network.shapes, network.kinds, rules, sparsity)
@@ -73,7 +73,9 @@ def _outline(model: str, dataset: str, rules: Rules, sparsity: float) -> Outline
         name for warning in caught if isinstance(warning.message, StarvedLayersWarning)
         for name in warning.message.layers
     )  # fmt: skip
-    return Outline(layers, others, network.parameters, network.buffers, network.activations, starved)
+    return Outline(
+        layers, others, network.parameters, network.buffers, network.activations, starved, network.left_dense
+    )
 
 
 def _macs(cost: LayerCost | None) -> int:
@@ -90,24 +92,25 @@ class _Network:
     parameters: int
     buffers: int
     activations: int
+    left_dense: tuple[tuple[str, int], ...]
 
 
 @functools.lru_cache(maxsize=64)
-def _network(model: str, dataset: str) -> _Network:
+def _network(model: str, dataset: str, also_mask: tuple[str, ...]) -> _Network:
     """The network made on the meta device, or for real where that fails: a model may compute with its numbers."""
     try:
-        return _measured(model, dataset, "meta")
+        return _measured(model, dataset, also_mask, "meta")
     except UserError:
         pass
     try:
-        return _measured(model, dataset, "cpu")
+        return _measured(model, dataset, also_mask, "cpu")
     except UserError:
         if not torch.cuda.is_available():
             raise
-    return _measured(model, dataset, "cuda")  # one that asks for a GPU
+    return _measured(model, dataset, also_mask, "cuda")  # one that asks for a GPU
 
 
-def _measured(model: str, dataset: str, device: str) -> _Network:
+def _measured(model: str, dataset: str, also_mask: tuple[str, ...], device: str) -> _Network:
     options = DATASETS.get(dataset).options
     shape, classes = tuple(options["shape"]), int(options["classes"])
     with torch.device(device), torch.random.fork_rng(devices=[]):
@@ -115,7 +118,7 @@ def _measured(model: str, dataset: str, device: str) -> _Network:
         try:
             if is_user_function(model):
                 check_settings([model], default_device=False)
-            weights = maskable_weights(built)
+            weights = maskable_weights(built, also_mask)
             if not weights:
                 raise UserError(f"model {model!r} has no linear or convolution layer to make sparse.")
             with _Activations(built) as activations:
@@ -136,6 +139,7 @@ def _measured(model: str, dataset: str, device: str) -> _Network:
         buffers=sum(buffer.numel() for buffer in built.buffers())
         + sum(parameter.numel() for parameter in built.parameters() if not parameter.requires_grad),
         activations=activations.count,
+        left_dense=tuple(left_dense(built, weights).items()),
     )
 
 
