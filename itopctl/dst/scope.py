@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import left_dense, maskable_weights
+from itopctl.dst.layers import NOTHING_TO_MASK, left_dense, maskable_weights
 from itopctl.dst.optimizers import Optimizers
 from itopctl.errors import UserError, left_dense_in_words, named
 
@@ -40,7 +40,7 @@ class Scope:
         held = optimizers.held()
         able = maskable_weights(model, also_mask)
         if not able:
-            raise UserError("the model has no linear or convolution layer to make sparse.")
+            raise UserError(f"the model has {NOTHING_TO_MASK}")
         self.weights = {name: weight for name, weight in able.items() if id(weight.parameter) in held}
         if not self.weights:
             raise UserError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from itopctl.catalogue import DATASETS, MODELS, is_user_function
 from itopctl.dst.allocation import StarvedLayersWarning
 from itopctl.dst.flops import LayerCost, layer_costs
-from itopctl.dst.layers import active_counts, left_dense, maskable_weights
+from itopctl.dst.layers import NOTHING_TO_MASK, active_counts, left_dense, maskable_weights
 from itopctl.dst.outline import LayerOutline, Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import ItopctlError, UserError
@@ -120,7 +120,7 @@ def _measured(model: str, dataset: str, also_mask: tuple[str, ...], device: str)
                 check_settings([model], default_device=False)
             weights = maskable_weights(built, also_mask)
             if not weights:
-                raise UserError(f"model {model!r} has no linear or convolution layer to make sparse.")
+                raise UserError(f"model {model!r} has {NOTHING_TO_MASK}")
             with _Activations(built) as activations:
                 costs = layer_costs(built, torch.zeros(1, *shape))
         except ItopctlError as error:

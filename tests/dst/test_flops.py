@@ -202,6 +202,21 @@ def test_the_ratio_of_a_real_training_is_that_of_its_masks():
     assert meter.inference_ratio(sparse.layers()) == pytest.approx(by_hand)
 
 
+def test_a_network_of_which_nothing_is_counted_has_ratio_one():
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = nn.Parameter(torch.randn(6, 3))
+
+        def forward(self, x):
+            return x @ self.matrix
+
+    model = Product()
+    meter = FlopsMeter(layer_costs(model, torch.zeros(1, 6)))
+    sparse = SparseTraining(model, plain_sgd(model), "static", sparsity=0.5, total_steps=10, also_mask=["matrix"])
+    assert (sparse.active, meter.inference_ratio(sparse.layers())) == (9, 1.0)
+
+
 def test_dense_training_has_ratio_one():
     model = mlp(6, 5, 4)
     meter = FlopsMeter(layer_costs(model, torch.zeros(1, 6)))

@@ -109,6 +109,7 @@ OTHER: dict[str, Any] = {
     "evaluate_updates": "never", "checkpoint_minutes": 1.0, "keep_checkpoints": True, "keep_network": False,
     "compute": "masked",
     "layer_density": {"conv*": 0.5}, "dense_in_budget": False, "own_code": {"a": "0123456789ab"},
+    "also_mask": ("embedding*",),
     "redistribution": "momentum", "gradient_batches": 2, "momentum_decay": 0.5, "drop_threshold": 0.1,
     "gradient_weight": 0.1, "exploration_weight": 0.1, "exploration_offset": 0.1, "sampled_share": 2.0,
 }  # fmt: skip
@@ -130,6 +131,12 @@ def test_every_setting_counts_unless_it_only_says_where_or_how_fast(name: str) -
     assert getattr(run, name) != OTHER[name]
     changed = run.model_copy(update={name: OTHER[name]})
     assert (run_id(changed) == run_id(run)) == (name in RECORDED)
+
+
+def test_a_run_that_masks_nothing_further_is_the_run_that_it_was_before_it_could() -> None:
+    assert "also_mask" not in identity_fields(config())
+    assert identity(f"{GOLDEN}also_mask: []") == identity(f"{GOLDEN}also_mask: null") == "5239092a342f"
+    assert identity(f"{GOLDEN}also_mask: [embedding*]") not in (identity(GOLDEN), identity(f"{GOLDEN}also_mask: [a]"))
 
 
 def test_what_is_recorded_but_not_hashed_is_known_by_name() -> None:

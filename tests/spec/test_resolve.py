@@ -312,6 +312,7 @@ def test_a_number_no_training_could_mean_is_refused(name: str) -> None:
         ("drop_schedule__stop", 0), ("drop_schedule__stop", 1.1), ("lr_schedule__warmup", 1),
         ("lr_schedule__gamma", 0), ("allocation_power", -1), ("precision", "fp8"), ("augment", "flip"),
         ("device", "gpu"), ("device", "cuda:x"), ("compile", 1), ("compile", "yes"), ("keep_dense", "conv1"),
+        ("also_mask", "embedding"), ("also_mask", [1]),
         ("keep_dense", [1]), ("replace_rounding", "up"), ("optimizer__name", "sgdd"), ("optimizer__nesterov", 1),
         ("lr_schedule__name", "cosin"), ("drop_schedule__name", "cosinus"), ("optimizer__name", None),
     ],

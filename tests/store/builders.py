@@ -40,6 +40,7 @@ def result(**changed: Any) -> dict[str, Any]:
         "train_loss": 0.02, "train_flops_ratio": 0.12, "inference_flops_ratio": 0.1, "topology_updates": 1,
         "epochs": 4, "steps": 80, "steps_per_second": 10.0, "wall_seconds": 8.0, "peak_memory_bytes": 1000,
         "train_flops": 1.5e9, "inference_flops": 8.4e4, "energy_joules": 120.5, "device_name": "a CPU", "threads": 1,
+        "total_density": 0.25, "trainable": 1188, "left_dense": {"embedding.weight": 90},
         "layers": [
             {"name": "conv.weight", "shape": [6, 1, 5, 5], "size": 150, "active": 60, "density": 0.4,
              "exploration_rate": 0.7, "dropped": 30, "backend": "masked"},

@@ -13,6 +13,7 @@ import torch
 from itopctl.catalogue import METHODS
 from itopctl.spec.config import RunConfig
 from itopctl.train import loop
+from itopctl.train.checkpoint import OtherWeightsError
 from itopctl.train.loop import Training, TrainingDivergedError, TrainingStoppedError
 from itopctl.train.setup import be_deterministic
 from tests.helpers import need_fashion_mnist, run_config
@@ -109,6 +110,17 @@ def test_a_state_with_an_impossible_number_of_threads_is_refused(threads: Any) -
     training = Training(run_config(), DATA, lambda *_: None)
     with pytest.raises(ValueError, match="number of threads"):
         training.load_state_dict({**training.state_dict(), "threads": threads})
+
+
+def test_a_state_of_a_training_with_other_maskable_weights_is_none_to_go_on_from() -> None:
+    training = Training(run_config(), DATA, lambda *_: None)
+    state = training.state_dict()
+    assert state["maskable"] == training.sparse.maskable == 50_200
+    with pytest.raises(OtherWeightsError, match="begun with 50,199 maskable weights, but its model has 50,200 now"):
+        training.load_state_dict({**state, "maskable": 50_199})
+    with pytest.raises(ValueError, match="number of maskable weights"):
+        training.load_state_dict({**state, "maskable": "many"})
+    training.load_state_dict({name: value for name, value in state.items() if name != "maskable"})  # an older state
 
 
 def test_a_stop_in_the_middle_of_an_augmented_epoch_changes_nothing(tmp_path: Path) -> None:

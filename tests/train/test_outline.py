@@ -132,8 +132,9 @@ def real(**settings: Any) -> tuple[torch.nn.Module, SparseTraining, FlopsMeter]:
     model = MODELS.function(config.model)(input_shape=options["shape"], classes=options["classes"])
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     sparse = SparseTraining(
-        model, optimizer, rules=rules_of(config), sparsity=config.sparsity, total_steps=config.total_steps
-    )
+        model, optimizer, rules=rules_of(config), sparsity=config.sparsity, total_steps=config.total_steps,
+        also_mask=config.also_mask or (),
+    )  # fmt: skip
     return model, sparse, FlopsMeter(layer_costs(model, torch.zeros(1, *options["shape"])))
 
 
@@ -150,6 +151,10 @@ def real(**settings: Any) -> tuple[torch.nn.Module, SparseTraining, FlopsMeter]:
         {"method": "static"},
         {"method": "dense"},
         {"sparsity": 0.0},
+        {"model": "tests.cli.own_layers:transformer", "allocation": "erk"},
+        {"model": "tests.cli.own_layers:transformer", "also_mask": ["positions"], "allocation": "uniform"},
+        {"model": "tests.cli.own_layers:lstm"},
+        {"model": "tests.cli.own_layers:product", "also_mask": ["matrix"]},
     ],
     ids=str,
 )
@@ -158,6 +163,7 @@ def test_the_outline_has_the_layers_densities_and_costs_that_the_engine_has(sett
     model, sparse, meter = real(**settings)
     assert outline.shares == {layer.name: (layer.active, layer.size) for layer in sparse.layers()}
     assert (outline.active, outline.maskable) == (sparse.active, sparse.maskable)
+    assert (outline.total_density, dict(outline.left_dense)) == (sparse.total_density, sparse.left_dense)
     assert outline.inference_ratio == pytest.approx(meter.inference_ratio(sparse.layers()), abs=1e-12)
     assert outline.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert outline.buffers == sum(buffer.numel() for buffer in model.buffers())
