@@ -254,7 +254,7 @@ class WithRaw(nn.Module):
 def test_what_is_left_dense_is_told_with_its_share():
     model = WithRaw()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    with pytest.warns(UserWarning, match=r"left dense: mix, position, table\.weight \(84\.2% of all weights\)"):
+    with pytest.warns(UserWarning, match=r"left dense: mix, position, table\.weight \(84\.2 % of all weights\)"):
         sparse = SparseTraining(model, optimizer, "static", sparsity=0.5, total_steps=5)
     assert sparse.left_dense == {"mix": 64, "position": 48, "table.weight": 80}
     assert (sparse.trainable, sparse.maskable, sparse.active) == (228, 32, 16)
