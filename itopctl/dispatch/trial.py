@@ -194,8 +194,12 @@ def _tried(config: RunConfig) -> dict[str, Any]:
 
 def _fault_of(error: BaseException | None) -> Fault:
     """Whose fault an exception is, as far as that can be told."""
+    from itopctl.train.process_settings import UnfitSettingsError
+
     if error is None:
         return "model"
+    if isinstance(error, UnfitSettingsError):
+        return "settings"
     if is_want_of_memory(error):
         return "unknown"
     wants_gpu = any(word in str(error).lower() for word in _GPU_WORDS)

@@ -86,7 +86,7 @@ class Forecast:
         return self.kept_bytes(seconds) + (kept + 1) * self.checkpoint_bytes
 
 
-Fault = Literal["model", "machine", "unknown"]
+Fault = Literal["model", "machine", "unknown", "settings"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Impossible:
     Attributes:
         reason: a sentence, with the user's file and line where the fault is in there.
         fault: of the `model` (or the spec); perhaps of this `machine`, which has no GPU, say, or lacks a package; or
-            `unknown`, where memory or time ran out: such a run may well be made.
+            `unknown`, where memory or time ran out: such a run may well be made; of the `settings` that the model's
+            module gives the process: such a run fails, and harms no other.
     """
 
     reason: str

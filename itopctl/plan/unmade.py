@@ -15,6 +15,7 @@ _SAID: Mapping[Fault, str] = {
     "model": "cannot be made",
     "machine": "cannot be made on this machine",
     "unknown": "may not be possible",
+    "settings": "will fail",
 }
 _ON_NODES = " The nodes may have what this machine lacks: `--first 1` tries one run before the others."
 _HERE = " Nodes of a cluster may have what this machine lacks: `--cluster slurm` leaves it to them."

@@ -71,6 +71,10 @@ def changed_since(before: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in process_settings().items() if value != before.get(name)}
 
 
+class UnfitSettingsError(UserError):
+    """A setting of the process forbids to train in it."""
+
+
 def check_settings(own: Iterable[str], default_device: bool = True) -> None:
     """Check that this process can train.
 
@@ -79,21 +83,21 @@ def check_settings(own: Iterable[str], default_device: bool = True) -> None:
         default_device: whether to look at the default device.
 
     Raises:
-        UserError: a setting forbids it; says which, and what to do.
+        UnfitSettingsError: a setting forbids it; says which, and what to do.
     """
     by = f", by {' or '.join(sorted(own))} or a module that it imports" if own else ""
     if not torch.is_grad_enabled():
-        raise UserError(
+        raise UnfitSettingsError(
             f"gradients are switched off for the whole process{by}: nothing can be trained. Instead of "
             "torch.set_grad_enabled(False), use `with torch.no_grad():` around what needs no gradient."
         )
     if torch.get_default_dtype() != torch.float32:
-        raise UserError(
+        raise UnfitSettingsError(
             f"the default dtype of the process was set to {torch.get_default_dtype()}{by}: runs are trained in "
             "torch.float32, or by `precision:` in the spec. Leave torch.set_default_dtype alone, or set it back."
         )
     if default_device and torch.get_default_device().type != "cpu":
-        raise UserError(
+        raise UnfitSettingsError(
             f"the default device of the process was set to {torch.get_default_device()}{by}: where a run is trained is "
             "said by `device:` in the spec, and its network is moved there. Leave torch.set_default_device alone."
         )

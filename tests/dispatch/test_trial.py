@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 def good(input_shape, classes):
+    assert torch.get_default_dtype() == torch.float32
     assert torch.get_float32_matmul_precision() == "highest" and "SET_BY_A_MODEL" not in os.environ
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Linear(32, classes))
 
@@ -64,6 +65,10 @@ def lacks_a_file(input_shape, classes):
 def wants_memory(input_shape, classes):
     raise MemoryError
 
+def forbids(input_shape, classes):
+    torch.set_default_dtype(torch.float64)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
 def good_again(input_shape, classes):
     return good(input_shape, classes)
 """
@@ -99,6 +104,9 @@ def test_each_model_is_made_apart_and_told_apart(mine: str, capfd: pytest.Captur
     told = {name: (what.fault, what.reason) for name, what in found.items() if isinstance(what, Impossible)}
     line = {name: 1 + MINE.splitlines().index(f"def {name}(input_shape, classes):") for name in names}
     assert told.pop("good at 99.999 %")[0] == "model"
+    # A run that fails by what its own module sets, and harms no other: such a sweep is started.
+    fault, reason = told.pop("forbids")
+    assert fault == "settings" and f"the default dtype of the process was set to torch.float64, by {mine}" in reason
     assert told == {
         "broken": ("model", f"{mine}.py:{line['broken'] + 1}: RuntimeError: no such thing"),
         "leaves": ("model", f"{mine}.py:{line['leaves']}: its process ended with exit code 7."),
