@@ -13,11 +13,13 @@ Where to look, in the order of reading: `methods.py` the named presets · `rules
 density per layer · `schedule.py` the drop fraction ζ over training · `drop.py`, `growth.py`, `redistribution.py` the
 rules, and `view.py` what they see · `update.py` one topology update, by `select.py` exact k-subsets and `apportion.py`
 exact shares · `exploration.py` the explored set and R_s · `expected.py` what random growth will explore · `layers.py`
-what can be masked · `layer.py` one of these, under a mask (`masked_layer.py`, `masking.py`) or as its nonzeros alone
-(`compressed_layer.py`, computed by `sparse/`), as `backends.py` chooses by `speed.py` · `gradient_masks.py` masked
-gradients, `gradients.py` dense ones kept for the rules · `parallel.py` equal masks on all ranks · `flops.py` costs and
-sizes · `records.py` what the engine tells · `engine.py` the object that puts them together ·
-`averages.py` an average of the network.
+what can be masked, `scope.py` what of it is trained · `layer.py` one of these, under a mask (`masked_layer.py`,
+`masking.py`) or as its nonzeros alone (`compressed_layer.py`, computed by `sparse/`), as `backends.py` chooses by
+`speed.py` · `gradient_masks.py` masked gradients, `gradients.py` dense ones kept for the rules, `step_gradients.py`
+those of one step · `optimizers.py` who holds which weights, and the state of a new one · `writes.py` weights that
+others write · `parallel.py` equal masks on all ranks · `topology.py` the updates of all layers · `flops.py` costs and
+sizes · `records.py` what the engine tells · `network.py` what can be read of it · `engine.py` the object that puts them
+together · `averages.py` averages of weights.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """
