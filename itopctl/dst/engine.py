@@ -12,6 +12,7 @@ resumed training draws what the uninterrupted one would have drawn.
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -98,7 +99,7 @@ class SparseTraining(SparseNetwork):
         total_steps: int,
         rules: Rules | None = None,
         seed: int = 0,
-        also_mask: Sequence[str] = (),
+        also_mask: str | Sequence[str] = (),
         compute: str | Mapping[str, str] = "masked",
         example: Tensor | None = None,
         timed: Callable[[LayerWork], Mapping[str, float]] = measure,
@@ -114,6 +115,7 @@ class SparseTraining(SparseNetwork):
             raise UserError("a sparse method needs a sparsity.")
         if sparsity is not None and (isinstance(sparsity, bool) or not isinstance(sparsity, (int, float))):
             raise UserError(f"sparsity is {sparsity!r}; a number in [0, 1) expected.")
+        total_steps = _whole("total_steps", total_steps)
         if total_steps < 1:
             raise UserError(f"total_steps is {total_steps}; a training has at least 1 step.")
         self.total_steps = total_steps
@@ -121,11 +123,12 @@ class SparseTraining(SparseNetwork):
         self._compiled, self._replicated = is_compiled(model), is_replicated(model)
         wrapper, (model, group) = model, unwrapped(model)
         self._optimizers = Optimizers(optimizer, model)
-        self._scope = Scope(model, self._optimizers, also_mask, self.rules.sparse)
+        globs = [also_mask] if isinstance(also_mask, str) else also_mask
+        self._scope = Scope(model, self._optimizers, globs, self.rules.sparse)
         self._weights = self._scope.weights
         self._shapes = {name: weight.shape for name, weight in self._weights.items()}
         self._ranks = Ranks(group if synchronise else None)
-        self.seed = int(self._ranks.first(seed))
+        self.seed = self._ranks.first(_whole("seed", seed))
         # Ranks that go their own ways may still share gradients: these are masked when all have been added up.
         self._masked_late = not synchronise and not Ranks(group).alone
         # An eps below this may be zero where it is added; the types of optimizer state are those of the weights.
@@ -388,6 +391,16 @@ def _choose_rules(method: str | None, rules: Rules | None, overrides: dict[str, 
         given = ", ".join([*(["a method"] if method else []), *overrides])
         raise UserError(f"explicit rules and {given} both given; put everything into the rules.")
     return rules
+
+
+def _whole(name: str, value: Any) -> int:
+    """A setting as an int; UserError where it is no whole number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} is {value!r}; a whole number expected.") from None
 
 
 def _unscale_once(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> None:

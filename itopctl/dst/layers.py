@@ -101,6 +101,7 @@ def maskable_weights(model: nn.Module, also_mask: Sequence[str] = ()) -> dict[st
         UserError: a weight that cannot be masked: lazy, computed by a parametrization, complex, empty, in another
             training's sparse layer; a glob that matches no parameter of two or more dimensions.
     """
+    _check_initialized(model)
     asked = _asked_for(model, also_mask)
     seen = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))} - asked
     found: dict[str, Maskable] = {}
@@ -176,6 +177,7 @@ def _asked_for(model: nn.Module, patterns: Sequence[str]) -> set[int]:
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if not isinstance(parameter, UninitializedParameter) and parameter.dim() > 1
     }
+    thin = {id(m.weight) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.sparse}
     asked: set[int] = set()
     for pattern in patterns:
         matches = [name for name in able if fnmatchcase(name, pattern)]
@@ -184,13 +186,20 @@ def _asked_for(model: nn.Module, patterns: Sequence[str]) -> set[int]:
                 f"also_mask {pattern!r} matches no parameter of two or more dimensions.{meant(pattern, able)} "
                 f"There are: {', '.join(able) or 'none'}."
             )
+        for name in matches:
+            if id(able[name]) in thin:
+                raise UserError(f"{name} has sparse gradients, which no mask fits: make its layer with sparse=False.")
         asked |= {id(able[name]) for name in matches}
     return asked
 
 
+def _check_initialized(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter) and parameter.requires_grad:
+            raise UserError(f"{name} has no shape yet, since its layer is lazy: call the model with a batch first.")
+
+
 def _check_maskable(name: str, weight: nn.Parameter) -> None:
-    if isinstance(weight, UninitializedParameter):
-        raise UserError(f"{name} has no shape yet, since its layer is lazy: call the model with a batch first.")
     if weight.is_inference():
         raise UserError(
             f"{name} was made in torch.inference_mode, so it cannot be trained: make the model outside of it."

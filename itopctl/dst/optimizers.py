@@ -56,7 +56,10 @@ class Optimizers:
     """
 
     def __init__(self, given: torch.optim.Optimizer | Iterable[torch.optim.Optimizer], model: nn.Module) -> None:
-        several: Any = [given] if hasattr(given, "param_groups") else given
+        if isinstance(given, type):
+            raise UserError(f"{given.__name__} is no optimizer but a class: make one of the model's parameters.")
+        single = hasattr(given, "param_groups") or not isinstance(given, Iterable)
+        several: Any = [given] if single else given
         self.all: tuple[torch.optim.Optimizer, ...] = tuple(several)
         if not self.all:
             raise UserError("no optimizer was given.")
@@ -65,6 +68,8 @@ class Optimizers:
             name = type(optimizer).__name__
             if not all(hasattr(optimizer, part) for part in ("param_groups", "state", "step")):
                 raise UserError(f"{name} is no optimizer: it has no param_groups, state or step.")
+            if sum(optimizer is other for other in self.all) > 1:
+                raise UserError(f"{name} is given twice, and would make two steps at each.")
             if isinstance(optimizer, torch.optim.LBFGS):
                 raise UserError(
                     "LBFGS cannot train a sparse network: it keeps differences of all weights over many steps, which "
