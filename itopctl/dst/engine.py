@@ -160,7 +160,7 @@ class SparseTraining(SparseNetwork):
             layer.begin(mask)
         for home in self._homes:
             home.mask(self._optimizers)
-        self._writes = Writes(self._homes, model, self._check_loaded, wrapper)
+        self._writes = Writes(self._homes, wrapper, self._check_loaded)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

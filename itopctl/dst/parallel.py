@@ -76,19 +76,25 @@ def is_replicated(model: nn.Module) -> bool:
     return any(isinstance(part, nn.DataParallel) for part in model.modules())
 
 
+def wrappers(model: nn.Module) -> list[nn.Module]:
+    """The model, what is inside of it where it wraps another, and so on; the bare model is the last."""
+    found = [model]
+    while True:
+        outer = found[-1]
+        inner = outer.module if isinstance(outer, DistributedDataParallel) else getattr(outer, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return found
+        found.append(inner)
+
+
 def unwrapped(model: nn.Module) -> tuple[nn.Module, Any]:
     """The model inside DistributedDataParallel and `torch.compile`, and the process group, if there is one.
 
     A bare model in a process with several ranks is taken to be trained by all of them.
     """
-    group: Any = None
-    while True:
-        if isinstance(model, DistributedDataParallel):
-            model, group = model.module, model.process_group
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            break
+    *outer, model = wrappers(model)
+    groups = [wrapper.process_group for wrapper in outer if isinstance(wrapper, DistributedDataParallel)]
+    group: Any = groups[-1] if groups else None
     if group is None and distributed.is_available() and distributed.is_initialized():
         group = distributed.group.WORLD
     return model, group

@@ -18,6 +18,7 @@ from torch import nn
 
 from itopctl.dst.layers import modules_of
 from itopctl.dst.masked_layer import MaskedParameter
+from itopctl.dst.parallel import wrappers
 from itopctl.errors import UserError
 
 
@@ -26,15 +27,13 @@ class Writes:
 
     Args:
         parameters: the masked ones.
-        model: they are in; the inner one, where it is wrapped.
+        model: they are in, wrapped or not.
         check: called before a forward pass of the whole model, too.
-        wrapper: of the model, where it is wrapped.
     """
 
-    def __init__(
-        self, parameters: list[MaskedParameter], model: nn.Module, check: Callable[[], None], wrapper: nn.Module
-    ) -> None:
-        self._parameters, self._model, self._check, self._wrapper = parameters, model, check, wrapper
+    def __init__(self, parameters: list[MaskedParameter], model: nn.Module, check: Callable[[], None]) -> None:
+        self._parameters, self._check = parameters, check
+        *self._wrappers, self._model = wrappers(model)
         self._all = list(range(len(parameters)))
         self._overlooked = False
         self._seen: list[tuple[int, int]] = []
@@ -43,7 +42,7 @@ class Writes:
 
     def attach(self) -> None:
         """Have modules tell of their forward passes; needed again in a copy."""
-        for module in {*self._model.modules(), self._wrapper}:
+        for module in [*self._model.modules(), *self._wrappers]:
             _unhook(module)
         places = _places(self._model)
         users = modules_of(self._model, {home.name: home.parameter for home in self._parameters})
@@ -51,7 +50,8 @@ class Writes:
         for number, home in enumerate(self._parameters):
             for module in {places.get(user, user): None for user in users[home.name]}:
                 used_by.setdefault(module, []).append(number)
-        for module, numbers in {**used_by, self._model: self._all, self._wrapper: self._all}.items():
+        whole = dict.fromkeys((self._model, *self._wrappers), self._all)
+        for module, numbers in {**used_by, **whole}.items():
             _hook(module, self, numbers)
 
     def settle(self) -> None:

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from itopctl.dst import SparseTraining
 from itopctl.errors import UserError
@@ -85,6 +86,28 @@ def test_a_copy_of_a_compiled_model_masks_writes_too():
         write(model)
         model(make_batch((8,), 0))
         assert_masked(model._orig_mod, training)
+
+
+@pytest.mark.parametrize("order", ["outside", "inside"])
+def test_whichever_wrapper_is_called_writes_are_masked(order):
+    torch._dynamo.reset()
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        bare = mlp(8, 12, 4)
+        if order == "outside":
+            model = torch.compile(DistributedDataParallel(bare), backend="eager")
+            parts = [model, model._orig_mod, bare]
+        else:
+            model = DistributedDataParallel(torch.compile(bare, backend="eager"))
+            parts = [model, model.module, bare]
+        sparse = static(model)
+        list(train(model, sparse, (8,), range(2)))
+        for part in parts:
+            write(bare)
+            part(make_batch((8,), 0))
+            assert_masked(bare, sparse)
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_hooks_of_the_users_own_stay():
