@@ -24,7 +24,9 @@ def obey(weight: nn.Parameter, hook: Callable[[Tensor], None]) -> None:
     """Call a hook whenever the weight's gradient has been made or added to, in place of an earlier training's."""
     if weight in _hooks:
         _hooks[weight].remove()
-    _hooks[weight] = weight.register_post_accumulate_grad_hook(hook)
+    trained = weight.requires_grad  # a copied weight may be frozen for the time being
+    _hooks[weight] = weight.requires_grad_(True).register_post_accumulate_grad_hook(hook)
+    weight.requires_grad_(trained)
 
 
 class GradientMasks:
