@@ -37,6 +37,7 @@ class Scope:
 
     def __init__(self, model: nn.Module, optimizers: Optimizers, also_mask: Sequence[str], sparse: bool) -> None:
         _check_whole(model)
+        self._model = model
         held = optimizers.held()
         able = maskable_weights(model, also_mask)
         if not able:
@@ -82,7 +83,18 @@ class Scope:
         return live
 
     def look(self, optimizers: Optimizers) -> None:
-        """Tell of maskable weights that an optimizer holds only now."""
+        """Tell of maskable weights that an optimizer holds only now.
+
+        Raises:
+            UserError: a weight is not in the model any more.
+        """
+        present = {id(parameter) for parameter in self._model.parameters()}
+        gone = [name for name, weight in self.weights.items() if id(weight.parameter) not in present]
+        if gone:
+            raise UserError(
+                f"{named(gone)}: not in the model any more, where another layer or parameter was put in its place. "
+                "Change the model first; then make the optimizer and SparseTraining."
+            )
         held = optimizers.held()
         new = [name for name, parameter in self._outside.items() if id(parameter) in held]
         if new:

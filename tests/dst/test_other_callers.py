@@ -140,3 +140,20 @@ def test_sparse_layers_are_refused_where_anything_is_compiled(how):
     with pytest.raises(UserError, match="sparse layers cannot be compiled"):
         static(model, compute="sparse")
     static(model, compute="masked")
+
+
+@pytest.mark.parametrize("when", ["at once, where the optimizer is given the new one", "at the next update"])
+@pytest.mark.parametrize("compute", ["masked", "sparse"])
+def test_a_layer_put_in_the_place_of_another_is_an_error(compute, when):
+    model = mlp(8, 12, 4)
+    sparse = SparseTraining(
+        model, plain_sgd(model, 0.1), "set-itop", sparsity=0.6, total_steps=20, update_interval=3, compute=compute
+    )
+    list(train(model, sparse, (8,), range(1)))
+    model[2] = nn.Linear(12, 4)
+    if "at once" in when:
+        sparse.optimizer.add_param_group({"params": model[2].parameters()})
+    else:
+        list(train(model, sparse, (8,), range(1, 2)))
+    with pytest.raises(UserError, match=r"2\.weight: not in the model any more"):
+        list(train(model, sparse, (8,), range(2, 3)))
