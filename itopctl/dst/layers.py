@@ -49,8 +49,8 @@ GATES: Mapping[type[nn.Module], Sequence[str]] = {
 """Blocks of the weights of recurrent layers, in PyTorch's order."""
 
 NOTHING_TO_MASK = (
-    "nothing to make sparse: no linear or convolution layer, no attention, no recurrent layer. Name other parameters "
-    "of two or more dimensions in also_mask."
+    "nothing to make sparse: no linear or convolution layer, no attention and no recurrent layer. Name other "
+    "parameters of two or more dimensions in also_mask."
 )
 """The rest of a sentence on a model."""
 

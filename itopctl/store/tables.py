@@ -184,7 +184,6 @@ RESULT_COLUMNS = (
     "best_epoch", "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
     "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
     "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable",
-    "left_dense",
 )  # fmt: skip
 EVALUATION_COLUMNS = tuple(
     column.name for column in evaluations.columns if column.name not in ("run_id", "kind", "attempt")

@@ -1,4 +1,4 @@
-"""Runs of models with attention, recurrent layers and own parameters: what is masked, counted, left and told."""
+"""Models with attention, recurrent layers and parameters of their own: what runs mask, count, leave dense and tell."""
 
 from __future__ import annotations
 

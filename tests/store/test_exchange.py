@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 import tarfile
 from collections.abc import Iterable
@@ -32,6 +33,17 @@ def lab(tmp_path: Path) -> Lab:
 def names_in(archive: Path) -> set[str]:
     with tarfile.open(archive) as opened:
         return {name.split("/")[1] for name in opened.getnames() if name.startswith("runs/")}
+
+
+def test_a_result_that_records_less_than_the_one_here_is_the_same(lab: Lab, tmp_path: Path) -> None:
+    """Versions of itopctl record more or less; what both record tells."""
+    theirs = Lab.at(tmp_path / "theirs")
+    for id_, seed, changed in ((A, 0, {}), (B, 1, {"test_accuracy": 0.5})):
+        run = theirs.done(id_, changed, seed=seed)
+        found = json.loads(run.result.read_text())
+        run.result.write_text(json.dumps({k: v for k, v in found.items() if k not in ("total_density", "left_dense")}))
+    done = import_runs(lab.results, theirs.results.path, lambda config: (A, B)[config["seed"]])
+    assert (done.same, done.differing) == ([A], [B])
 
 
 # Out --------------------------------------------------------------------------------------------------------

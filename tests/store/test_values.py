@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from itopctl.report.one_run import run_tables
 from itopctl.store import submissions
+from itopctl.store.database import open_store
 from itopctl.store.locks import locked
 from itopctl.store.queries import find_run, run_details, select_runs, sweep_names, sweep_summaries
 from tests.store.builders import STARTED, Lab, config, evaluated, result, run_id
@@ -75,6 +77,19 @@ def test_a_journal_may_hold_a_number_of_any_size(lab: Lab, name: str, number: in
 def test_a_result_with_a_number_of_any_size_is_a_success(lab: Lab, name: str, number: int) -> None:
     lab.done(A, {name: number})
     assert nothing_is_in_the_way(lab)["state"] == "done"
+
+
+@pytest.mark.parametrize("value", [*STRANGE, 1.5, {"a": None}, {"a": {}}, {"\x00": 2**63, "\ud83d": -1}])
+@pytest.mark.parametrize("name", ["left_dense", "trainable", "total_density"])
+def test_what_a_result_says_of_all_weights_may_be_anything(lab: Lab, name: str, value: Any) -> None:
+    lab.done(A, {name: value})
+    details = nothing_is_in_the_way(lab)
+    assert details["state"] == "done" and run_tables(details)
+    if name == "left_dense":
+        sizes = isinstance(value, dict) and all(isinstance(size, int) for size in value.values())
+        assert details[name] == (value if sizes else None)
+    if lab.results.database.exists():  # SQLite's rows are looked at when it is opened
+        open_store(lab.results.database).close()
 
 
 @pytest.mark.parametrize("number", LARGE)
