@@ -18,8 +18,8 @@ RUN_COLUMNS = (
     "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy", "best_epoch",
     "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
     "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
-    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable", "attempts",
-    "message",
+    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable",
+    "attempts", "message",
 )  # fmt: skip
 """Fields of a run in machine-readable output, in order. `sweep` names every sweep of the run, comma-separated."""
 
