@@ -26,8 +26,9 @@ BASE = {"dataset": "digits", "model": "lenet-300-100", "method": "set-itop", "sp
 
 GROUP_FIELDS = [
     "dataset", "model", "method", "sparsity", "growth", "update_interval", "settings", "runs", "new", "done", "pending",
-    "running", "failed", "steps", "updates", "exploration_rate", "exploration_known", "maskable", "trainable", "density",
-    "total_density", "left_dense", "train_flops_ratio", "inference_flops_ratio", "seconds", "seconds_from_runs", "memory_bytes", "disk_bytes", "kept_bytes", "problem",
+    "running", "failed", "steps", "updates", "exploration_rate", "exploration_known", "maskable", "trainable",
+    "density", "total_density", "left_dense", "train_flops_ratio", "inference_flops_ratio", "seconds",
+    "seconds_from_runs", "memory_bytes", "disk_bytes", "kept_bytes", "problem",
 ]  # fmt: skip
 
 
