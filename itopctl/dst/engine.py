@@ -161,6 +161,7 @@ class SparseTraining(SparseNetwork):
         for home in self._homes:
             home.mask(self._optimizers)
         self._writes = Writes(self._homes, wrapper, self._check_loaded)
+        self._settle()
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -226,8 +227,13 @@ class SparseTraining(SparseNetwork):
             self._mask_again()
         update = None if zeta is None else self._topology.update(zeta, self.steps_done, possible, drops)
         self._step_gradients.forget()
-        self._writes.settle()
+        self._settle()
         return update
+
+    def _settle(self) -> None:
+        """The weights are what this training has made of them."""
+        self._writes.settle()
+        self._settled = {layer.name: layer.parameter._version for layer in self._compressed}
 
     def _take_gradients(self, zeta: float | None, scaler: torch.amp.GradScaler | None) -> tuple[bool, Drops | None]:
         """Take in the gradients of a step and mask them; whether an update is possible, and what it drops, if known."""
@@ -352,7 +358,8 @@ class SparseTraining(SparseNetwork):
         check_saved(state, self._layers, self.rules, total_steps=self.total_steps, seed=self.seed)
         gradients = state.get("gradients", {"averaged": 0, "mean": {}, "momentum": {}})
         self._gradients.check_state(gradients)
-        self._awaited = Awaited(self._layers, state["layers"], None if self.steps_done else self._optimizers)
+        optimizers = None if self.steps_done else self._optimizers
+        self._awaited = Awaited(self._layers, state["layers"], optimizers, self._settled)
         for layer in self._layers:
             layer.take_over(state["layers"][layer.name])
         self._gradients.load_state_dict(gradients)
@@ -360,8 +367,7 @@ class SparseTraining(SparseNetwork):
         self._topology.updates_done = state["updates_done"]
         for home in self._homes:
             home.mask(self._optimizers)
-        self._writes.settle()
-        self._awaited.loaded()
+        self._settle()
 
     def _check_loaded(self) -> None:
         """Before the first pass after a state was loaded: whether its weights are there."""
@@ -379,6 +385,7 @@ class SparseTraining(SparseNetwork):
         self.__dict__.update(state)
         self._gradient_masks.attach()
         self._writes.attach()
+        self._settled = {layer.name: layer.parameter._version for layer in self._compressed}
         for compressed in self._compressed:
             compressed.parameter.become_trained()
             compressed.attach(self._dense_gradient_read)

@@ -3,7 +3,7 @@ there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -74,17 +74,18 @@ class Awaited:
         layers: before they take the state over.
         saved: name of each → its saved entry.
         optimizers: of a training that has made no step yet.
+        versions: name of each sparse layer → version of its weight when the training last wrote it.
     """
 
-    def __init__(self, layers: Sequence[Layer], saved: dict[str, Any], optimizers: Optimizers | None) -> None:
-        self._layers, self._saved, self._optimizers = layers, saved, optimizers
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        saved: dict[str, Any],
+        optimizers: Optimizers | None,
+        versions: Mapping[str, int],
+    ) -> None:
+        self._layers, self._saved, self._optimizers, self._versions = layers, saved, optimizers, versions
         self._before = {layer.name: layer.active_positions() for layer in layers}
-        self._versions: dict[str, int] = {}
-
-    def loaded(self) -> None:
-        """The layers have taken the state over."""
-        for layer in self._layers:
-            self._versions[layer.name] = layer.parameter._version
 
     def check(self) -> None:
         """Raise UserError where the weights, or the optimizer's state, are not there."""
