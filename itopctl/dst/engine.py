@@ -77,7 +77,8 @@ class SparseTraining(SparseNetwork):
     reset, the first step of such a weight is about (1 − β₁) / √(1 − β₂) ≈ 3 times lr, whatever its gradient.
 
     Weights that somebody else writes (`load_state_dict`, `reset_parameters`, any operation in place) are masked again
-    before the next forward pass, optimizer state that is loaded before the next step. Writes through `.data` or NumPy
+    before the next forward pass (in a model that is compiled after this was made, by the next step), optimizer state
+    that is loaded before the next step. Writes through `.data` or NumPy
     cannot be noticed; the next topology update masks them, and says so. A copy (`copy.deepcopy`, `pickle`) of model,
     optimizer and training together is independent.
 

@@ -78,13 +78,15 @@ class Writes:
         Raises:
             UserError: the model was moved to another device.
         """
-        for number in () if self._overlooked else numbers:
-            home = self._parameters[number]
-            if _stamp(home) != self._seen[number]:
+        seen, parameters = self._seen, self._parameters
+        for number in numbers:
+            parameter = parameters[number].parameter
+            if (parameter._version, parameter.data_ptr()) != seen[number] and not self._overlooked:
+                home = parameters[number]
                 _check_place(home)
                 with torch._C._DisableFuncTorch():  # transforms forbid writes into what they do not differentiate
                     home.mask_weight()
-                self._seen[number] = _stamp(home)
+                seen[number] = _stamp(home)
         self._check()
 
     def look_at_step(self) -> None:

@@ -286,7 +286,7 @@ MUTATIONS = [
         "stay = wanted",
     ),
     Mutation("new weights have no optimizer state of their own", "optimizers.py", "fresh.get(path, 0.0)", "0.0"),
-    Mutation("writes are not noticed", "writes.py", "if _stamp(home) != self._seen[number]:", "if False:", "writes"),
+    Mutation("writes are not noticed", "writes.py", "!= seen[number] and not", "== 0 and not", "writes"),
     Mutation("frozen layers are rewired", "scope.py", "(live if trained else frozen)", "live", "optimizers"),
     Mutation("attention's own products cost nothing", "flops.py", "density + self.products", "density", "flops"),
     Mutation(

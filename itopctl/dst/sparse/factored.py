@@ -31,10 +31,11 @@ class FactoredGradient:
         if self._factors is None and self._total is None:
             self._factors = (input, gradient)
             return
-        if self._factors is not None:
-            self._total, self._factors = self._module.dense_gradient(*self._factors), None
-        assert self._total is not None
-        self._total += self._module.dense_gradient(input, gradient)
+        with torch.autocast(input.device.type, enabled=False):
+            if self._factors is not None:
+                self._total, self._factors = self._module.dense_gradient(*self._factors), None
+            assert self._total is not None
+            self._total += self._module.dense_gradient(input, gradient)
 
     def set_active(self, values: Tensor) -> None:
         """Say what the gradient is at the nonzeros: the loss may depend on these otherwise, too, by a penalty."""
@@ -48,7 +49,8 @@ class FactoredGradient:
         """∂L/∂w of some rows of the weight (slices along its first dimension), [rows, …]; the caller's own."""
         module = self._module
         if self._factors is not None:
-            rows = module.dense_gradient_of_rows(*self._factors, start, stop)
+            with torch.autocast(self._factors[0].device.type, enabled=False):  # the step may be made inside of it
+                rows = module.dense_gradient_of_rows(*self._factors, start, stop)
         elif self._total is not None:
             rows = self._total[start:stop].clone()
         else:
