@@ -200,7 +200,8 @@ def test_the_same_code_is_copied_once_whoever_comes(repository: Path) -> None:
     first = taken(repository)
     before = (Path(first.snapshot or "") / "model.py").stat()
     assert taken(repository) == first
-    assert (Path(first.snapshot or "") / "model.py").stat() == before
+    after = (Path(first.snapshot or "") / "model.py").stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     write(repository, model_py="a = 2\n")
     second = taken(repository)
     assert second.digest != first.digest
@@ -293,7 +294,7 @@ def test_what_is_too_large_to_be_code_is_refused_with_its_largest_file(
     write(repository, weights_txt="x" * 2_000_000)
     monkeypatch.setattr(snapshot, "MAX_BYTES", 1_500_000)
     with pytest.raises(
-        UserError, match=r"is [23] MB \(at most 2\), .*weights\.txt the largest file of it\. .*--no-snapshot"
+        UserError, match=r"is [2-5] MB \(at most 2\), .*weights\.txt the largest file of it\. .*--no-snapshot"
     ):
         taken(repository)
     assert not (repository / "results").exists()
