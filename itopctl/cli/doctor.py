@@ -47,7 +47,7 @@ def doctor(
     specs: Annotated[
         list[Path] | None, typer.Argument(metavar="[SPEC]...", help="Specs whose data and options to look at.")
     ] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Submit a job of a minute that looks from a node.")] = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Submit a one-minute test job to a compute node.")] = False,
     patience: Annotated[
         int, typer.Option("--patience", min=1, metavar="MINUTES", help="How long to wait for that job.")
     ] = 10,

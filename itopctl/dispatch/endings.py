@@ -48,7 +48,7 @@ def has_given_up(run: RunDirectory, job_id: str | None) -> bool:
 
 
 def close_forgotten_attempt(run: RunDirectory, job_id: str | None) -> None:
-    """End the attempt that left no word; only for who holds the run's lock.
+    """End an attempt that reported no end; only for the holder of the run's lock.
 
     Where a scheduler preempts a job, or its time is up, the job is told and says so itself. What it starts again
     without that was lost with its node.

@@ -89,7 +89,7 @@ class WeightAverage:
     def applied(self) -> Iterator[nn.Module]:
         """The model that is trained, with the average for its weights and buffers while the context lasts.
 
-        For evaluation: without a copy, and where something holds on to the model. A step of training in it is lost.
+        For evaluation, in evaluation mode: the memory is that of the average, and a step of training is refused.
 
         Raises:
             UserError: the topology has changed since the last update.

@@ -28,6 +28,9 @@ class CompressedLayer(Layer):
     The module becomes a sparse one in place, and its weight, the same parameter as before, one-dimensional: so the
     optimizer's state is, too.
 
+    Attributes:
+        standing: positions of the nonzeros, as the training knows them.
+
     Args:
         index: of the layer in its model; with the seed, it determines the draw.
         name: of the parameter.
@@ -54,7 +57,7 @@ class CompressedLayer(Layer):
         super().__init__(index, name, weight, tuple(weight.shape), active_count, counted)
         active = drawn_positions(self.size, active_count, seed, index).sort().values.to(weight.device)
         self.module = compressed(module, active)
-        self._standing = self._positions
+        self.standing = self._positions
         self.gradient = FactoredGradient(self.module)
         self._pending: list[tuple[int, Tensor, Tensor]] = []
         self._last: tuple[Tensor, int] | None = None
@@ -228,19 +231,19 @@ class CompressedLayer(Layer):
         """Raise UserError where the module was given another topology than the training's, by `load_state_dict`."""
         if not self.parameter.trained:  # copied or unpickled with this layer
             self.parameter.become_trained()
-        if self.parameter.positions is self._standing and self.parameter.numel() == self.active_count:
+        if self.parameter.positions is self.standing and self.parameter.numel() == self.active_count:
             return
-        if not same(self._positions, self._standing) or self.parameter.numel() != self.active_count:
+        if not same(self._positions, self.standing) or self.parameter.numel() != self.active_count:
             raise UserError(
                 f"{self.name}: a state of another topology was loaded into the model, and the training does not know "
                 "it. Load the states of the optimizer and of SparseTraining, too, which belong to it."
             )
-        self._standing = self._positions
+        self.standing = self._positions
 
     def _stand_at(self, topology: Tensor) -> None:
         self.active_count = topology.numel()
         self.module.compress(topology)
-        self._standing = self._positions
+        self.standing = self._positions
 
 
 def _arriving(layer: weakref.ref[CompressedLayer]) -> Callable[[Tensor], None]:

@@ -78,9 +78,9 @@ class SparseTraining(SparseNetwork):
 
     Weights that somebody else writes (`load_state_dict`, `reset_parameters`, any operation in place) are masked again
     before the next forward pass (in a model that is compiled after this was made, by the next step), optimizer state
-    that is loaded before the next step. Writes through `.data` or NumPy
-    cannot be noticed; the next topology update masks them, and says so. A copy (`copy.deepcopy`, `pickle`) of model,
-    optimizer and training together is independent.
+    that is loaded before the next step. Writes through `.data` or NumPy cannot be noticed; the next topology update, if
+    there is one, masks them, and says so. A copy (`copy.deepcopy`, `pickle`) of model, optimizer and training together
+    is independent.
 
     To go on from saved states, make model, optimizer and SparseTraining first, then load the three states.
 
@@ -210,7 +210,9 @@ class SparseTraining(SparseNetwork):
         self._writes.look_at_step()
         for compressed in self._compressed:
             compressed.check_in_step()
-        if self._optimizers.states_replaced():  # by those of another training, perhaps a dense one
+        replaced = self._optimizers.states_replaced()  # by those of another training, perhaps a dense one
+        self._check_states(replaced)
+        if replaced:
             for home in self._homes:
                 home.mask_state(self._optimizers)
         zeta = self._due()
@@ -231,8 +233,24 @@ class SparseTraining(SparseNetwork):
         self._settle()
         return update
 
+    def _check_states(self, replaced: bool) -> None:
+        """Raise UserError where optimizer state of sparse layers is of other positions than the weights."""
+        if not self._compressed:
+            return
+        if replaced and self._loaded is None and self.updates_done:
+            raise UserError(
+                "the optimizer's state was loaded, and not that of SparseTraining: with sparse layers the values would "
+                "stand at other weights. Load the states of the model, of the optimizer and of SparseTraining."
+            )
+        if self._loaded and not replaced and self._optimizers.have_state_of(self._compressed[0].parameter):
+            raise UserError(
+                "the state of SparseTraining was loaded, and not the optimizer's: with sparse layers its values stand "
+                "at other weights now. Load the states of the model, of the optimizer and of SparseTraining."
+            )
+
     def _settle(self) -> None:
         """The weights are what this training has made of them."""
+        self._loaded: bool | None = None  # since the last step: whether a state was, and whether it moved sparse layers
         self._writes.settle()
         self._settled = {layer.name: layer.parameter._version for layer in self._compressed}
 
@@ -361,6 +379,7 @@ class SparseTraining(SparseNetwork):
         self._gradients.check_state(gradients)
         optimizers = None if self.steps_done else self._optimizers
         self._awaited = Awaited(self._layers, state["layers"], optimizers, self._settled)
+        before = [layer.standing for layer in self._compressed]
         for layer in self._layers:
             layer.take_over(state["layers"][layer.name])
         self._gradients.load_state_dict(gradients)
@@ -369,6 +388,8 @@ class SparseTraining(SparseNetwork):
         for home in self._homes:
             home.mask(self._optimizers)
         self._settle()
+        now = [layer.standing for layer in self._compressed]
+        self._loaded = not all(map(torch.equal, before, now))
 
     def _check_loaded(self) -> None:
         """Before the first pass after a state was loaded: whether its weights are there."""

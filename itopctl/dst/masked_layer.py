@@ -116,10 +116,6 @@ class MaskedLayer(Layer):
         """int8 tensor of the weight's shape and layout, -1 where active and 0 where the weight must be zero."""
         return _rows(self.home.keep, self._rows)
 
-    def part_of(self, tensor: Tensor) -> Tensor:
-        """The weight's part of a tensor of the parameter's shape."""
-        return _rows(tensor, self._rows)
-
     @property
     def backend(self) -> str:
         """How the layer is computed."""

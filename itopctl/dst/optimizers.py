@@ -108,6 +108,10 @@ class Optimizers:
             group.get("eps", 1.0) >= least_eps for optimizer in self.all for group in optimizer.param_groups
         )
 
+    def have_state_of(self, parameter: nn.Parameter) -> bool:
+        """Whether some optimizer has a state of a parameter."""
+        return any(optimizer.state.get(parameter) for optimizer in self.all)
+
     def held(self) -> set[int]:
         """Identities of all parameters that some optimizer holds."""
         return {id(parameter) for optimizer in self.all for parameter in _held(optimizer)}
@@ -228,6 +232,8 @@ def _state_of_new_weight(
         twin = type(optimizer)([weight], **settings)
         begun = twin.state[weight] = _AsBegun(twin.state[weight])
         step(twin)
+    if twin.state[weight] is not begun or begun.keys() - begun.first.keys():
+        raise ValueError("the optimizer keeps the state of a weight in a way that cannot be watched")
     values = {path: tensor for path, tensor in _tensors(begun.first) if tensor.shape == weight.shape}
     return {path: value for path, tensor in values.items() if (value := float(tensor)) != 0 and math.isfinite(value)}
 

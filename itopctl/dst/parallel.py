@@ -2,7 +2,7 @@
 
 Ranks draw alike (randomness is keyed by layer, update and the seed of the first rank) and see the same all-reduced
 gradients, so that they nearly always agree anyhow. "Nearly" is not enough: one bit of another kernel, and they would
-part for good. So what the first rank chose is broadcast, after every update and at the start.
+diverge permanently. So what the first rank chose is broadcast, after every update and at the start.
 """
 
 from __future__ import annotations

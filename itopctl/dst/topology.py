@@ -113,11 +113,11 @@ class Topology:
         for layer in self.layers:
             if not isinstance(layer, MaskedLayer):
                 continue
-            woken = int(torch.count_nonzero(layer.weight)) - layer.active_count
+            woken = int(torch.count_nonzero(layer.weight.detach()[layer.keep == 0]))
             if woken > 0:
                 layer.home.mask(self._optimizers)
                 warnings.warn(
-                    f"{layer.name}: {woken:,} or more weights off the mask were not zero before the update after step "
+                    f"{layer.name}: {woken:,} weights off the mask were not zero before the update after step "
                     f"{step}; they are now. If gradients are changed through .data or by NumPy, call mask_gradients() "
                     "after that.",
                     stacklevel=6,

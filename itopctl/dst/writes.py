@@ -91,6 +91,8 @@ class Writes:
 
     def look_at_step(self) -> None:
         """`look`, and raise UserError where a module has another parameter than the masked one."""
+        if self._overlooked:
+            raise UserError("no step can be made while the model has other weights (those of an average, say).")
         for home in self._parameters:
             if home.module._parameters.get(home.attribute) is not home.parameter:
                 raise UserError(

@@ -12,6 +12,7 @@ model draws or computes over a batch itself (dropout; batch norm on CPUs, see `N
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -172,7 +173,9 @@ class Training:
         self.sparse = SparseTraining(
             self.network.shared, self.optimizer, rules=rules_of(config), sparsity=config.sparsity,
             total_steps=config.total_steps, seed=config.seed, also_mask=config.also_mask or (),
-            compute=compute, timed=timed, example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
+            compute=compute,
+            timed=functools.partial(timed, own_code=config.own_code) if config.own_code else timed,
+            example=torch.zeros(config.batch_size, *self.data.shape, device=self.device),
         )  # fmt: skip
         set_random_states(before, self.device)
         check_settings(self.own)  # the first forward pass, and the user's rules, may have changed them

@@ -21,6 +21,9 @@ from itopctl.errors import UserError
 
 _DEVICE = DeviceContext.__name__  # the mode by which PyTorch keeps a default device
 
+_ENVIRONMENT = ("CUBLAS_", "CUDA_", "CUDNN_", "KMP_", "MKL_", "NCCL_", "OMP_", "ONEDNN_", "DNNL_", "PYTORCH_", "TORCH_")
+"""How variables of the environment begin that PyTorch and what it computes with read."""
+
 SETTINGS: Mapping[str, Callable[[], Any]] = {
     "default_dtype": lambda: str(torch.get_default_dtype()),
     "default_device": lambda: str(torch.get_default_device()),
@@ -33,6 +36,10 @@ SETTINGS: Mapping[str, Callable[[], Any]] = {
     "float32_matmul_precision": torch.get_float32_matmul_precision,
     "autocast_cpu": lambda: torch.is_autocast_enabled("cpu"),
     "autocast_cuda": lambda: torch.is_autocast_enabled("cuda"),
+    "autocast_dtype_cpu": lambda: str(torch.get_autocast_dtype("cpu")),
+    "autocast_dtype_cuda": lambda: str(torch.get_autocast_dtype("cuda")),
+    "mha_fastpath": torch.backends.mha.get_fastpath_enabled,
+    "environment": lambda: {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_ENVIRONMENT)},
     "flush_denormal": lambda: sys.float_info.min / 2 == 0.0,
     "interop_threads": torch.get_num_interop_threads,
     "cudnn.enabled": lambda: torch.backends.cudnn.enabled,
@@ -54,7 +61,6 @@ SETTINGS: Mapping[str, Callable[[], Any]] = {
     "module_hooks": lambda: _global_hooks(),
     "function_modes": lambda: [name for name in map(_name, _get_current_function_mode_stack()) if name != _DEVICE],
     "dispatch_modes": lambda: list(map(_name, _get_current_dispatch_mode_stack())),
-    "CUBLAS_WORKSPACE_CONFIG": lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
 }
 """Name → reads the setting. Settings of `torch` by its own names; beside them hooks on all modules
 (`torch.nn.modules.module.register_module_…`), modes of `torch.overrides` and `torch.utils._python_dispatch` that are
@@ -132,8 +138,10 @@ def _name(mode: Any) -> str:
 
 
 def _read(setting: Callable[[], Any]) -> Any:
-    """The value of a setting; None where this version of PyTorch has none, or cannot tell."""
+    """The value of a setting; None where this PyTorch has none, and what it says where it cannot tell."""
     try:
         return setting()
-    except (AttributeError, RuntimeError):
+    except AttributeError:
         return None
+    except RuntimeError as error:  # old and new ways of setting the precision contradict each other, say
+        return f"cannot be told: {str(error).splitlines()[0]}"

@@ -25,12 +25,18 @@ _VERSION = 2  # of what is measured, and how
 _measured: dict[str, dict[str, float]] = {}
 
 
-def timed(work: LayerWork) -> Mapping[str, float]:
-    """Seconds of a layer's step by kind, as first measured on a machine like this one by as many threads."""
+def timed(work: LayerWork, own_code: Mapping[str, str] | None = None) -> Mapping[str, float]:
+    """Seconds of a layer's step by kind, as first measured on a machine like this one by as many threads.
+
+    Args:
+        work: of the layer.
+        own_code: versions of the user's modules that the run calls. They may change settings of the process, so what
+            is measured beside them counts for runs with the same ones alone.
+    """
     device = torch.device(work.device)
     about = {
         "version": _VERSION, "work": asdict(work), "device": device_name(device), "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(), **({"own_code": dict(own_code)} if own_code else {}),
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     if key not in _measured:

@@ -188,7 +188,7 @@ def test_help_is_broken_where_the_terminal_ends_and_not_where_the_source_does(wi
     lines = [line.strip() for line in itopctl("plan", "--help", COLUMNS=width).stdout.splitlines()]
     text = lines[lines.index(next(line for line in lines if line.startswith("Steps, topology"))) :]
     paragraph = text[: text.index("")]
-    assert " ".join(paragraph).endswith("if the spec names one.")
+    assert " ".join(paragraph).endswith("and ends with 2.")
     assert all(len(f"{line} {after.split()[0]}") > int(width) - 2 for line, after in itertools.pairwise(paragraph))
 
 
@@ -269,7 +269,10 @@ assert not heavy, heavy
     [
         (["--help"], ["torch", "sqlalchemy", "matplotlib", "numpy", "pydantic", "yaml"]),
         (["sweep", "--help"], ["torch", "sqlalchemy", "matplotlib", "numpy"]),
-        (["sweep", "sweeps/cifar100.yaml", "--dry-run", "--results", "/nonexistent"], ["torch", "sqlalchemy", "numpy"]),
+        (
+            ["sweep", "sweeps/cifar100.yaml", "--dry-run", "--results", "/no-such-place"],
+            ["torch", "sqlalchemy", "numpy"],
+        ),
         (["list", "methods"], ["torch", "sqlalchemy", "numpy"]),
         (["schema"], ["torch", "sqlalchemy", "numpy"]),
     ],

@@ -128,7 +128,16 @@ def test_runs_by_code_that_was_edited_are_made_anew_unless_the_edit_is_accepted(
 
 
 def test_unfinished_runs_by_other_code_are_begun_anew_and_none_is_tried_again(desk: Desk) -> None:
-    mistake = "def small(input_shape, classes):\n    raise ValueError('a mistake')\n"
+    mistake = (
+        "from torch import nn\n"
+        "class Small(nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        if self.training:\n"  # it can be made, and fails when it is trained
+        "            raise ValueError('a mistake')\n"
+        "        return super().forward(images.flatten(1))\n"
+        "def small(input_shape, classes):\n"
+        "    return Small(64, classes)\n"
+    )
     (desk.folder / "my_models.py").write_text(mistake)
     (desk.folder / "other.py").write_text(mistake)
     models = {"model": ["my_models:small", "other:small"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -41,8 +42,6 @@ class Whole:
 
 def saved(method: str, compute: str) -> tuple[dict, list[torch.Tensor]]:
     """States of a training after some steps, and the weights that it ends with."""
-    import copy
-
     whole = Whole(method, compute, seed=1)
     whole.steps(range(7))
     states = copy.deepcopy(whole.states())
@@ -104,3 +103,26 @@ def test_a_state_of_before_nonzeros_were_counted_is_taken_over():
     for name in STATES:
         getattr(whole, name).load_state_dict(states[name])
     assert all(torch.equal(a, b) for a, b in zip(whole.steps(range(7, 12)), expected, strict=True))
+
+
+@pytest.mark.parametrize("left_out", ["training", "optimizer"])
+def test_states_of_two_topologies_are_refused_in_sparse_layers(left_out):
+    whole = Whole("set-itop", "sparse", seed=1)
+    whole.steps(range(3))
+    states = copy.deepcopy(whole.states())
+    whole.steps(range(3, 6))
+    for name in STATES if left_out == "optimizer" else ("optimizer",):
+        if name != left_out:
+            getattr(whole, name).load_state_dict(states[name])
+    with pytest.raises(UserError, match=r"with sparse layers .* stand at other weights"):
+        whole.steps(range(6, 7))
+
+
+def test_sparse_layers_are_rolled_back_as_a_whole():
+    whole = Whole("set-itop", "sparse", seed=1)
+    whole.steps(range(3))
+    states = copy.deepcopy(whole.states())
+    expected = whole.steps(range(3, 8))
+    for name in STATES:
+        getattr(whole, name).load_state_dict(states[name])
+    assert all(torch.equal(a, b) for a, b in zip(whole.steps(range(3, 8)), expected, strict=True))

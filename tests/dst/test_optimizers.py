@@ -330,3 +330,40 @@ def test_closures_that_cannot_be_used_are_one_sentence():
     two = [torch.optim.SGD([model[0].weight], 0.1), torch.optim.SGD([model[0].bias], 0.1)]
     with pytest.raises(UserError, match="a closure goes with one optimizer"):
         SparseTraining(model, two, "static", sparsity=0.5, total_steps=20).step(lambda: None)
+
+
+class Replacing(torch.optim.Optimizer):
+    """Replaces the state of a weight as a whole, and begins with a size of 0.5."""
+
+    def __init__(self, params: Any, lr: float = 0.1, joined: bool = False) -> None:
+        self.joined = joined
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                if "size" not in self.state[p]:
+                    begun = {"size": torch.full_like(p, 0.5)}
+                    if self.joined:
+                        self.state[p] |= begun
+                    else:
+                        self.state[p] = begun
+                size = self.state[p]["size"]
+                size.mul_(1 + 0.1 * p.grad.sign())
+                p.sub_(group["lr"] * size * p.grad)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_state_that_is_replaced_as_a_whole_is_asked_for_too(joined):
+    model = mlp(20, 32, 5)
+    optimizer = Replacing(model.parameters(), joined=joined)
+    sparse = SparseTraining(model, optimizer, "set", sparsity=0.8, total_steps=100, update_interval=5)
+    for step in range(10):
+        before = sparse.mask("0.weight").clone()
+        backward(model, make_batch((20,), step))
+        sparse.step()
+    grown = sparse.mask("0.weight") & ~before
+    assert optimizer.state[model[0].weight]["size"][grown].unique().tolist() == [0.5]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from itopctl.dst import SparseTraining
+from itopctl.dst import SparseTraining, WeightAverage
 from itopctl.dst.masked_layer import MaskedParameter
 from itopctl.errors import UserError
 from tests.dst.nets import assert_masked, backward, make_batch, mlp, modest, plain_sgd
@@ -226,3 +226,28 @@ def test_trainings_that_are_let_go_leave_nothing_behind():
     assert [len(module._forward_pre_hooks) for module in model.modules()] == [1, 1, 0, 1]
     assert len(model[0].weight._post_accumulate_grad_hooks) == 1
     assert_masked(model, sparse)
+
+
+def test_a_few_written_weights_are_told_of_beside_active_ones_that_are_zero():
+    model = nn.Linear(20, 20, bias=False)
+    optimizer = plain_sgd(model, 0.0)
+    sparse = SparseTraining(model, optimizer, "set", sparsity=0.8, total_steps=10, update_interval=1)
+    with torch.no_grad():
+        model.weight[sparse.mask("weight")] = 0.0
+    off = (~sparse.mask("weight")).nonzero()[:3]
+    model.weight.data[off[:, 0], off[:, 1]] = 1.0
+    model(make_batch((20,), 0)).square().mean().backward()
+    model.weight.data[off[:, 0], off[:, 1]] = 1.0  # written once more, after the forward pass
+    with pytest.warns(UserWarning, match="weight: 3 weights off the mask were not zero"):
+        sparse.step()
+
+
+def test_no_step_is_made_with_the_weights_of_an_average():
+    model = mlp(8, 12, 4)
+    sparse = SparseTraining(model, plain_sgd(model, 0.1), "static", sparsity=0.6, total_steps=20)
+    average = WeightAverage(model, sparse)
+    average.update()
+    with average.applied(), pytest.raises(UserError, match="no step can be made while the model has other weights"):
+        sparse.step()
+    backward(model, make_batch((8,), 0))
+    sparse.step()

@@ -150,6 +150,17 @@ def test_a_state_with_backends_that_cannot_be_is_refused_or_of_no_effect(backend
     assert "fast" not in training.sparse.backends.values()
 
 
+def test_what_runs_with_code_of_the_users_own_measure_counts_for_the_same_code_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timings, "measure", lambda work: {"masked": 9.0, "sparse": 1.0})
+    slowed = timings.timed(LINEAR, {"mine": "0123456789ab"})  # what its module sets may slow down one way
+    monkeypatch.setattr(timings, "_measured", {})
+    monkeypatch.setattr(timings, "measure", lambda work: {"masked": 1.0, "sparse": 2.0})
+    assert timings.timed(LINEAR, {"mine": "0123456789ab"}) == slowed
+    assert timings.timed(LINEAR) == timings.timed(LINEAR, {"mine": "another"}) == {"masked": 1.0, "sparse": 2.0}
+
+
 def test_what_was_measured_first_counts_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = timings.timed(LINEAR)
     monkeypatch.setattr(timings, "_measured", {})  # as another process
