@@ -67,6 +67,8 @@ def read_journal(path: Path, offset: int = 0, until: int = _MOST_BYTES) -> Journ
 
 def mark_at(path: Path, offset: int) -> str | None:
     """What tells the bytes just before an offset from others; None where there are not so many."""
+    if offset < 0:  # of a damaged database
+        return None
     length = min(offset, _MARKED_BYTES)
     try:
         with os.fdopen(open_regular(path), "rb") as file:

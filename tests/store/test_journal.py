@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from itopctl.store.journal import JournalPart, JournalWriter, read_journal
+from itopctl.store.journal import JournalPart, JournalWriter, mark_at, read_journal
 
 EVENTS = st.lists(
     st.tuples(
@@ -226,3 +226,10 @@ def test_numbers_never_repeat_whatever_was_cut_off(count: int, missing: int) -> 
         append(path, ("started", {}), ("progress", {}))
         numbers = [event["seq"] for event in read_journal(path).events]
         assert numbers == sorted(set(numbers))
+
+
+def test_no_bytes_stand_before_a_negative_offset(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    journal.write_text('{"event": "started"}\n')
+    assert mark_at(journal, -3) is None
+    assert mark_at(journal, 5) is not None
