@@ -54,7 +54,7 @@ def test_models_have_as_many_weights_as_their_layers_add_up_to(
     name: str, shape: tuple[int, int, int], classes: int, maskable: int
 ) -> None:
     model = build(name, shape, classes)
-    assert sum(weight.numel() for weight in maskable_weights(model).values()) == maskable
+    assert sum(weight.size for weight in maskable_weights(model).values()) == maskable
 
 
 def test_the_small_image_stem_keeps_the_image_size() -> None:
