@@ -20,7 +20,8 @@ class SparseParameter(Positioned, nn.Parameter):
     positions, which move with the topology while the shape stays. So values of two topologies do not mix: an average
     follows the positions, and what cannot be right raises UserError (`itopctl.dst.sparse.meeting` has the rules).
 
-    Three things cannot be noticed, since PyTorch runs no Python code of ours there:
+    Four things cannot be noticed. Arithmetic in place with ordinary tensors (`weight.lerp_(tensor)`) may be meant; in
+    the others PyTorch runs no Python code of ours:
 
     - Functions of `torch` that are given the trained weight itself (`torch.clone(weight)`, `torch.zeros_like(weight)`,
       `torch.lerp(weight, …)`, `tensor.add_(weight)`) make ordinary tensors. Copying such a tensor back into a weight
