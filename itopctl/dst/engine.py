@@ -204,9 +204,9 @@ class SparseTraining(SparseNetwork):
             UserError: scaler or closure do not go with this training; the model was changed under it, or a state of
                 another topology was loaded into a sparse layer, and none into this object.
         """
-        if scaler is not None and not hasattr(scaler, "unscale_"):
-            closure, scaler = scaler, None
-        self._check_step(scaler, closure)  # type: ignore[arg-type]
+        scales: Any = scaler if hasattr(scaler, "unscale_") else None
+        closure = closure if scales is scaler else scaler  # type: ignore[assignment]
+        self._check_step(scales, closure)
         self._writes.look_at_step()
         for compressed in self._compressed:
             compressed.check_in_step()
@@ -221,9 +221,9 @@ class SparseTraining(SparseNetwork):
             if closure is not None:
                 with torch.enable_grad():
                     closure()
-            possible, drops = self._take_gradients(zeta, scaler)  # type: ignore[arg-type]
+            possible, drops = self._take_gradients(zeta, scales)
             if zeta is None or not self.rules.update_replaces_step:
-                self._optimizers.step(scaler)  # type: ignore[arg-type]
+                self._optimizers.step(scales)
                 self._mask_again()
         else:
             possible, drops = self._step_by(closure, zeta)
