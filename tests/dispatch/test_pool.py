@@ -362,7 +362,8 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     assert "Run the same command again to go on" in output
     assert "Traceback" not in output
     wait_until_gone(pids)
-    run = results.run(results.run_ids()[0])
+    runs = [results.run(run_id) for run_id in results.run_ids()]
+    run = next(run for run in runs if any(e["event"] == "evaluated" for e in read_journal(run.journal).events))
     assert checkpoints(run)
     assert not run.lock.exists()
     stopped_at = read_journal(run.journal).events[-1]

@@ -72,6 +72,7 @@ def test_a_loaded_state_keeps_its_values_on_the_mask(compute):
     list(train(model, sparse, SHAPE, range(4)))
     twin, _, again = copy.deepcopy((model, sparse.optimizer, sparse))
     again.optimizer.load_state_dict(copy.deepcopy(sparse.optimizer.state_dict()))
+    again.load_state_dict(copy.deepcopy(sparse.state_dict()))
     list(train(model, sparse, SHAPE, range(4, 9)))
     list(train(twin, again, SHAPE, range(4, 9)))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
