@@ -217,16 +217,22 @@ def check_user_function(name: str) -> None:
     except Exception as error:  # what looks for modules may be of anybody's
         raise UserError(f"{name!r}: module {module_name!r} cannot be found ({error}).") from error
     if found is None:
-        raise UserError(f"{name!r}: there is no module {module_name!r} on Python's path or in {current_folder()}.")
+        hint = f" Write {module_name[:-3]}:{function_name}, without .py." if module_name.endswith(".py") else ""
+        raise UserError(
+            f"{name!r}: there is no module {module_name!r} on Python's path or in {current_folder()}.{hint}"
+        )
     if not found.origin or not found.origin.endswith(".py"):
         return
     try:
         tree = parse(Path(found.origin))
     except UserError as error:
         raise UserError(f"{name!r}: {error}") from error
-    defined, open_ended = _top_level_names(tree)
-    if function_name not in defined and not open_ended:
-        raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
+    defined, imported, open_ended = _top_level_names(tree)
+    if function_name in defined | imported or open_ended:
+        return
+    if not defined:
+        raise UserError(f"{found.origin}: there is no function {function_name!r}; the file defines none.")
+    raise UserError(f"{found.origin}: " + unknown("function", function_name, sorted(defined)))
 
 
 def import_user_function(name: str) -> Callable[..., Any]:
@@ -246,9 +252,10 @@ def _see_working_directory() -> None:
 
 
 @functools.lru_cache(maxsize=64)  # the same module is checked for every run of a sweep
-def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
-    """Names a module binds at its top level, and whether it may bind more than its source shows."""
+def _top_level_names(tree: ast.Module) -> tuple[set[str], set[str], bool]:
+    """Names a module defines at its top level, those it imports, and whether it may bind more than its source shows."""
     names: set[str] = set()
+    imported: set[str] = set()
     open_ended = False
     waiting: list[ast.AST] = [tree]
     while waiting:
@@ -260,9 +267,9 @@ def _top_level_names(tree: ast.Module) -> tuple[set[str], bool]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
+            imported.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
             open_ended |= any(alias.name == "*" for alias in node.names)
-    return names, open_ended
+    return names, imported, open_ended
 
 
 RULES = ("drop", "growth", "redistribution")

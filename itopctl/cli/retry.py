@@ -109,14 +109,18 @@ def retry(
         if cluster is not None or not chosen:
             raise
         raise UserError(f"{error} These runs were run there last; say with --cluster where to run them now.") from None
-    if dry_run or not chosen:
+    if not chosen:
         if style == "rich":
-            typer.echo(f"{plural(len(chosen), 'run')} to try again" + (f", on {where}." if chosen else "."))
-        if chosen:
-            print_tables([failures_table(chosen)], style)
+            typer.echo("0 runs to try again.")
         return
     own_code = OwnCode()
     work = _of_this_code(_work(manifests, [run["run_id"] for run in chosen], slurm or [], where), own_code)
+    if dry_run:
+        tried = [run for run in chosen if run["run_id"] in set(work.to_run)]
+        if style == "rich":
+            typer.echo(f"{plural(len(tried), 'run')} to try again, on {where}.")
+        print_tables([failures_table(tried, again=True)], style)
+        return
     if not trust:
         _check_trust(work, where, folder, own_code)
     data, console = data_folder(data_dir), make_console()

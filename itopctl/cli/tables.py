@@ -64,8 +64,8 @@ def latest_failures(failed: Sequence[Record], count: int) -> Table:
     return Table("Failed and lost", columns, rows, failed, notes)
 
 
-def failures_table(failed: Sequence[Record]) -> Table:
-    """Failed runs with their causes."""
+def failures_table(failed: Sequence[Record], again: bool = False) -> Table:
+    """Failed runs with their causes; `again`: those that would be tried again."""
     columns = [
         Column("run"), Column("state"), Column("method"), Column("sparsity", "right"), Column("ΔT", "right"),
         Column("seed", "right"), Column("why"),
@@ -78,8 +78,9 @@ def failures_table(failed: Sequence[Record]) -> Table:
         ]
         for run in failed
     ]  # fmt: skip
-    notes = ("`itopctl logs RUN` shows what happened; the same sweep command tries them again.",)
-    return Table("Failed", columns, rows, failed, notes)
+    how = "this command without --dry-run" if again else "the same sweep command"
+    notes = (f"`itopctl logs RUN` shows what happened; {how} tries them again.",)
+    return Table("To try again" if again else "Failed", columns, rows, failed, notes)
 
 
 def sweeps_table(summaries: Sequence[Record]) -> Table:

@@ -111,6 +111,8 @@ class SparseTraining(SparseNetwork):
             raise UserError(
                 "SparseTraining cannot be made inside torch.inference_mode: what is made there is not trained."
             )
+        if not isinstance(model, nn.Module):
+            raise UserError(f"the first argument is a {type(model).__name__}; the model expected, then its optimizer.")
         self.rules = _choose_rules(method, rules, overrides)
         if self.rules.sparse and sparsity is None:
             raise UserError("a sparse method needs a sparsity.")

@@ -187,18 +187,28 @@ class _Ledger(TorchFunctionMode):
         self.costs[name] = LayerCost(name, 0, 0, 0, 0, products) + self.costs.get(name)
 
 
+Costs = Iterable[LayerCost] | Mapping[str, LayerCost]
+"""As `layer_costs` gives them, or without their names."""
+
+
 def inference_flops(
-    costs: Iterable[LayerCost], layers: Iterable[LayerReport], convention: Convention = "micronet"
+    costs: Costs,
+    layers: Iterable[LayerReport],
+    convention: Convention = "micronet",
 ) -> float:
     """FLOPs of a forward pass for one sample at the real masks; layers without a report count in full."""
     density = {layer.name: layer.density for layer in layers}
-    return math.fsum(cost.flops(density.get(cost.name, 1.0), convention) for cost in costs)
+    return math.fsum(cost.flops(density.get(cost.name, 1.0), convention) for cost in _each(costs))
 
 
-def size_megabytes(costs: Iterable[LayerCost], layers: Iterable[LayerReport]) -> float:
+def size_megabytes(costs: Costs, layers: Iterable[LayerReport]) -> float:
     """Size of the network in units of 10⁶ bytes: 32 bits a nonzero weight and a bias, one bit a masked weight."""
     density = {layer.name: layer.density for layer in layers}
-    return math.fsum(cost.size_bits(density.get(cost.name, 1.0)) for cost in costs) / 8e6
+    return math.fsum(cost.size_bits(density.get(cost.name, 1.0)) for cost in _each(costs)) / 8e6
+
+
+def _each(costs: Costs) -> Iterable[LayerCost]:
+    return costs.values() if isinstance(costs, Mapping) else costs
 
 
 def _step_cost(inference: float, dense_gradient: bool) -> float:

@@ -15,6 +15,7 @@ from itopctl.dst.layers import Maskable
 from itopctl.dst.records import LayerReport
 from itopctl.dst.scope import Scope
 from itopctl.dst.topology import Topology
+from itopctl.errors import UserError, unknown
 
 
 class SparseNetwork:
@@ -82,14 +83,19 @@ class SparseNetwork:
         for layer in self._layers:
             if layer.name == name:
                 return layer.active
-        weight = self._weights[name]
+        weight = self._weight(name)
         return torch.ones(weight.shape, dtype=torch.bool, device=weight.parameter.device)
 
     def weight(self, name: str) -> Tensor:
         """The weight of a maskable layer: the parameter, or the rows of it that are the weight; of a compressed one,
         its nonzeros."""
-        weight = self._weights[name]
+        weight = self._weight(name)
         return weight.of(weight.parameter)
+
+    def _weight(self, name: str) -> Maskable:
+        if name not in self._weights:
+            raise UserError(unknown("weight", name, self._weights))
+        return self._weights[name]
 
     @property
     def masks(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -202,9 +203,12 @@ class Rules:
         """
         entry = METHODS.get(method)
         known = {field.name for field in fields(cls)}
-        for name in overrides:
+        for name, value in overrides.items():
             if name not in known:
-                raise UserError(unknown("rule", name, sorted(known)))
+                raise UserError(unknown("setting of rules", name, sorted(known)))
+            if inspect.isfunction(value):
+                module, function = value.__module__, value.__qualname__
+                raise UserError(f"{name} is a function; name it, as {f'{module}:{function}'!r}.")
         settings = {**entry.options["preset"], **overrides}
         settings = {name: value for name, value in settings.items() if name not in entry.options["ignores"]}
         if isinstance(settings.get("drop_schedule"), str):
@@ -216,9 +220,8 @@ class Rules:
         if isinstance(settings.get("keep_dense"), str):
             raise UserError(f"keep_dense is {settings['keep_dense']!r}; it is a list: [{settings['keep_dense']!r}].")
         if isinstance(settings.get("update_interval"), str):
-            raise UserError(
-                f"method {method!r} updates every {settings['update_interval']}: pass update_interval in steps."
-            )
+            whose = "update_interval is" if "update_interval" in overrides else f"method {method!r} updates every"
+            raise UserError(f"{whose} {settings['update_interval']}: pass update_interval in steps.")
         return cls(**settings)
 
 

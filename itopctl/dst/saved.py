@@ -36,7 +36,10 @@ def check_saved(state: dict[str, Any], layers: Sequence[Layer], rules: Rules, **
         raise ValueError(f"this is no state of a sparse training: it lacks {', '.join(sorted(missing))}")
     saved, names = state["layers"], [layer.name for layer in layers]
     if list(saved) != names:
-        raise ValueError(f"the saved masks are for {list(saved)}, this model's for {names}")
+        raise ValueError(
+            f"the saved state has masks for {list(saved)}, this training for {names}: it is of another model, or of "
+            "another sparsity or allocation"
+        )
     for key, own in position.items():
         if state[key] != own:
             raise ValueError(f"the saved state has {key} {state[key]}, this training {own}")

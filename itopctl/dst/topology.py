@@ -118,7 +118,8 @@ class Topology:
                 layer.home.mask(self._optimizers)
                 warnings.warn(
                     f"{layer.name}: {woken:,} weights off the mask were not zero before the update after step "
-                    f"{step}; they are now. If gradients are changed through .data or by NumPy, call mask_gradients() "
-                    "after that.",
+                    f"{step}; they are now. Either optimizer.step() is called beside step(), which makes the step of "
+                    "the optimizer itself: leave it out. Or weights or gradients are changed through .data or by "
+                    "NumPy: call mask_gradients() after that.",
                     stacklevel=6,
                 )

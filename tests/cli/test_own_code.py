@@ -147,8 +147,9 @@ def test_unfinished_runs_by_other_code_are_begun_anew_and_none_is_tried_again(de
     broken = desk.digest
     (desk.folder / "my_models.py").write_text(MODEL)
 
-    said = desk.type("retry", "--cluster", "slurm")
-    assert "1 run of other code of your own left out." in said and "1 run to try again" in said
+    for dry_run in (["--dry-run"], []):
+        said = desk.type("retry", "--cluster", "slurm", *dry_run)
+        assert "1 run of other code of your own left out." in said and "1 run to try again" in said
     assert f"Module my_models ({desk.folder / 'my_models.py'}), or one of 1 module of yours that it imports," in said
     assert f"{broken} was planned, {desk.digest} is there now" in said and "`itopctl sweep SPEC`" in said
     desk.fake.end(desk.fake.jobs([*desk.fake.arrays][-1])[0], "FAILED")

@@ -120,3 +120,50 @@ def test_empty_batches_are_trained_through(method):
         model(torch.zeros(0, 8)).sum().backward()
         sparse.step()
     assert sparse.active == round(0.5 * sparse.maskable)
+
+
+def test_what_newcomers_try_is_answered_in_a_sentence() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match=r"the first argument is a SGD; the model expected, then its optimizer\."):
+        SparseTraining(optimizer, model, sparsity=0.5, total_steps=10)
+    with pytest.raises(UserError, match=r"growth is a function; name it, as '[\w.]+:_best'\."):
+        SparseTraining(model, optimizer, sparsity=0.5, total_steps=10, growth=_best)
+    with pytest.raises(UserError, match=r"unknown setting of rules 'droop'\. Did you mean 'drop'\?"):
+        SparseTraining(model, optimizer, sparsity=0.5, total_steps=10, droop="magnitude")
+    with pytest.raises(UserError, match=r"^update_interval is 1 epoch: pass update_interval in steps\.$"):
+        SparseTraining(model, optimizer, sparsity=0.5, total_steps=10, update_interval="1 epoch")
+    sparse = SparseTraining(model, optimizer, sparsity=0.5, total_steps=10)
+    for ask in (sparse.mask, sparse.weight):
+        with pytest.raises(UserError, match=r"unknown weight '0'\. .*Allowed: 0\.weight, 1\.weight\."):
+            ask("0")
+
+
+def test_the_state_of_another_sparsity_is_refused_as_one() -> None:
+    def made(sparsity: float) -> SparseTraining:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return SparseTraining(model, optimizer, sparsity=sparsity, total_steps=10)
+
+    first, second = made(0.9), made(0.1)
+    assert set(first.masks) != set(second.masks)  # at 0.1 a layer stays dense
+    with pytest.raises(ValueError, match="of another model, or of another sparsity or allocation"):
+        second.load_state_dict(first.state_dict())
+
+
+def test_a_second_step_of_the_optimizer_is_named_where_it_wakes_weights() -> None:
+    torch.manual_seed(0)
+    model = mlp(64, 300, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparse = SparseTraining(model, optimizer, "rigl-itop", sparsity=0.9, total_steps=100, update_interval=5)
+    with pytest.warns(UserWarning, match=r"optimizer\.step\(\) is called beside step\(\)"):
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(torch.randn(32, 64)), torch.randint(10, (32,))).backward()
+            optimizer.step()
+            sparse.step()
+
+
+def _best(view, count):
+    return view
