@@ -184,6 +184,11 @@ def test_every_row_is_as_wide_as_the_others_and_no_wider_than_the_terminal(width
         assert cell_len(rows[0]) <= width
 
 
+def test_a_column_stays_though_all_may_be_left_out() -> None:
+    table = Table("", [Column("a", rank=1), Column("b", rank=2, whole=True)], [[Cell("x"), Cell("y" * 50)]], [])
+    assert "x" in text_of([table], "rich", 40) and "No room for: b." in text_of([table], "rich", 40)
+
+
 @settings(max_examples=50, deadline=None)
 @given(tables_of_anything())
 def test_every_row_of_markdown_is_as_wide_as_the_others(table: Table) -> None:

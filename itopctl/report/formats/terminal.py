@@ -39,7 +39,7 @@ class _Fitted:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         columns = [_RichColumn(self.table, index) for index in range(len(self.table.columns))]
         left_out = []
-        while _least_width(columns) > options.max_width:
+        while len(columns) > 1 and _least_width(columns) > options.max_width:
             last = max(columns, key=lambda column: column.rank)
             if not last.rank:
                 break
