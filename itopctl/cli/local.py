@@ -53,6 +53,7 @@ def _run_pool(
     from itopctl.dispatch.records import Job
     from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
     from itopctl.dispatch.snapshot import code_here, modules_of
+    from itopctl.spec.config import calls_own_code
     from itopctl.store.ingest import ingest_runs
 
     configs = work.configs
@@ -73,7 +74,8 @@ def _run_pool(
         keep()
 
     code = code_here([folder.path, data], modules_of(configs.values()))
-    pool = Pool(folder, data, slots, display, prepare, Job(code=code.of_attempt()))
+    own_code = {run_id for run_id in to_run if calls_own_code(configs[run_id])}
+    pool = Pool(folder, data, slots, display, prepare, Job(code=code.of_attempt()), own_code)
 
     def interrupt(*_: object) -> None:
         pool.stop()

@@ -32,7 +32,7 @@ from itopctl.dispatch.slots import Slot, available_cores, plan_slots, visible_gp
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import code_here
 from itopctl.errors import plural
-from itopctl.spec.config import RunConfig
+from itopctl.spec.config import RunConfig, calls_own_code
 from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import read_json, write_json
 from itopctl.store.journal import attempts_in, utc_now
@@ -79,7 +79,9 @@ class JobProcess:
         runs = self._runs_to_make()
         self._say(f"job {self.job_id}, start {self.start}: {len(runs)} of {plural(len(self.runs), 'run')} to make")
         slots = self._slots()
-        pool = Pool(self.results, Path(self.request.data_dir), slots[: len(runs)], self, self._prepare, job)
+        own_code = {run_id for run_id in runs if calls_own_code(self.configs[run_id])}
+        data = Path(self.request.data_dir)
+        pool = Pool(self.results, data, slots[: len(runs)], self, self._prepare, job, own_code)
         self.pool = pool
         if self.why is not None:
             pool.stop(self.why)

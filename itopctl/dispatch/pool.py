@@ -12,7 +12,7 @@ import selectors
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,11 +102,13 @@ class Pool:
         observer: is told what happens.
         prepare: called with a run's id before it is handed to a worker; writes its `config.json`.
         job: who runs all this.
+        own_code: ids of the runs that call functions of the user's own; where there are several for a worker, it is
+            made for them.
     """
 
     def __init__(
         self, results: Results, data_dir: Path, slots: Sequence[Slot], observer: Observer,
-        prepare: Callable[[str], None], job: Job = LOCAL,
+        prepare: Callable[[str], None], job: Job = LOCAL, own_code: Collection[str] = (),
     ) -> None:  # fmt: skip
         self.results = results
         self.data_dir = data_dir
@@ -114,6 +116,7 @@ class Pool:
         self.observer = observer
         self.prepare = prepare
         self.job = job
+        self.own_code = own_code
         self.outcome = Outcome()
         self._queue: deque[str] = deque()
         self._tries: Counter[str] = Counter()
@@ -182,7 +185,8 @@ class Pool:
                 self._hear(worker, last=True)  # its stream may be held open by a process that it started
 
     def _start_worker(self, slot: Slot) -> None:
-        worker = WorkerProcess(slot, self.job.scheduler)
+        own = sum(run_id in self.own_code for run_id in self._queue) if self.own_code else 0
+        worker = WorkerProcess(slot, self.job.scheduler, forking=own > len(self.slots))
         self._workers[worker.report] = worker
         self._selector.register(worker.report, selectors.EVENT_READ, worker)
 
@@ -249,7 +253,8 @@ class Pool:
         self.observer.started(run_id)
         # Absolute: the user's code may change the working directory.
         run, data_dir = self.results.run(run_id).path.absolute(), self.data_dir.absolute()
-        worker.send({"run": str(run), "data_dir": str(data_dir), "job": asdict(self.job)})
+        more = bool(self.own_code) and any(other in self.own_code for other in self._queue)
+        worker.send({"run": str(run), "data_dir": str(data_dir), "job": asdict(self.job), "more": more})
 
     def _take_back_abandoned(self) -> None:
         """Queue runs that another command had, and has let go of unfinished."""

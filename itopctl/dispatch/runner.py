@@ -12,20 +12,22 @@ import json
 import os
 import queue
 import threading
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from itopctl.catalogue import DATASETS
 from itopctl.dispatch.attempt import execute
 from itopctl.dispatch.causes import Cause
 from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.together import execute_together
+from itopctl.store.files import read_json
 from itopctl.store.rundir import RunDirectory
 
 
-def serve(
-    commands_fd: int, answers_fd: int, report_fd: int, threads: int, scheduler: str, once: bool, tell_of_gpu: bool
-) -> None:
-    """Make runs as commands come, until there are no more, or one says stop.
+def serve(commands_fd: int, answers_fd: int, report_fd: int, threads: int, scheduler: str, tell_of_gpu: bool) -> None:
+    """Make runs as commands come, until one is to be `alone`, there are no more, or one says stop.
 
     Args:
         commands_fd: the worker's commands, as JSON lines.
@@ -33,7 +35,6 @@ def serve(
         report_fd: is told the events of runs, and, where `tell_of_gpu`, whether PyTorch finds a GPU.
         threads: to compute with.
         scheduler: what started the worker.
-        once: whether to make one run only.
     """
     import torch
 
@@ -50,17 +51,35 @@ def serve(
     while not last and (command := commands.get()) is not None and stop.why() is None:
         run = RunDirectory(Path(command["run"]))
         job = Job(**command["job"])
+        import_for(config_of(command) or {})
         make = execute if job.rank is None else execute_together
         torch.set_num_threads(threads)  # a run that goes on from a checkpoint may have had others
         ended = make(run, Path(command["data_dir"]), job, stop.why, lambda event: report(report_fd, event))
         on_gpu = torch.cuda.is_initialized()
-        last = once or (on_gpu and ended.state == "failed")  # an error may have left the GPU's context unusable
+        last = command["alone"] or (
+            on_gpu and ended.state == "failed"
+        )  # an error may have left the GPU's context unusable
         if on_gpu and not last:
             gc.collect()
             torch.cuda.empty_cache()
         report(answers_fd, {"ended": run.run_id, **ended.__dict__, "last": last})
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()  # those of the user's code; threads that it left are not waited for
+
+
+def config_of(command: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of the run to make, as it is written; None where it cannot be read, or not now."""
+    config = (read_json(RunDirectory(Path(command["run"])).config) or {}).get("config")
+    return config if isinstance(config, dict) else None
+
+
+def import_for(config: Mapping[str, Any]) -> None:
+    """Import what reading the run's data set imports: before the run, since that may change settings of the process."""
+    name = config.get("dataset")
+    if isinstance(name, str) and name in DATASETS:
+        for module in DATASETS.get(name).options.get("imports", ()):
+            with contextlib.suppress(ImportError):  # the run says so, where it needs the module
+                import_module(module)
 
 
 class _StopBox:

@@ -1,14 +1,21 @@
-"""A worker process: it imports torch once and starts the processes that make runs (`runner.py`), one at a time.
+"""A worker process: it starts the processes that make runs (`runner.py`), one at a time.
 
 The worker itself computes nothing, uses no GPU, starts no thread and runs no code of the user's. A runner is a fork of
-it, so it starts in milliseconds and finds a process that nothing has changed. A run that calls functions of the user's
-own has a runner to itself; runs that do not share one until such a run comes between.
+it, and so finds a process that nothing has changed. A run that calls functions of the user's own has a runner to
+itself; runs that call none share a runner until one comes that does.
 
-Started with REPORT_FD THREADS SCHEDULER as its arguments (`start.py`), by the local pool and in a scheduler's jobs.
-Commands come as JSON lines on standard input: `{"run": path of a run directory, "data_dir": …, "job": …}`, or
-`{"stop": cause, "message": why}`: stop after the current step. The end of the input means stop, too, so no worker
-outlives its pool. Reports go as JSON lines to the file descriptor: `{"ready": …}`, `{"runner": process}` before the
-first run of a runner, then from the runner `{"gpu": …}` and events of the run, and `{"ended": …}`.
+Where several runs with code of the user's own are to be made, the worker imports torch, so that each of their runners
+starts in milliseconds. Else it leaves that to the one runner, and stays small: schedulers that add up the memory of a
+job's processes count twice what two of them share.
+
+Started with REPORT_FD THREADS SCHEDULER FORKING as its arguments (`start.py`), by the local pool and in a scheduler's
+jobs; FORKING: 1 where it is to import torch at once, else 0.
+
+Commands come as JSON lines on standard input: `{"run": path of a run directory, "data_dir": …, "job": …, "more": …}`
+(more: whether other runs with code of the user's own wait), or `{"stop": cause, "message": why}`: stop after the
+current step. The end of the input means stop, too, so no worker outlives its pool. Reports go as JSON lines to the file
+descriptor: `{"ready": …}`, `{"runner": process}` before the first run of a runner, then from the runner `{"gpu": …}`
+and events of the run, and `{"ended": …}`.
 
 Where a runner dies with a run in hand, the worker ends in the same way: by the same signal, or with the same exit code.
 """
@@ -25,18 +32,14 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn
 
-from itopctl.catalogue import DATASETS
-from itopctl.dispatch.runner import report, serve
+from itopctl.dispatch.runner import config_of, import_for, report, serve
 from itopctl.forking import fork
 from itopctl.spec.config import user_functions
-from itopctl.store.files import read_json
 from itopctl.store.locks import process_here
-from itopctl.store.rundir import RunDirectory
 
 _POLL_SECONDS = 0.2
 _CLOSED_SECONDS = 0.002  # between two looks at a process that has closed its descriptors, and so is about to end
@@ -45,28 +48,42 @@ _ENDING_SECONDS = 30.0  # for what a runner does after its last run, such as `at
 _IMPORTS = ("itopctl.dispatch.together", "itopctl.train.loop", "itopctl.train.export.network", "itopctl.train.models")
 
 
-def main(report_fd: int, threads: int, scheduler: str) -> None:
-    """Serve commands from standard input until it ends or says stop."""
+def main(report_fd: int, threads: int, scheduler: str, forking: bool) -> None:
+    """Serve commands from standard input until it ends or says stop; `forking`: as the argument above."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(report_fd, False)  # or a process that the user's code starts would keep the pool waiting
     if scheduler != "local":
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # it signals all processes of a job; the pool tells us to stop
     inbox = _Inbox(_take_over_standard_input())
-    _be_ready_to_fork()
-    report(report_fd, {"ready": os.getpid()})
+
+    def new_runner() -> _Runner:
+        made = _Runner(inbox, report_fd, threads, scheduler, prepare=None if forking else _be_ready)
+        report(report_fd, {"runner": process_here(made.pid)})
+        if not made.is_ready():
+            _end_like(made.exit_code or 1)
+        return made
+
     runner: _Runner | None = None
+    if forking:
+        _be_ready()
+    else:
+        runner = new_runner()
+    report(report_fd, {"ready": os.getpid()})
     while (command := inbox.next()) is not None and "run" in command:
-        config = _config_of(command)
+        config = config_of(command)
         by_itself = config is None or bool(user_functions(config))
-        if runner is not None and by_itself:
+        if runner is not None and by_itself and runner.used:
             runner.end()
             runner = None
         if runner is None:
-            _import_for(config or {})
-            runner = _Runner(inbox, report_fd, threads, scheduler, once=by_itself)
-            report(report_fd, {"runner": process_here(runner.pid)})
-        ended = runner.make(command, inbox)
+            if by_itself and command["more"] and not forking:
+                _be_ready()
+                forking = True
+            if forking:
+                import_for(config or {})
+            runner = new_runner()
+        ended = runner.make(command | {"alone": by_itself}, inbox)
         if ended is None:
             _end_like(runner.exit_code or 0)
         if ended.pop("last"):
@@ -77,7 +94,7 @@ def main(report_fd: int, threads: int, scheduler: str) -> None:
         runner.end()
 
 
-def _be_ready_to_fork() -> None:
+def _be_ready() -> None:
     """Import what every run needs, and choose the settings of every run that start no thread and touch no GPU."""
     for module in _IMPORTS:
         import_module(module)
@@ -93,21 +110,6 @@ def _take_over_standard_input() -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     return commands
-
-
-def _config_of(command: dict[str, Any]) -> dict[str, Any] | None:
-    """The config of the run to make, as it is written; None where it cannot be read, or not now."""
-    config = (read_json(RunDirectory(Path(command["run"])).config) or {}).get("config")
-    return config if isinstance(config, dict) else None
-
-
-def _import_for(config: dict[str, Any]) -> None:
-    """Import what reading the run's data set imports: once here, rather than in each runner."""
-    name = config.get("dataset")
-    if isinstance(name, str) and name in DATASETS:
-        for module in DATASETS.get(name).options.get("imports", ()):
-            with contextlib.suppress(ImportError):  # the run says so, where it needs the module
-                import_module(module)
 
 
 def _end_like(exit_code: int) -> NoReturn:
@@ -158,17 +160,21 @@ class _Runner:
     Args:
         inbox: where commands for the worker come from; not for the runner.
         report_fd, threads, scheduler: of the worker.
-        once: whether it is to make one run only.
+        prepare: what it does first, where the worker has not done it.
 
     Attributes:
         pid: its process.
+        used: whether a run was given to it.
         exit_code: how the process ended, as in `subprocess`; None while it is alive.
     """
 
     _told_of_gpu = False
 
-    def __init__(self, inbox: _Inbox, report_fd: int, threads: int, scheduler: str, once: bool) -> None:
+    def __init__(
+        self, inbox: _Inbox, report_fd: int, threads: int, scheduler: str, prepare: Callable[[], None] | None
+    ) -> None:
         self.exit_code: int | None = None
+        self.used = False
         self._commands: int | None
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
@@ -178,12 +184,29 @@ class _Runner:
             os.close(inbox.descriptor)
             os.close(self._answers)
             self._hang_up()
-            serve(commands, answers, report_fd, threads, scheduler, once=once, tell_of_gpu=tell_of_gpu)
+            if prepare is not None:
+                prepare()
+            report(answers, {"ready": True})
+            serve(commands, answers, report_fd, threads, scheduler, tell_of_gpu)
 
         gc.freeze()  # or the first collection in the runner would copy all memory that the two processes share
         self.pid = fork(be_runner)
         os.close(commands)
         os.close(answers)
+
+    def is_ready(self) -> bool:
+        """Wait until it is prepared; False where the process died over that."""
+        answer = b""
+        while not answer.endswith(b"\n"):
+            gone = self._is_gone()
+            found = select.select([self._answers], [], [], 0.0 if gone else _POLL_SECONDS)[0]
+            chunk = os.read(self._answers, 1 << 16) if found else b""
+            answer += chunk
+            if gone and not chunk:
+                return False
+            if found and not chunk:
+                time.sleep(_CLOSED_SECONDS)
+        return True
 
     def make(self, command: dict[str, Any], inbox: _Inbox) -> dict[str, Any] | None:
         """Have a run made, and hand on what comes in meanwhile.
@@ -191,6 +214,7 @@ class _Runner:
         Returns:
             How it ended, and whether it was the `last` that the process makes; None where the process died.
         """
+        self.used = True
         self._send([json.dumps(command).encode(), *inbox.waiting])
         answer = b""
         while not answer.endswith(b"\n"):
@@ -240,4 +264,4 @@ class _Runner:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1")

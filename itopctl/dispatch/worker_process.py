@@ -21,6 +21,11 @@ _DYING_SECONDS = 10.0
 class WorkerProcess:
     """A worker process, and the run it is at.
 
+    Args:
+        slot: its place.
+        scheduler: what starts it.
+        forking: whether it is to make several runs that call functions of the user's own.
+
     Attributes:
         slot: its place.
         run_id, began: the run that was given to it last, until that ends; and when, by the monotonic clock.
@@ -28,7 +33,7 @@ class WorkerProcess:
         runner: the process that it said makes its runs (`itopctl.store.locks.process_here`), the last one.
     """
 
-    def __init__(self, slot: Slot, scheduler: str) -> None:
+    def __init__(self, slot: Slot, scheduler: str, forking: bool = False) -> None:
         self.slot = slot
         self.run_id: str | None = None
         self.began = 0.0
@@ -44,7 +49,8 @@ class WorkerProcess:
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
         self.process = subprocess.Popen(
-            [*same_package("itopctl.dispatch.worker"), str(write_end), str(slot.threads), scheduler],
+            [*same_package("itopctl.dispatch.worker"), str(write_end), str(slot.threads), scheduler,
+             str(int(forking))],
             stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, pass_fds=(write_end,),
             start_new_session=True, env=environment,
         )  # fmt: skip

@@ -183,3 +183,26 @@ def test_where_a_worker_alone_is_killed_the_process_that_makes_its_run_ends_and_
     assert [e["attempt"] for e in events if e["event"] == "started"] == [1, 2]
     (failure,) = [e for e in events if e["event"] == "failed"]
     assert (failure["cause"], failure["message"]) == ("killed", "its process was killed by SIGKILL")
+
+
+@pytest.mark.parametrize(("models", "forks"), [([None] * 3, False), (["tame:make"], False), (["tame:make"] * 3, True)])
+def test_a_worker_stays_small_unless_it_makes_several_runs_with_code_of_the_users(
+    tmp_path: Path, models: list[str | None], forks: bool
+) -> None:
+    """Schedulers that add up the memory of a job's processes count what two of them share twice."""
+    configs = [run_config(**({"model": model} if model else {}), seed=seed) for seed, model in enumerate(models)]
+    by_id, results, imported = {run_id(config): config for config in configs}, Results(tmp_path), set()
+
+    def look(event: dict[str, Any]) -> None:
+        holder = read_json(results.run(event["run_id"]).lock)
+        if event["event"] == "evaluated" and holder is not None:
+            stat = Path(f"/proc/{holder['pid']}/stat").read_text().rpartition(")")[2].split()
+            imported.add("libtorch" in Path(f"/proc/{stat[1]}/maps").read_text())
+
+    own_code = by_id if any(models) else ()
+    pool = Pool(
+        results, Path("data"), [Slot(1)], Watcher(look), lambda i: record_config(results, i, by_id[i]),
+        own_code=own_code,
+    )  # fmt: skip
+    assert set(pool.run(by_id).states.values()) == {"done"}
+    assert imported == {forks}
