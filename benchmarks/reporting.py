@@ -18,6 +18,7 @@ from benchmarks.measure import Figure, command_seconds
 from benchmarks.planning import plan_ten_thousand
 from itopctl.dispatch.manifest import SweepRecords
 from itopctl.plan import Plan
+from itopctl.schema import Source
 from itopctl.store import tables
 from itopctl.store.database import Store, open_store, upsert
 from itopctl.store.ingest import ingest
@@ -109,7 +110,7 @@ def _accuracy(config: Mapping[str, Any], share: float) -> float:
 
 def _run_row(run_id: str, config: dict[str, Any]) -> dict[str, Any]:
     accuracy, explored = _accuracy(config, 1.0), _explored(config, 1.0)
-    row = new_run_row(run_id, config) | dict.fromkeys(tables.RESULT_COLUMNS, 0.5)
+    row = new_run_row(run_id, config) | dict.fromkeys(tables.columns_from(tables.runs, Source.RESULT), 0.5)
     steps = EPOCHS * STEPS_AN_EPOCH
     return row | {
         "state": "done", "cause": "finished", "attempts": 1, "step": steps, "steps": steps, "epoch": EPOCHS,

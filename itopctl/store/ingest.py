@@ -23,7 +23,7 @@ from itopctl.store.files import flush_folder, read_json, remove
 from itopctl.store.journal import mark_at
 from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
 from itopctl.store.manifests import is_config, points_of
-from itopctl.store.run_news import RunNews, config_columns, new_run_row
+from itopctl.store.run_news import OF_JOB, RunNews, config_columns, new_run_row
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
@@ -65,7 +65,7 @@ def _forgotten(connection: Connection, row: dict[str, Any]) -> dict[str, Any]:
     """Remove what is known of a run's attempts; returns its row as if there had been none."""
     for table in (tables.attempts, tables.evaluations, tables.layers):
         connection.execute(sa.delete(table).where(table.c.run_id == row["run_id"]))
-    return new_run_row(row["run_id"], row["config"]) | {name: row[name] for name in tables.JOB_COLUMNS}
+    return new_run_row(row["run_id"], row["config"]) | {name: row[name] for name in OF_JOB}
 
 
 def _tidy(run: RunDirectory) -> None:
@@ -232,7 +232,7 @@ def _forget_damaged(store: Store, results: Results) -> None:
         with store.write() as connection:
             for start in range(0, len(lost), _RUNS_AT_ONCE):
                 some = runs.run_id.in_(lost[start : start + _RUNS_AT_ONCE])
-                cleared = dict.fromkeys(tables.JOB_COLUMNS) | {"job_phase": "ended"}
+                cleared = dict.fromkeys(OF_JOB) | {"job_phase": "ended"}
                 connection.execute(sa.update(tables.runs).where(some).values(cleared))
             connection.execute(sa.delete(tables.submissions).where(tables.submissions.c.name.in_(damaged)))
             ingest_runs(store, results, lost)
@@ -253,7 +253,7 @@ _TAKE_OVER_JOB = (
         tables.runs.c.run_id == sa.bindparam("_run_id"),
         sa.func.coalesce(tables.runs.c.submitted_at, "") <= sa.bindparam("submitted_at"),
     )
-    .values({name: sa.bindparam(name) for name in tables.JOB_COLUMNS})
+    .values({name: sa.bindparam(name) for name in OF_JOB})
 )
 
 

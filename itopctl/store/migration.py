@@ -41,10 +41,9 @@ def migrate(connection: Connection) -> None:
     tables.metadata.create_all(connection)
     prepare = connection.dialect.identifier_preparer.quote
     for version in range(present + 1, tables.SCHEMA_VERSION + 1):
-        for table, columns in tables.ADDED[version]:
-            for name in columns:
-                kind = table.c[name].type.compile(connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {prepare(table.name)} ADD COLUMN {prepare(name)} {kind}")
+        for column in tables.added_in(version):
+            kind, name = column.type.compile(connection.dialect), prepare(column.name)
+            connection.exec_driver_sql(f"ALTER TABLE {prepare(column.table.name)} ADD COLUMN {name} {kind}")
     connection.execute(
         sa.update(tables.meta).where(tables.meta.c.key == "schema_version").values(value=str(tables.SCHEMA_VERSION))
     )

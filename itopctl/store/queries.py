@@ -9,18 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from itopctl.errors import UserError, meant, unknown
+from itopctl.schema import Run, fields_of
 from itopctl.store import STATES, tables
 from itopctl.store.database import Store
 
-RUN_COLUMNS = (
-    "run_id", "sweep", "state", "cause", "dataset", "model", "method", "growth", "drop", "allocation", "sparsity",
-    "density", "update_interval", "drop_fraction", "seed", "epochs", "test_accuracy",
-    "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy", "best_epoch",
-    "exploration_rate", "exploration_rate_at_best_validation", "train_loss", "train_flops_ratio",
-    "inference_flops_ratio", "topology_updates", "steps", "steps_per_second", "wall_seconds", "peak_memory_bytes",
-    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable",
-    "attempts", "message",
-)  # fmt: skip
+RUN_COLUMNS = tuple(field.name for field in fields_of(Run).values() if field.listed)
 """Fields of a run in machine-readable output, in order. `sweep` names every sweep of the run, comma-separated."""
 
 Record = dict[str, Any]

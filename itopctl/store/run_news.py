@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from itopctl.schema import Source
 from itopctl.store import GOES_ON, tables
 from itopctl.store.files import last_lines, read_json
 from itopctl.store.journal import LOG_LINES, mark_at, read_journal
@@ -19,9 +20,14 @@ from itopctl.store.rundir import RunDirectory
 Row = dict[str, Any]
 
 LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
-_WHO = ("scheduler", "job_id", "host", "pid", "git_commit", "git_dirty", "code", "submitted_code")
-_ATTEMPT_COLUMNS = [column.name for column in tables.attempts.columns if column.name not in ("run_id", "attempt")]
-_LAYER_COLUMNS = [column.name for column in tables.layers.columns if column.name not in ("run_id", "position")]
+OF_JOB = tables.columns_from(tables.runs, Source.JOB)
+_OF_CONFIG = tables.columns_from(tables.runs, Source.CONFIG)
+_OF_RESULT = {
+    name: tables.fields(tables.runs)[name].written for name in tables.columns_from(tables.runs, Source.RESULT)
+}
+_OF_ATTEMPT = tables.columns_from(tables.attempts, Source.JOURNAL)
+_OF_EVALUATION = ("step", *tables.columns_from(tables.evaluations, Source.JOURNAL))
+_OF_LAYER = tables.columns_from(tables.layers, Source.RESULT)
 
 
 def new_run_row(run_id: str, config: dict[str, Any]) -> Row:
@@ -41,7 +47,7 @@ def config_columns(config: dict[str, Any]) -> Row:
     sparsity = config.get("sparsity")
     known = isinstance(sparsity, float) and math.isfinite(sparsity)
     return {
-        **{name: config.get(name) for name in tables.CONFIG_COLUMNS},
+        **{name: config.get(name) for name in _OF_CONFIG},
         "config": config,
         "density": round(1.0 - float(sparsity or 0.0), 12) if known else None,
     }
@@ -105,10 +111,9 @@ class RunNews:
         match event["event"]:
             case "started":
                 self._lose_open_attempts()
-                self._set_attempt(
-                    event["attempt"], state="running", started_at=event.get("at"), resumed_from_step=event["step"],
-                    **{name: event.get(name) for name in _WHO},
-                )  # fmt: skip
+                said = {name: event[name] for name in _OF_ATTEMPT if name in event}
+                begun = {"state": "running", "started_at": event.get("at"), "resumed_from_step": event["step"]}
+                self._set_attempt(event["attempt"], **said | begun)
                 row.update(state="running", cause=None, message=None)
                 row.update({name: event.get(name) for name in ("total_steps", "total_epochs")})
             case "evaluated" | "topology":
@@ -117,7 +122,7 @@ class RunNews:
                     row["current_test_accuracy"] = event["test_accuracy"]
                 self.evaluations.append({
                     "run_id": self.run.run_id, "kind": "epoch" if event["event"] == "evaluated" else "update",
-                    "attempt": event["attempt"], **{name: event.get(name) for name in tables.EVALUATION_COLUMNS},
+                    **{name: event.get(name) for name in _OF_EVALUATION},
                 })  # fmt: skip
             case "finished":
                 self._set_attempt(event["attempt"], state="done", cause="finished", ended_at=event.get("at"))
@@ -173,17 +178,16 @@ class RunNews:
         return last is not None and same and last["state"] != "running"
 
     def _apply_result(self, result: Row, row: Row) -> None:
-        row.update({name: result.get(name) for name in tables.RESULT_COLUMNS})
+        row.update({name: result.get(written) for name, written in _OF_RESULT.items()})
         row.update(
-            state="done", cause="finished", message=None, final_density=result.get("density"),
-            step=result.get("steps"), epoch=result.get("epochs"), current_test_accuracy=result.get("test_accuracy"),
+            state="done", cause="finished", message=None, step=result.get("steps"), epoch=result.get("epochs"),
+            current_test_accuracy=result.get("test_accuracy"),
             current_exploration_rate=result.get("exploration_rate"),
-            left_dense=_sizes(result.get("left_dense")),
         )  # fmt: skip
         layers = result.get("layers")
         for position, layer in enumerate(layers if isinstance(layers, list) else []):
             if isinstance(layer, dict) and isinstance(layer.get("shape"), list):
-                kept = {name: layer.get(name) for name in _LAYER_COLUMNS}
+                kept = {name: layer.get(name) for name in _OF_LAYER}
                 self.layers.append({"run_id": self.run.run_id, "position": position, **kept})
 
     def _open_attempts(self) -> list[int]:
@@ -195,7 +199,7 @@ class RunNews:
             self._set_attempt(number, **LOST, log="\n".join(last_lines(self.run.log, LOG_LINES)) or None)
 
     def _set_attempt(self, number: int, **columns: Any) -> None:
-        fresh = {"run_id": self.run.run_id, "attempt": number, **dict.fromkeys(_ATTEMPT_COLUMNS)}
+        fresh = {"run_id": self.run.run_id, "attempt": number, **dict.fromkeys(_OF_ATTEMPT)}
         self._known[number] = self._known.get(number, fresh) | columns
         self._touched.add(number)
 
@@ -207,12 +211,6 @@ def _state_after(cause: str | None) -> str:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _sizes(value: Any) -> dict[str, int] | None:
-    """Name → size, or None where a file says anything else."""
-    sound = isinstance(value, dict) and all(isinstance(size, int) for size in value.values())
-    return value if sound else None
 
 
 def _log_of(event: Row) -> str | None:

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from itopctl.errors import EnvironmentUnfitError
+from itopctl.schema.field import Listed
 from itopctl.store import STATES, tables
 
 _EVERYWHERE = (tables.sweeps, tables.sweep_runs, tables.runs)
-_JSON_KINDS = {"specs": "array", "shape": "array", "config": "object", "slurm": "object", "left_dense": "object"}
 
 
 class DamagedStoreError(EnvironmentUnfitError):
@@ -70,7 +70,7 @@ def _holds(column: sa.Column[object]) -> str:
     """In SQL: whether a column's value is of its kind."""
     kind, name = column.type, f'"{column.name}"'
     if isinstance(kind, sa.JSON):
-        form = _JSON_KINDS[column.name]
+        form = "array" if tables.fields(column.table)[column.name].kind is Listed else "object"
         sound = f"CASE WHEN typeof({name}) = 'text' AND json_valid({name}) THEN json_type({name}) = '{form}' ELSE 0 END"
     elif isinstance(kind, sa.Float):
         sound = f"typeof({name}) IN ('real', 'integer')"

@@ -55,9 +55,7 @@ def result_of_old() -> dict[str, Any]:
     """What differs in a result as the first versions wrote it: what they did not measure is not there."""
     later = ("dropped", "backend")
     layers = [{name: value for name, value in layer.items() if name not in later} for layer in result()["layers"]]
-    added = (
-        name for version in tables.ADDED.values() for table, names in version if table is tables.runs for name in names
-    )
+    added = (field.written for field in tables.fields(tables.runs).values() if field.since > 1)
     return {"layers": layers, **{name: None for name in added if name in result()}}
 
 

@@ -96,14 +96,12 @@ def test_of_several_rows_with_one_key_the_last_counts(open_again: Open) -> None:
 
 
 def test_upsert_of_nothing_but_keys_keeps_the_row(open_again: Open) -> None:
-    key = {"sweep": "a", "run_id": "0123456789ab"}
-    table = sa.Table("pairs", sa.MetaData(), *(sa.Column(name, sa.String, primary_key=True) for name in key))
-    store = open_again()
+    key = {"run_id": "0123456789ab", "kind": "epoch", "step": 20}
+    of, store = tables.evaluations.c, open_again()
     with store.write() as connection:
-        table.create(connection)
-        upsert(connection, table, [key])
-        upsert(connection, table, [key])
-        assert connection.execute(sa.select(table)).all() == [("a", "0123456789ab")]
+        upsert(connection, tables.evaluations, [{**key, "train_loss": 0.5}])
+        upsert(connection, tables.evaluations, [key])
+        assert connection.execute(sa.select(of.step, of.train_loss)).all() == [(20, 0.5)]
 
 
 def test_upsert_takes_more_rows_than_a_statement_holds(open_again: Open) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from itopctl.schema import Source
 from itopctl.store import files, tables
 from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest_runs
@@ -237,9 +238,8 @@ def test_a_run_with_a_result_is_done_with_its_numbers_and_layers(lab: Lab) -> No
     lab.done(A)
     row = lab.row(A)
     assert (row["state"], row["cause"], row["message"]) == ("done", "finished", None)
-    assert {name: row[name] for name in tables.RESULT_COLUMNS} == {
-        name: result()[name] for name in tables.RESULT_COLUMNS
-    }
+    measured = [f for f in tables.fields(tables.runs).values() if f.source is Source.RESULT]
+    assert {field.name: row[field.name] for field in measured} == {f.name: result()[f.written] for f in measured}
     assert (row["final_density"], row["step"], row["epoch"]) == (0.1, 80, 4.0)
     assert (row["current_test_accuracy"], row["current_exploration_rate"]) == (0.95, 0.31)
     with lab.store.read() as connection:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itopctl.schema import Source
 from itopctl.store import submissions, tables
 from itopctl.store.database import Store
 from itopctl.store.files import write_json
@@ -73,7 +74,7 @@ def test_a_submitted_run_is_pending_and_says_why_it_waits(swept: Lab) -> None:
 
 def test_a_run_that_was_never_submitted_is_queued_and_has_no_job(swept: Lab) -> None:
     assert state(swept) == ("queued", None, None)
-    assert {swept.row(ID)[name] for name in tables.JOB_COLUMNS} == {None}
+    assert {swept.row(ID)[name] for name in tables.columns_from(tables.runs, Source.JOB)} == {None}
 
 
 @pytest.mark.parametrize(

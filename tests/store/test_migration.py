@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from itopctl.schema import Source
 from itopctl.store import tables
 from itopctl.store.database import Store, upsert
 from itopctl.store.ingest import ingest
@@ -125,10 +126,8 @@ def old(kind: str, store_url: str, own_lab: Lab) -> Old:
 
 
 def test_version_1_is_what_its_tables_were(old: Old) -> None:
-    added = {
-        name for parts in tables.ADDED.values() for table, names in parts if table is tables.runs for name in names
-    }
-    assert {"journal_mark", "energy_joules", *tables.JOB_COLUMNS} <= added
+    added = {field.name for field in tables.fields(tables.runs).values() if field.since > 1}
+    assert {"journal_mark", "energy_joules", *tables.columns_from(tables.runs, Source.JOB)} <= added
     assert old.columns()["runs"] == {c.name for c in tables.runs.columns} - added
     assert "submissions" not in old.columns()
 
@@ -183,8 +182,8 @@ def test_several_that_open_it_at_once_bring_it_forward_once(old: Old) -> None:
 
 def test_a_migration_that_fails_leaves_the_old_database_as_it_was(old: Old, monkeypatch: pytest.MonkeyPatch) -> None:
     before = old.columns()
-    broken = {2: (*tables.ADDED[2], (tables.attempts, ("host",)))}  # a column that is there already
-    monkeypatch.setattr(tables, "ADDED", {**tables.ADDED, **broken})
+    right = tables.added_in
+    monkeypatch.setattr(tables, "added_in", lambda version: [*right(version), tables.attempts.c.host])  # there already
     with pytest.raises(Exception, match=r"duplicate column name|already exists"):
         old.open()
     assert old.columns() == before
@@ -194,10 +193,11 @@ def test_a_migration_that_fails_leaves_the_old_database_as_it_was(old: Old, monk
 
 def test_every_column_that_version_1_lacks_is_named_with_the_version_that_brought_it(old: Old) -> None:
     there = old.columns()
-    added = {(table.name, name) for parts in tables.ADDED.values() for table, names in parts for name in names}
+    later = {version: tables.added_in(version) for version in range(2, tables.SCHEMA_VERSION + 1)}
+    assert all(later.values())
+    added = {(column.table.name, column.name) for columns in later.values() for column in columns}
     wanted = {(t.name, c.name) for t in tables.metadata.tables.values() if t.name in there for c in t.columns}
     assert wanted - {(table, name) for table, names in there.items() for name in names} == added
-    assert set(tables.ADDED) == set(range(2, tables.SCHEMA_VERSION + 1))
 
 
 def test_a_database_from_memory_takes_rows_of_today(tmp_path: Path) -> None:

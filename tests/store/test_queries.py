@@ -5,6 +5,7 @@ import time
 import pytest
 
 from itopctl.errors import UserError
+from itopctl.schema import Run, Source, fields_of
 from itopctl.store import queries, tables
 from itopctl.store.database import upsert
 from itopctl.store.locks import locked
@@ -127,12 +128,11 @@ def test_the_promised_fields_are_there_and_are_columns_of_the_store(filled: Lab)
 
 def test_a_record_holds_what_config_and_result_say(filled: Lab) -> None:
     record = next(r for r in select_runs(filled.store) if r["run_id"] == DONE)
-    assert {name: record[name] for name in tables.CONFIG_COLUMNS} == {
-        name: config(seed=0)[name] for name in tables.CONFIG_COLUMNS
-    }
-    assert {name: record[name] for name in tables.RESULT_COLUMNS} == {
-        name: result()[name] for name in tables.RESULT_COLUMNS
-    }
+    known = fields_of(Run).values()
+    settings = [f.name for f in known if f.source is Source.CONFIG and f.listed and f.name != "density"]
+    assert {name: record[name] for name in settings} == {name: config(seed=0)[name] for name in settings}
+    measured = [f.name for f in known if f.source is Source.RESULT and f.listed]
+    assert {name: record[name] for name in measured} == {name: result()[name] for name in measured}
     assert (record["sweep"], record["state"], record["cause"], record["density"]) == ("first", "done", "finished", 0.1)
 
 
