@@ -14,24 +14,9 @@ from itopctl.report.conditions import is_number
 from itopctl.report.groups import SHORT_NAMES, Study, hashable, in_words, measured_fields, short_name
 from itopctl.report.table import Record
 from itopctl.report.words import NOTHING, duration, number, percent, plus_minus, quantity, significant, size, sparsity
+from itopctl.schema import Run, Source, Unit, fields_of
 
-_PERCENT = ("test_accuracy", "test_accuracy_at_best_validation", "validation_accuracy", "best_validation_accuracy")
-_RATES = ("exploration_rate", "exploration_rate_at_best_validation")
-_RATIOS = ("train_flops_ratio", "inference_flops_ratio")
-_COUNTS = ("train_flops", "inference_flops")  # of operations: too large to be written out
-
-FRACTIONS = frozenset({*_PERCENT, *_RATES, "sparsity", "density", "total_density", "drop_fraction"})
-"""Fields whose values lie in [0, 1], so that a larger number is a percentage that lacks its sign."""
-
-_HEADERS = {
-    "run_id": "run", "dataset": "data set", "test_accuracy": "test %",
-    "test_accuracy_at_best_validation": "test % at best validation", "validation_accuracy": "validation %",
-    "best_validation_accuracy": "best validation %", "exploration_rate": "R_s",
-    "exploration_rate_at_best_validation": "R_s at best validation", "train_flops_ratio": "train FLOPs",
-    "inference_flops_ratio": "inference FLOPs", "wall_seconds": "time", "peak_memory_bytes": "memory",
-    "energy_joules": "energy", "total_density": "density of all weights",
-    "train_flops": "training FLOPs", "device_name": "device",
-}  # fmt: skip
+_FIELDS = fields_of(Run)
 _ALIASES = {short: name for name, short in SHORT_NAMES.items() if short.isalpha()}  # as they stand in tables
 _Item = TypeVar("_Item")
 
@@ -87,9 +72,20 @@ def kinds_of(runs: Iterable[Record], name: str, fields: Fields) -> dict[str, lis
     return {kind: list(values) for kind, values in found.items()}
 
 
+def unit_of(name: str) -> Unit:
+    """What the numbers of a field count; `Unit.NONE` for a setting that is no field of runs."""
+    return _FIELDS[name].unit if name in _FIELDS else Unit.NONE
+
+
+def meaning_of(name: str) -> str:
+    """What runs measure under a name, in words; empty for what they do not measure."""
+    found = _FIELDS.get(name)
+    return found.meaning if found is not None and found.source is Source.RESULT else ""
+
+
 def header(name: str) -> str:
     """What stands above a column of a field's values."""
-    return _HEADERS.get(name, short_name(name))
+    return (_FIELDS[name].heading if name in _FIELDS else "") or short_name(name)
 
 
 def is_right(name: str, runs: Iterable[Record], fields: Fields) -> bool:
@@ -105,45 +101,47 @@ def shown(name: str, value: Any, digits: int | None = None) -> str:
     """
     if value is None:
         return NOTHING
-    if name == "sparsity":
-        return sparsity(value)
     if not is_number(value):
         return in_words(hashable(value))
-    if name in _PERCENT:
-        return percent(value) if digits is None else significant(100 * value, digits)
-    if name in _RATES:
-        return f"{value:.2f}" if digits is None else significant(value, digits)
-    if name in _RATIOS:
-        return f"{number(value, 2) if digits is None else significant(value, digits)}×"
-    if name in _COUNTS:
-        return quantity(value, digits=digits or 3)
-    if name == "energy_joules":
-        return quantity(value, "J", digits or 3)
-    if name == "wall_seconds":
-        return duration(value)
-    if name == "peak_memory_bytes":
-        return size(value)
-    if isinstance(value, int):  # an identity, such as a seed or an interval: every digit counts
-        return str(value) if name == "seed" else f"{value:,}"
-    return f"{value:g}"
+    match unit_of(name):
+        case Unit.SPARSITY:
+            return sparsity(value)
+        case Unit.ACCURACY:
+            return percent(value) if digits is None else significant(100 * value, digits)
+        case Unit.EXPLORATION:
+            return f"{value:.2f}" if digits is None else significant(value, digits)
+        case Unit.RATIO:
+            return f"{number(value, 2) if digits is None else significant(value, digits)}×"
+        case Unit.FLOPS:
+            return quantity(value, digits=digits or 3)
+        case Unit.JOULES:
+            return quantity(value, "J", digits or 3)
+        case Unit.SECONDS:
+            return duration(value)
+        case Unit.BYTES:
+            return size(value)
+        case Unit.IDENTITY:
+            return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def shown_mean(name: str, mean: float, std: float | None, digits: int | None = None) -> str:
     """Mean ± standard deviation of a field, as people read it; `digits` as `words.plus_minus` has them."""
-    if name in _PERCENT:
-        return plus_minus(100 * mean, None if std is None else 100 * std, digits)
-    if name in _RATES:
-        return plus_minus(mean, std, digits)
-    if name in _COUNTS:
-        return quantity(mean) + (f" ± {quantity(std, digits=digits or 2)}" if std else "")
-    if name == "energy_joules":
-        return quantity(mean, "J") + (f" ± {quantity(std, 'J', digits or 2)}" if std else "")
-    if name == "wall_seconds":
-        return duration(mean) + (f" ± {duration(std)}" if std is not None else "")
-    if name == "peak_memory_bytes":
-        return size(round(mean)) + (f" ± {size(round(std))}" if std else "")
+    match unit_of(name):
+        case Unit.ACCURACY:
+            return plus_minus(100 * mean, None if std is None else 100 * std, digits)
+        case Unit.EXPLORATION:
+            return plus_minus(mean, std, digits)
+        case Unit.FLOPS:
+            return quantity(mean) + (f" ± {quantity(std, digits=digits or 2)}" if std else "")
+        case Unit.JOULES:
+            return quantity(mean, "J") + (f" ± {quantity(std, 'J', digits or 2)}" if std else "")
+        case Unit.SECONDS:
+            return duration(mean) + (f" ± {duration(std)}" if std is not None else "")
+        case Unit.BYTES:
+            return size(round(mean)) + (f" ± {size(round(std))}" if std else "")
     text = plus_minus(mean, std or None, digits, decimals=None)
-    return f"{text}×" if name in _RATIOS and "±" not in text else text
+    return f"{text}×" if unit_of(name) is Unit.RATIO and "±" not in text else text
 
 
 Order = Sequence[tuple[str, bool]]

@@ -19,6 +19,7 @@ from itopctl.report.fields import (
     in_order,
     kinds_of,
     labelled,
+    meaning_of,
     shown,
     shown_mean,
 )
@@ -42,15 +43,6 @@ MOST_COLUMNS = 100
 _COORDINATES = ("dataset", "model", "method", "sparsity")
 _UNFINISHED = "*"
 _LISTED = 6  # values that a note lists
-_MEANINGS = {
-    "test_accuracy": "test accuracy in % after the last step",
-    "test_accuracy_at_best_validation": "test accuracy in % at the epoch with the best validation accuracy",
-    "exploration_rate": "exploration rate after the last step",
-    "exploration_rate_at_best_validation": "exploration rate at the epoch with the best validation accuracy",
-    "train_flops_ratio": "FLOPs of training relative to dense",
-    "inference_flops_ratio": "FLOPs of inference relative to dense",
-}
-
 _Settings = Mapping[str, Any]
 _Key = tuple[tuple[str, Any], ...]
 """(name, value) of the fields that a row or column stands for."""
@@ -240,7 +232,8 @@ class _Maker:
         }
 
     def notes(self, cells: Sequence[_Group]) -> list[str]:
-        said = [f"{self.head(name)}: {_MEANINGS[name]}" for name in self.cells if name in _MEANINGS]
+        meanings = {name: meaning_of(name) for name in self.cells}
+        said = [f"{self.head(name)}: {meaning}" for name, meaning in meanings.items() if meaning]
         how = "mean ± standard deviation over the finished runs of a cell"
         if self.columns and any(name != COUNT for name in self.cells[1:]):
             how += ", below it means alone"

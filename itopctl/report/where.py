@@ -39,7 +39,7 @@ from itopctl.report.conditions import (
     same,
     text_of,
 )
-from itopctl.report.fields import FRACTIONS, Fields, kind_of, kinds_of
+from itopctl.report.fields import Fields, kind_of, kinds_of, unit_of
 from itopctl.report.table import Record
 
 LONGEST = 50_000
@@ -152,7 +152,7 @@ class Filter:
             _refuse(self.text, span, f"{shown} is {allowed}, {quoted(value, 40)} is {kind}.{hint}")
         if sign in ("<", "<=", ">", ">=") and kind != "a number":
             _refuse(self.text, span, f"{shown} is {allowed}, which has no order: =, !=, in or ~ expected.")
-        if is_number(value) and abs(float(value or 0)) > 1 and name in FRACTIONS:
+        if is_number(value) and abs(float(value or 0)) > 1 and unit_of(name).is_fraction:
             _refuse(self.text, span, f"{shown} is a fraction, from 0 to 1: 0.9, or 90%.")
 
 
