@@ -7,10 +7,13 @@ from typing import Any
 
 from itopctl.catalogue import OWN_CODE, modules_named
 from itopctl.errors import left_dense_in_words
+from itopctl.report.fields import shown
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number, percent, quantity, rate, size
+from itopctl.report.words import NOTHING, number, percent, rate
+from itopctl.schema import Run, Source, fields_of
 
 _EVALUATIONS_SHOWN = 12
+_DIGITS = 4  # of what was measured
 
 
 def run_tables(run: Record) -> list[Table]:
@@ -70,31 +73,14 @@ def _differences(attempts: Sequence[Record]) -> list[str]:
 
 
 def _metrics(run: Record) -> Table:
-    best_epoch = f" (epoch {run['best_epoch']})" if run["best_epoch"] is not None else ""
-    pairs = [
-        ("test accuracy %", percent(run["test_accuracy"])),
-        ("validation accuracy %", percent(run["validation_accuracy"])),
-        ("exploration rate", number(run["exploration_rate"], 4)),
-        (f"test accuracy % at best validation{best_epoch}", percent(run["test_accuracy_at_best_validation"])),
-        ("exploration rate at best validation", number(run["exploration_rate_at_best_validation"], 4)),
-        ("density", number(run["final_density"], 6)),
-        ("density over all weights", number(run["total_density"], 6)),
-        ("left dense", _left_dense(run)),
-        ("topology updates", number(run["topology_updates"])),
-        ("training FLOPs relative to dense", number(run["train_flops_ratio"])),
-        ("inference FLOPs relative to dense", number(run["inference_flops_ratio"])),
-        ("training FLOPs", quantity(run["train_flops"])),
-        ("inference FLOPs of a sample", quantity(run["inference_flops"])),
-        ("steps", number(run["steps"])),
-        ("steps per second", number(run["steps_per_second"])),
-        ("time", duration(run["wall_seconds"])),
-        ("peak memory", size(run["peak_memory_bytes"])),
-        ("energy of the device", quantity(run["energy_joules"], "J")),
-        ("device", run["device_name"] or NOTHING),
-        ("threads", number(run["threads"])),
-    ]
-    rows = [[Cell(name), Cell(text)] for name, text in pairs if text != NOTHING]
+    measured = [field for field in fields_of(Run).values() if field.source is Source.RESULT]
+    pairs = [(field.meaning, _measured(run, field.name)) for field in measured]
+    rows = [[Cell(meaning), Cell(text)] for meaning, text in pairs if text != NOTHING]
     return Table("Metrics", [Column("metric"), Column("value", "right")], rows, [])
+
+
+def _measured(run: Record, name: str) -> str:
+    return _left_dense(run) if name == "left_dense" else shown(name, run[name], _DIGITS)
 
 
 def _left_dense(run: Record) -> str:

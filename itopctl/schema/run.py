@@ -74,47 +74,43 @@ class Measured:
         "validation accuracy in % after the last step", Unit.ACCURACY, "validation %", better=Better.HIGHER
     )
     best_validation_accuracy: Real | None = _result(
-        "the best validation accuracy in %", Unit.ACCURACY, "best validation %", better=Better.HIGHER
+        "best validation accuracy in %", Unit.ACCURACY, "best validation %", better=Better.HIGHER
     )
-    best_epoch: Small | None = _result("the epoch with the best validation accuracy")
+    best_epoch: Small | None = _result("epoch with the best validation accuracy")
     exploration_rate: Real | None = _result("exploration rate after the last step", Unit.EXPLORATION, "R_s")
     exploration_rate_at_best_validation: Real | None = _result(
         "exploration rate at the epoch with the best validation accuracy", Unit.EXPLORATION, "R_s at best validation"
     )
     final_density: Real | None = _result(
-        "active weights ÷ maskable weights after the last step", Unit.SHARE, written="density", listed=False
+        "density over the maskable weights", Unit.SHARE, written="density", listed=False
     )
-    train_loss: Real | None = _result("loss of training in the last epoch", better=Better.LOWER)
+    train_loss: Real | None = _result("training loss of the last epoch", better=Better.LOWER)
     train_flops_ratio: Real | None = _result(
         "FLOPs of training relative to dense", Unit.RATIO, "train FLOPs", better=Better.LOWER
     )
     inference_flops_ratio: Real | None = _result(
         "FLOPs of inference relative to dense", Unit.RATIO, "inference FLOPs", better=Better.LOWER
     )
-    topology_updates: Small | None = _result("topology updates made")
-    steps: Large | None = _result("optimizer steps made")
-    steps_per_second: Real | None = _result("optimizer steps a second", better=Better.HIGHER)
+    topology_updates: Small | None = _result("topology updates")
+    steps: Large | None = _result("optimizer steps")
+    steps_per_second: Real | None = _result("optimizer steps per second", better=Better.HIGHER)
     wall_seconds: Real | None = _result("time of all attempts together", Unit.SECONDS, "time", better=Better.LOWER)
     peak_memory_bytes: Large | None = _result(
-        "memory of the device, or of the process, at its peak", Unit.BYTES, "memory", better=Better.LOWER
+        "peak memory of the device, or of the process", Unit.BYTES, "memory", better=Better.LOWER
     )
     train_flops: Real | None = _result(
-        "operations of the whole training", Unit.FLOPS, "training FLOPs", better=Better.LOWER, since=4
+        "FLOPs of the whole training", Unit.FLOPS, "training FLOPs", better=Better.LOWER, since=4
     )
     inference_flops: Real | None = _result(
-        "operations of the inference of one sample", Unit.FLOPS, better=Better.LOWER, since=4
+        "FLOPs of inference, of one sample", Unit.FLOPS, better=Better.LOWER, since=4
     )
-    energy_joules: Real | None = _result(
-        "energy of the device meanwhile, where it tells", Unit.JOULES, "energy", better=Better.LOWER, since=4
-    )
-    device_name: Text | None = _result("the device it was trained on last", heading="device", since=4)
+    energy_joules: Real | None = _result("energy of the device", Unit.JOULES, "energy", better=Better.LOWER, since=4)
+    device_name: Text | None = _result("device of the last attempt", heading="device", since=4)
     threads: Small | None = _result("threads of PyTorch", since=4)
-    total_density: Real | None = _result(
-        "active weights ÷ all weights, masked or not", Unit.SHARE, "density of all weights", since=6
-    )
-    trainable: Large | None = _result("trainable weights, masked or not", since=6)
+    total_density: Real | None = _result("density over all weights", Unit.SHARE, "density of all weights", since=6)
+    trainable: Large | None = _result("trained weights, masked or not", since=6)
     left_dense: Counts | None = _result(
-        "size of each trained parameter of two or more dimensions that has no mask, by name", since=6, listed=False
+        "left dense: trained parameters of two or more dimensions without a mask, by size", since=6, listed=False
     )
 
 

@@ -62,7 +62,11 @@ def test_what_is_told_of_a_folder_is_what_always_was(folder: str, desk: Desk) ->
     for name, command in asked(FOLDERS[folder]).items():
         done = desk(*command)
         expected = (TOLD / folder / name).read_text(encoding="utf-8")
-        assert (done.code, done.out) == (0, expected) if expected else done.code == 2, name
+        assert done.code == (0 if expected else 2), (name, done)
+        if expected and name.endswith(".json"):  # in which the order of names means nothing
+            assert json.loads(done.out) == json.loads(expected), name
+        else:
+            assert done.out == expected, name
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
