@@ -1,8 +1,8 @@
-"""`itopctl list`: the names that may stand in a spec."""
+"""`itopctl list`: the names that may stand in a spec, and those that runs have in results."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,21 @@ from itopctl.cli.common import (
 )
 from itopctl.errors import UserError, unknown
 
-KINDS = ("methods", "models", "datasets", "growth", "drop", "redistributions", "schedules", "allocations", "sweeps")
+if TYPE_CHECKING:
+    from itopctl.report.table import Table
+
+KINDS = (
+    "methods",
+    "models",
+    "datasets",
+    "growth",
+    "drop",
+    "redistributions",
+    "schedules",
+    "allocations",
+    "fields",
+    "sweeps",
+)
 
 
 def _complete_kinds(incomplete: str) -> list[str]:
@@ -30,7 +44,7 @@ def list_names(
     results: ResultsOption = None,
     store: StoreOption = None,
 ) -> None:
-    """List methods, models, datasets, rules (growth, drop, redistributions, schedules), allocations, or sweeps."""
+    """List methods, models, datasets, rules (growth, drop, …), allocations, sweeps, or the fields of runs."""
     from itopctl import catalogue
     from itopctl.report.table import Cell, Column, Table
 
@@ -45,6 +59,9 @@ def list_names(
         _, opened = open_results(results, store)
         print_tables([sweeps_table(sweep_summaries(opened))], style)
         return
+    if kind == "fields":
+        print_tables([_fields()], style)
+        return
     catalogues = {
         "methods": catalogue.METHODS, "models": catalogue.MODELS, "datasets": catalogue.DATASETS,
         "growth": catalogue.GROWTHS, "drop": catalogue.DROPS, "redistributions": catalogue.REDISTRIBUTIONS,
@@ -54,3 +71,23 @@ def list_names(
     rows = [[Cell(value) for value in record.values()] for record in records]
     columns = [Column("name"), Column("what it is"), Column("source")]
     print_tables([Table("", columns, rows, records)], style)
+
+
+def _fields() -> Table:
+    """What lists of runs have, for --where, --columns, --rows, --cell and --sort, and in JSON and CSV."""
+    from itopctl.report.fields import header
+    from itopctl.report.table import Cell, Column, Table
+    from itopctl.schema import Run, fields_of
+
+    listed = [field for field in fields_of(Run).values() if field.listed]
+    records = [
+        {
+            "name": field.name, "summary": field.meaning, "heading": header(field.name), "unit": field.unit.value,
+            "better": field.better.value if field.better else None, "source": field.source.value,
+        }
+        for field in listed
+    ]  # fmt: skip
+    rows = [[Cell(str(record[name] or "")) for name in ("name", "summary", "heading", "source")] for record in records]
+    columns = [Column("name"), Column("what it is"), Column("heading"), Column("from", rank=1)]
+    note = "Beside these every setting of a spec is a field, by its dotted name: optimizer.lr."
+    return Table("", columns, rows, records, [note])
