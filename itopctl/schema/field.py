@@ -119,6 +119,7 @@ class Field:
         key: whether it tells records from each other.
         needed: whether there is no record without it.
         indexed: whether the store looks for records by it.
+        repeats: whether the same run measures the same again, wherever it is made.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Field:
     key: bool = False
     needed: bool = False
     indexed: bool = False
+    repeats: bool = True
 
     def fitting(self, value: Any) -> Any:
         """The value as every database can hold it; None where it is of no such kind, as a damaged file may say."""

@@ -93,10 +93,12 @@ class Measured:
     )
     topology_updates: Small | None = _result("topology updates")
     steps: Large | None = _result("optimizer steps")
-    steps_per_second: Real | None = _result("optimizer steps per second", better=Better.HIGHER)
-    wall_seconds: Real | None = _result("time of all attempts together", Unit.SECONDS, "time", better=Better.LOWER)
+    steps_per_second: Real | None = _result("optimizer steps per second", better=Better.HIGHER, repeats=False)
+    wall_seconds: Real | None = _result(
+        "time of all attempts together", Unit.SECONDS, "time", better=Better.LOWER, repeats=False
+    )
     peak_memory_bytes: Large | None = _result(
-        "peak memory of the device, or of the process", Unit.BYTES, "memory", better=Better.LOWER
+        "peak memory of the device, or of the process", Unit.BYTES, "memory", better=Better.LOWER, repeats=False
     )
     train_flops: Real | None = _result(
         "FLOPs of the whole training", Unit.FLOPS, "training FLOPs", better=Better.LOWER, since=4
@@ -104,8 +106,10 @@ class Measured:
     inference_flops: Real | None = _result(
         "FLOPs of inference, of one sample", Unit.FLOPS, better=Better.LOWER, since=4
     )
-    energy_joules: Real | None = _result("energy of the device", Unit.JOULES, "energy", better=Better.LOWER, since=4)
-    device_name: Text | None = _result("device of the last attempt", heading="device", since=4)
+    energy_joules: Real | None = _result(
+        "energy of the device", Unit.JOULES, "energy", better=Better.LOWER, since=4, repeats=False
+    )
+    device_name: Text | None = _result("device of the last attempt", heading="device", since=4, repeats=False)
     threads: Small | None = _result("threads of PyTorch", since=4)
     total_density: Real | None = _result("density over all weights", Unit.SHARE, "density of all weights", since=6)
     trainable: Large | None = _result("trained weights, masked or not", since=6)

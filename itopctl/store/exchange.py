@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.errors import UserError
+from itopctl.schema import Run, fields_of
 from itopctl.store.files import (
     explained,
     make_folder,
@@ -44,9 +45,8 @@ _MOST_BYTES = 256 << 20  # of a file
 _MOST_RATIO, _FREE_BYTES = 200, 256 << 20  # of what comes out of an archive to what goes in: more is a trap
 _FREE_MEMBERS, _LEAST_PACKED = 20_000, 20  # and of members, by the bytes that each takes at least, however packed
 _MOST_UNKNOWN = 1000  # files of no run
-_TIMES = frozenset(
-    {"attempt", "finished_at", "wall_seconds", "steps_per_second", "peak_memory_bytes", "energy_joules", "device_name"}
-)
+_TIMES = frozenset({"attempt", "finished_at", *(f.written for f in fields_of(Run).values() if not f.repeats)})
+"""What may differ between two results of the same run."""
 
 
 @dataclass
