@@ -29,7 +29,8 @@ def cancel(
     Jobs of others, and runs that are finished, are never touched. The exit code is 3 where SLURM still has some of the
     jobs afterwards.
     """
-    from itopctl.cli.cluster import look, say
+    from itopctl.api.opening import look
+    from itopctl.cli.cluster import say
     from itopctl.dispatch.cancel import carry_out, plan_cancellation
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from itopctl.api import opening
+from itopctl.api.opening import look, store_if_any
+from itopctl.cli.common import tell
 from itopctl.errors import UserError, plural
 from itopctl.places import current_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.cli.work import Work
+    from itopctl.api.worklist import Work
     from itopctl.dispatch.reconcile import News
     from itopctl.dispatch.submit import Order
     from itopctl.store.database import Store
@@ -28,20 +31,9 @@ FIRST_SECONDS, MOST_SECONDS = 2.0, 120.0
 _GROWTH = 1.5
 
 
-def look(folder: Results) -> News:
-    """Bring the records of submissions up to date with the scheduler, where there are any that are not over."""
-    from itopctl.dispatch.reconcile import reconcile
-    from itopctl.dispatch.slurm import Slurm
-
-    return reconcile(folder, Slurm())
-
-
 def say(news: News) -> None:
     """Print what a look brought that a person should know, to standard error."""
-    for note in news.notes:
-        typer.echo(f"itopctl: {note}", err=True)
-    if news.error is not None:
-        typer.echo(f"itopctl: {news.error.rstrip('.')}. What is shown of jobs is what was known before.", err=True)
+    opening.say(news, tell)
 
 
 class Patience:
@@ -103,13 +95,6 @@ def reach(after: Sequence[str], folder: Results, url: str | None) -> None:
         awaited(after, folder, store_if_any(folder, url))
 
 
-def store_if_any(folder: Results, url: str | None) -> Store | None:
-    """The store, as it is; None where there is none, and none is made."""
-    from itopctl.store.database import open_store
-
-    return open_store(folder.database, url) if url or folder.database.exists() else None
-
-
 def submit(
     work: Work, folder: Results, data: Path, store: Store, console: Console, first: int, after: Sequence[str],
     snapshot: bool,
@@ -128,7 +113,7 @@ def submit(
     attempts = attempt_counts(store, work.to_run)
     submitted: list[Submission] = []
 
-    def tell(one: Submission) -> None:
+    def submitted_one(one: Submission) -> None:
         submitted.append(one)
         jobs, runs = len(one.request.jobs), len(one.request.runs)
         packed = f" for {plural(runs, 'run')}" if runs != jobs else ""
@@ -140,7 +125,7 @@ def submit(
             return
         console.print(f"Submitted {plural(jobs, 'job')}{packed} as {one.state.job_id} ({one.name}).", markup=False)
 
-    submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code, tell)
+    submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code, submitted_one)
     asked = len(work.to_run)
     try:
         for order in orders:

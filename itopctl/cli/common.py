@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError, UserError, unknown
+from itopctl.api.opening import results_folder
+from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 from itopctl.report.table import FORMATS
 
 if TYPE_CHECKING:
     from itopctl.report.table import Table
     from itopctl.store.database import Store
     from itopctl.store.rundir import Results
-
-
-def results_folder(option: Path | None) -> Path:
-    """The results folder: the option, else `ITOPCTL_RESULTS`, else `./results`."""
-    return option or Path(os.environ.get("ITOPCTL_RESULTS") or "results")
 
 
 def tell(text: str) -> None:
@@ -108,52 +104,18 @@ def open_results(
     results: Path | None, store: str | None, first: Callable[[Results], None] = lambda folder: None,
     writes: bool = False,
 ) -> tuple[Results, Store]:  # fmt: skip
-    """The results folder and its store, brought up to date with the run directories.
-
-    Where the store cannot be written, and nobody needs that, what it would say is read from the run directories.
+    """The results folder and its store, as `itopctl.api.opening.open_results` opens it.
 
     Args:
         results, store: the options of those names.
         first: called before the store is brought up to date.
         writes: whether the command goes on to write results.
-
-    Raises:
-        EnvironmentUnfitError: there are no results yet.
     """
-    from itopctl.store.database import Store
-    from itopctl.store.ingest import ingest
+    from itopctl.api import opening
     from itopctl.store.rundir import Results
 
     found = Results(results_folder(results))
-    if writes:
-        found.check()
-    if not found.path.is_dir():
-        raise EnvironmentUnfitError(
-            f"no results in {found.path}: nothing was run here yet. Start with: itopctl sweep SPEC.yaml"
-        )
-    if not store and not writes:
-        try:
-            return found, _up_to_date(found, None, first)
-        except (NotWritableError, DiskFullError) as error:
-            typer.echo(f"itopctl: {error} Read from the run directories instead.", err=True)
-            opened = Store("sqlite://")
-            ingest(opened, found)
-            return found, opened
-    return found, _up_to_date(found, store, first)
-
-
-def _up_to_date(folder: Results, url: str | None, first: Callable[[Results], None]) -> Store:
-    from itopctl.store.database import open_store
-    from itopctl.store.ingest import ingest
-
-    opened = open_store(folder.database, url)
-    try:
-        first(folder)
-        ingest(opened, folder)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+    return found, opening.open_results(found, store, tell, first, writes)
 
 
 def check_format(style: str, json: bool) -> str:
@@ -209,3 +171,22 @@ def print_tables(tables: Sequence[Table], style: str, output: Path | None = None
         output.write_text(render(tables, style), encoding="utf-8")
     except OSError as error:
         raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error
+
+
+def print_page(page: str, output: Path | None) -> None:
+    """Print a page, or write it to a file. Raises EnvironmentUnfitError where it cannot be written."""
+    if output is None:
+        sys.stdout.buffer.write(page.encode())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        output.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error
+    typer.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser.", err=True)
+
+
+def as_option(name: str, value: Any = None) -> str:
+    """An argument as the command line has it: `--best-by`, `--table paper`."""
+    option = f"--{name.replace('_', '-')}"
+    return option if value is None else f"{option} {value}"

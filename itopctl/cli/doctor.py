@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from itopctl.api.opening import results_folder
 from itopctl.cli.common import (
     DataDirOption,
     FormatOption,
@@ -19,7 +20,6 @@ from itopctl.cli.common import (
     ResultsOption,
     check_format,
     print_tables,
-    results_folder,
 )
 from itopctl.cli.launch import SlurmOption
 from itopctl.errors import EnvironmentUnfitError, ItopctlError
@@ -84,7 +84,7 @@ def doctor(
 
 def _wanted(specs: Sequence[Path], slurm: Sequence[str]) -> tuple[list[str], SlurmOptions]:
     """Data sets of the specs, and what their jobs would ask for."""
-    from itopctl.cli.planning import solve_interval
+    from itopctl.api.planning import solve_interval
     from itopctl.spec.expand import expand
     from itopctl.spec.reading import read_file
     from itopctl.spec.slurm import check_together, defaults, merged, parse_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.cli.work import Work, notes_on_data
+from itopctl.api.worklist import Work, notes_on_data
 from itopctl.errors import UserError, plural, unknown
 
 if TYPE_CHECKING:
@@ -62,6 +62,15 @@ WorkersOption = Annotated[
         "--workers",
         min=1,
         help="local: runs at one time. Default: one a GPU, or one a core.",
+        show_default=False,
+    ),
+]
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept-code",
+        metavar="MODULE",
+        help="Count runs by earlier code of this module of your own: its change does not matter; repeatable.",
         show_default=False,
     ),
 ]

@@ -11,7 +11,7 @@ from itopctl.errors import ItopctlError, plural
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.cli.work import Work
+    from itopctl.api.worklist import Work
     from itopctl.dispatch.pool import Outcome
     from itopctl.store.database import Store
     from itopctl.store.rundir import Results

@@ -64,7 +64,7 @@ def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
             printer.end()
             return
         if not is_held(directory) and time.monotonic() - looked_at > _LOOK_SECONDS:
-            from itopctl.cli.cluster import look
+            from itopctl.api.opening import look
 
             look(folder)
             looked_at = time.monotonic()

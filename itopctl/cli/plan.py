@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.cli.common import FormatOption, JsonOption, ResultsOption, StoreOption, check_format, results_folder
-from itopctl.cli.launch import RunsPerGpuOption, WorkersOption
-from itopctl.cli.planning import AcceptOption
+from itopctl.api.opening import results_folder
+from itopctl.cli.common import FormatOption, JsonOption, ResultsOption, StoreOption, check_format
+from itopctl.cli.launch import AcceptOption, RunsPerGpuOption, WorkersOption
 from itopctl.errors import UserError, plural
 
 if TYPE_CHECKING:
@@ -45,20 +45,22 @@ def plan(
     where this machine has finished such runs before. To see a run's layers the command makes each model once, your own
     ones in a process apart; where one cannot be made, it says so with file and line, and ends with 2.
     """
+    from itopctl.api.opening import known_runs
+    from itopctl.api.planning import planned, read_specs
     from itopctl.cli.common import tell
     from itopctl.cli.plan_tables import changed_notes, groups_table, planned_runs, runs_table, unmade_of
-    from itopctl.cli.planning import known_runs, planned, read_specs
     from itopctl.dispatch.trial import outlines_of
     from itopctl.places import current_folder
     from itopctl.plan.forecast import forecasts
     from itopctl.plan.unmade import refused_of
     from itopctl.store.queries import masked_weights
+    from itopctl.store.rundir import Results
 
     current_folder()  # is there: PyTorch ends the process where it is not
 
     style, folder = check_format(format_, json), results_folder(results)
     sweeps = read_specs(specs, set_ or [], max_runs)
-    with known_runs(folder, store) as known:
+    with known_runs(Results(folder), store, tell) as known:
         made = planned(sweeps, known, accept_code or [])
         # First: its child processes can use CUDA only if this one has not.
         found = forecasts(made.configs, outlines_of(made.configs.values(), tell))

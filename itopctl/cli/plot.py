@@ -74,7 +74,7 @@ def plot(
     store: StoreOption = None,
 ) -> None:
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
-    from itopctl.cli.material import material_of
+    from itopctl.api.figures import material_of
     from itopctl.report.figures.catalogue import FIGURES
     from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
     from itopctl.report.figures.style import WIDTHS, Look
@@ -112,7 +112,7 @@ def plot(
 
 def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]:
     """What figures need of runs, as the store has it."""
-    from itopctl.cli.gather import add_settings
+    from itopctl.api.sources import add_settings
     from itopctl.report.groups import measured_fields
     from itopctl.store.queries import select_runs
 

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from itopctl.cli import report_options as options
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,
     SweepsArgument,
+    as_option,
     check_folder,
     check_format,
     format_for,
+    print_page,
     print_tables,
+    tell,
 )
-from itopctl.cli.table_kinds import PAGE, TABLES, TableKind, Wish
-from itopctl.errors import EnvironmentUnfitError, UserError, plural
+from itopctl.report.kinds import TABLES
 
-if TYPE_CHECKING:
-    from itopctl.cli.gather import Gathered
-    from itopctl.report.fields import Fields
-    from itopctl.report.table import Table
-    from itopctl.report.where import Filter
-
-Record = dict[str, Any]
-
-_MOST_TABLES = 200
 _CHOSEN, _SHOWN = "Which runs", "What is shown"  # panels of the help
+
+
+def _complete_tables(incomplete: str) -> list[str]:
+    return [name for name in TABLES if name.startswith(incomplete)]
+
+
+def _complete_best_by(incomplete: str) -> list[str]:
+    from itopctl.report.groups import BEST_BY
+
+    return [name for name in BEST_BY if name.startswith(incomplete)]
+
+
+def _complete_fields(incomplete: str) -> list[str]:
+    """The last name of a list of fields; `-` before it stays."""
+    from itopctl.api.asking import every_name
+
+    before, comma, last = incomplete.rpartition(",")
+    sign = "-" * last.startswith("-")
+    names = ["accuracy", "R_s", *every_name()]
+    return [f"{before}{comma}{sign}{name}" for name in names if name.startswith(last[len(sign) :])]
 
 
 def report(
@@ -43,7 +55,7 @@ def report(
             "-t",
             help="; ".join(f"{name}: {kind.summary}" for name, kind in TABLES.items())
             + ". Default: paper, or pivot with --rows or --cell.",
-            autocompletion=options.complete_tables,
+            autocompletion=_complete_tables,
             show_default=False,
             rich_help_panel=_SHOWN,
         ),
@@ -56,7 +68,7 @@ def report(
             metavar="CONDITION",
             help="Only these runs: 'sparsity>=90% and method in (set-itop, rigl-itop)'. =, !=, <, <=, >, >=, in, ~ (as "
             "in model ~ resnet*), is none, and, or, not. Several: all of them.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_CHOSEN,
         ),
     ] = None,
@@ -66,7 +78,7 @@ def report(
             metavar="NAME,…",
             help="pivot: a row for each value of these: fields (state, seed, test_accuracy, …) or settings "
             "(optimizer.lr, …). Default: method and what varies.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -76,7 +88,7 @@ def report(
             metavar="NAME,…",
             help="pivot: a column for each value of these. Default: sparsity; with --rows, one for each field of "
             "--cell. In runs: the fields shown.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -85,7 +97,7 @@ def report(
         typer.Option(
             metavar="NAME,…",
             help="pivot: fields whose means stand in a cell; n: number of runs. Default: accuracy,R_s,n.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -94,7 +106,7 @@ def report(
         typer.Option(
             metavar="NAME,…",
             help="Order of rows: by these fields, -NAME from the largest down; rows of several runs by their mean.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -103,7 +115,7 @@ def report(
         typer.Option(
             metavar="NAME,…",
             help="A table for each value of these; none: a single one. Default: dataset,model.",
-            autocompletion=options.complete_fields,
+            autocompletion=_complete_fields,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -113,7 +125,7 @@ def report(
             metavar="final|validation",
             help="The accuracy that counts, with the R_s at the same step: after the last step, or at the epoch with "
             "the best validation accuracy. Default: final.",
-            autocompletion=options.complete_best_by,
+            autocompletion=_complete_best_by,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -169,100 +181,30 @@ def report(
     ] = None,
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
-    from itopctl.catalogue import METHODS
-    from itopctl.cli.gather import gathered
-    from itopctl.cli.page import html_page, print_page
-    from itopctl.report.versions import version_notes
-    from itopctl.report.where import parse
+    from itopctl.api.asking import Asked
+    from itopctl.api.reporting import Place, makes_page, page_of, report_of
 
     style = format_for(check_format(format_, json), output)
     check_folder(output)
-    given = {
-        "--rows": rows, "--columns": columns, "--cell": cell, "--sort": sort, "--best-by": best_by, "--digits": digits,
-        "--margin": margin, "--confidence": confidence,
-    }  # fmt: skip
-    kind = options.kind_of_table(table, given, style == "html")
-    if kind is PAGE and group_by is not None:
-        raise UserError("--group-by means nothing for the page; name a --table.")
-    wish = Wish(
-        fields=options.fields_of(best_by),
-        methods=METHODS.names(),
-        best_by=options.best_by(best_by),
-        digits=options.within("--digits", digits, 1, 10),
-        order=options.order(sort),
-        rows=options.names(rows),
-        columns=options.names(columns),
-        cells=options.names(cell),
-        margin=None if margin is None else options.within("--margin", margin, 0.01, 50.0) / 100,
-        confidence=options.within("--confidence", confidence, 0.5, 0.9999),
-    )
-    groups = options.groups(kind, group_by, wish)
-    filters = [parse(text) for text in where or []]
-    asked = [*options.asked_for(wish), *groups, *(name for given in filters for name in given.fields)]
-    wanted = options.wanted(kind, asked, wish.fields)
-    with gathered(results or [], store or [], sweeps or [], wanted) as found:
-        for warning in found.warnings:
-            _say(warning)
-        wish, groups = options.resolved(wish, groups, found)
-        runs = _selected(found, filters, wish.fields, kind)
-        if all("settings" in run for run in runs):
-            found.notes += version_notes(runs)
-        if kind is PAGE:
-            remarks = [*found.notes, *found.warnings]
-            page = html_page(runs, found.origins, sweeps or [], wish.best_by, wish.margin, wish.confidence, remarks)
-            print_page(page, output)
-            return
-    tables = _tables(kind, runs, groups, wish)
+    asked = Asked(
+        table=table, where=where or (), rows=_names(rows), columns=_names(columns), cell=_names(cell),
+        sort=_names(sort), group_by=_names(group_by), best_by=best_by, digits=digits, margin=margin,
+        confidence=confidence,
+    )  # fmt: skip
+    place = Place(results or (), store or ())
+    if style == "html" and makes_page(asked, as_option):
+        command = shlex.join(["itopctl", *sys.argv[1:]])
+        print_page(page_of(place, sweeps or [], asked, tell, command, as_option), output)
+        return
+    made = report_of(place, sweeps or [], asked, tell, as_option)
     if style in ("csv", "json"):
-        for note in found.notes:
-            _say(note)
-    chosen = [f"Only runs with {' and '.join(where)}: p is corrected for what is shown alone."] if where else []
-    notes = [*found.notes, *found.warnings, *(chosen if table == "claims" else [])]
-    print_tables(_with_notes(tables, notes), style, output)
+        for note in made.remarks:
+            tell(note)
+    print_tables(made.tables, style, output)
 
 
-def _say(sentence: str) -> None:
-    typer.echo(f"itopctl: {sentence}", err=True)
-
-
-def _selected(found: Gathered, filters: Sequence[Filter], fields: Fields, kind: TableKind) -> list[Record]:
-    """The runs that meet every condition. Raises where none are left and the table needs some."""
-    runs = found.runs
-    for condition in filters:
-        for remark in condition.check(found.runs, fields):
-            _say(remark)
-        runs = condition.select(runs, fields)
-    if kind.may_be_empty:
-        return runs
-    if found.runs and not runs:
-        raise UserError(f"--where: none of {plural(len(found.runs), 'run')} is such.")
-    runs = [run for run in runs if all(run[name] is not None for name in ("dataset", "model", "method", "sparsity"))]
-    if not runs:
-        raise EnvironmentUnfitError("there are no runs to report on yet.")
-    return runs
-
-
-def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wish) -> list[Table]:
-    """The tables of each group of runs."""
-    from itopctl.report.fields import heading, split
-
-    if not groups:
-        return kind.make(runs, wish)
-    parts = split(runs, groups, wish.fields)
-    if len(parts) > _MOST_TABLES:
-        raise UserError(f"--group-by {','.join(groups)}: {len(parts):,} tables; at most {_MOST_TABLES} are made.")
-    tables = []
-    for values, members in parts:
-        said = heading(values)
-        for made in kind.make(members, replace(wish, apart=tuple(values))):
-            title = said if said.startswith(made.title) else f"{made.title}, {said}"
-            tables.append(replace(made, title=title, records=[{**values, **record} for record in made.records]))
-    return tables
-
-
-def _with_notes(tables: list[Table], notes: Sequence[str]) -> list[Table]:
-    """The same, the last with further notes."""
-    if not notes or not tables:
-        return tables
-    *others, last = tables
-    return [*others, replace(last, notes=[*last.notes, *notes])]
+def _names(given: str | None) -> tuple[str, ...] | None:
+    """Names of a list that is separated by commas, each once."""
+    if given is None:
+        return None
+    return tuple(dict.fromkeys(filter(None, (part.strip() for part in given.split(",")))))

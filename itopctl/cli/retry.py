@@ -34,7 +34,7 @@ from itopctl.cli.launch import (
 from itopctl.errors import UserError, plural, unknown
 
 if TYPE_CHECKING:
-    from itopctl.cli.work import Work
+    from itopctl.api.worklist import Work
     from itopctl.spec.config import RunConfig
     from itopctl.spec.own_code import OwnCode
     from itopctl.store.rundir import Results
@@ -84,11 +84,12 @@ def retry(
 
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
-    from itopctl.cli.cluster import look, say
-    from itopctl.cli.common import warn
+    from itopctl.api.opening import look
+    from itopctl.api.worklist import check_data, check_models
+    from itopctl.cli.cluster import say
+    from itopctl.cli.common import tell, warn
     from itopctl.cli.launch import check_cluster
     from itopctl.cli.tables import failures_table
-    from itopctl.cli.work import check_data, check_models
     from itopctl.places import current_folder
     from itopctl.report.formats import make_console
     from itopctl.spec.own_code import OwnCode
@@ -128,7 +129,7 @@ def retry(
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
     if where == "local":
         check_data(work, data)
-    warn(check_models(work, where))
+    warn(check_models(work, where, tell))
     if where == "local":
         failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first)
     else:
@@ -153,7 +154,7 @@ def _of_this_code(work: Work, own_code: OwnCode) -> Work:
     Raises:
         UserError: none was.
     """
-    from itopctl.cli.work import Work
+    from itopctl.api.worklist import Work
 
     differences = {run_id: own_code.differences(work.configs[run_id]) for run_id in work.to_run}
     others = {run_id for run_id, found in differences.items() if found}
@@ -201,7 +202,7 @@ def _last_place(manifests: dict[str, dict[str, Any]], runs: set[str]) -> str:
 
 
 def _work(manifests: dict[str, dict[str, Any]], chosen: Sequence[str], slurm: Sequence[str], cluster: str) -> Work:
-    from itopctl.cli.work import Work, job_options, share_out
+    from itopctl.api.worklist import Work, job_options, share_out
     from itopctl.spec.reading import Document
     from itopctl.spec.slurm import options_of
     from itopctl.store.manifests import points_of

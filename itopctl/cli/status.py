@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.cli.cluster import Patience, look, say, until_interrupted
+from itopctl.api.opening import look
+from itopctl.cli.cluster import Patience, say, until_interrupted
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,

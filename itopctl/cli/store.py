@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from itopctl.api.opening import results_folder
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,
@@ -17,7 +18,6 @@ from itopctl.cli.common import (
     complete_sweeps,
     open_results,
     print_tables,
-    results_folder,
 )
 from itopctl.errors import EnvironmentUnfitError, plural
 

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from itopctl.api.opening import results_folder
 from itopctl.cli.common import (
     DataDirOption,
     FormatOption,
     ResultsOption,
     StoreOption,
     check_format,
-    results_folder,
 )
 from itopctl.cli.launch import (
+    AcceptOption,
     AfterOption,
     ClusterOption,
     FirstOption,
@@ -27,12 +28,11 @@ from itopctl.cli.launch import (
     carry_out_here,
     carry_out_there,
 )
-from itopctl.cli.planning import AcceptOption, plan_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.cli.work import Work
+    from itopctl.api.worklist import Work
     from itopctl.dispatch.manifest import SweepRecords
     from itopctl.plan import Plan
     from itopctl.store.database import Store
@@ -68,29 +68,33 @@ def sweep(
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """
+    from itopctl.api.opening import known_runs
+    from itopctl.api.planning import planned, read_specs
+    from itopctl.api.worklist import check_data, check_models
     from itopctl.cli.cluster import reach
-    from itopctl.cli.common import warn
+    from itopctl.cli.common import tell, warn
     from itopctl.cli.launch import check_cluster
-    from itopctl.cli.work import check_data, check_models
     from itopctl.store.rundir import Results
     from itopctl.train.data.catalogue import data_folder
 
     check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
     style = check_format(format_, json=False)
     data, folder = data_folder(data_dir), Results(results_folder(results))
-    plan = plan_of(specs, set_ or [], max_runs, folder.path, store, accept_code or [])
+    sweeps = read_specs(specs, set_ or [], max_runs)
+    with known_runs(folder, store, tell) as known:
+        plan = planned(sweeps, known, accept_code or [])
     work = _work(plan, slurm or [], cluster)
     if dry_run:
         _print_plan(plan, style)
         if cluster == "slurm" and style == "rich":
             _print_scripts(work, folder, data, store, first, after or [], snapshot)
-        warn(check_models(work, cluster))
+        warn(check_models(work, cluster, tell))
         return
     if cluster == "local":
         check_data(work, data)
     elif work.to_run:
         reach(after or [], folder, store)
-    warn(check_models(work, cluster))
+    warn(check_models(work, cluster, tell))
     records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
     names = [planned.spec.name for planned in plan.sweeps]
     if cluster == "local":
@@ -102,7 +106,7 @@ def sweep(
 
 def _work(plan: Plan, slurm: list[str], cluster: str) -> Work:
     """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
-    from itopctl.cli.work import Work, job_options, share_out
+    from itopctl.api.worklist import Work, job_options, share_out
 
     options = job_options(cluster, {planned.spec.name: planned.spec.slurm for planned in plan.sweeps}, slurm)
     members = {planned.spec.name: list(planned.expansion.runs) for planned in plan.sweeps}
@@ -133,7 +137,8 @@ def _begin(
 def _print_scripts(
     work: Work, folder: Results, data: Path, url: str | None, first: int, after: list[str], snapshot: bool
 ) -> None:
-    from itopctl.cli.cluster import print_scripts, store_if_any
+    from itopctl.api.opening import store_if_any
+    from itopctl.cli.cluster import print_scripts
 
     print_scripts(work, folder, store_if_any(folder, url), data, first, after, snapshot)
 

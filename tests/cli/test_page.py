@@ -12,9 +12,9 @@ import pytest
 import sqlalchemy as sa
 
 from itopctl import __version__
-from itopctl.cli.common import open_results
-from itopctl.cli.gather import Origin
-from itopctl.cli.page import html_page, print_page
+from itopctl.api.page import html_page
+from itopctl.api.sources import Origin
+from itopctl.cli.common import open_results, print_page
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import defining_settings
 from itopctl.store import tables

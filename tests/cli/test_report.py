@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from itopctl.cli import app, gather, table_kinds
+from itopctl.api import sources
+from itopctl.cli import app
+from itopctl.report import kinds
 from itopctl.store.queries import RUN_COLUMNS
 from tests.cli.desk import Done
 from tests.conftest import FinishedSweep
@@ -252,7 +254,7 @@ def test_the_help_says_what_every_option_does(typed: Type) -> None:
         "Default:",
     ):
         assert word in shown
-    for name in table_kinds.TABLES:
+    for name in kinds.TABLES:
         assert f"{name}:" in shown
 
 
@@ -273,14 +275,14 @@ def test_the_shell_completes_tables_and_names_of_fields(words: str, expected: li
 def test_a_table_that_needs_more_of_each_run_gets_it(report: Type, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     kind = dataclasses.replace(
-        table_kinds.TABLES["paper"], make=lambda runs, wish: seen.extend(runs) or [], further=("lengths",)
+        kinds.TABLES["paper"], make=lambda runs, wish: seen.extend(runs) or [], further=("lengths",)
     )
-    monkeypatch.setitem(table_kinds.TABLES, "more", kind)
+    monkeypatch.setitem(kinds.TABLES, "more", kind)
 
     def lengths(store: object, runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return {run["run_id"]: {"length": len(run["config"]["dataset"])} for run in runs[1:]}
 
-    monkeypatch.setitem(gather.FURTHER, "lengths", lengths)
+    monkeypatch.setitem(sources.FURTHER, "lengths", lengths)
     assert report("-t", "more").code == 0
     assert [run.get("length") for run in seen] == [None, *[6] * 13]
     assert "config" not in seen[0] and seen[0]["settings"]["dataset"] == "digits"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,13 +53,12 @@ def check_data(work: Work, data: Path) -> None:
         locate(name, data)
 
 
-def check_models(work: Work, cluster: str) -> list[str]:
+def check_models(work: Work, cluster: str, tell: Callable[[str], None]) -> list[str]:
     """Make the networks of the runs once, before anything starts; returns warnings on those that may not be possible.
 
     Raises:
         UserError: a model cannot be made, or does not take the data, or the sparsity cannot be reached.
     """
-    from itopctl.cli.common import tell
     from itopctl.dispatch.trial import is_sure, try_out
     from itopctl.plan.forecast import Impossible
     from itopctl.plan.unmade import check_makeable

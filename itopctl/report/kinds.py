@@ -1,4 +1,4 @@
-"""The tables that `itopctl report` can make: one entry each, in `TABLES`.
+"""The tables that can be made: one entry each, in `TABLES`.
 
 An entry says what the table is, what it needs of each run, which options mean something for it, and who makes it. The
 maker imports what it needs when it is called: the help must not wait for that.
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Wish:
-    """How a table is wanted: the options of the command. Names of fields are resolved.
+    """How a table is wanted. Names of fields are resolved.
 
     Attributes:
         fields: what names of fields may be.
@@ -57,10 +57,10 @@ class TableKind:
         make: runs that are of one group, and the wish → tables.
         columns: fields of a run's record that it reads; None: all.
         settings: whether it reads settings.
-        takes: options that mean something for it; those that all tables take are not among them.
+        takes: arguments that mean something for it; those that all tables take are not among them.
         group_by: fields for each value of which there is a table, unless `--group-by` says otherwise.
         by_study: whether there is a table for each data set and model in any case.
-        further: records beside the run's own that it reads, of `itopctl.cli.gather.FURTHER`.
+        further: records beside the run's own that it reads, of `itopctl.api.sources.FURTHER`.
         may_be_empty: whether no runs make an empty table, rather than an error.
     """
 
@@ -139,14 +139,14 @@ TABLES: dict[str, TableKind] = {
         "methods against sparsities, beside published numbers",
         _paper,
         (*STUDY_COLUMNS, "train_flops_ratio", "inference_flops_ratio"),
-        takes=frozenset({"--sort", "--best-by", "--digits"}),
+        takes=frozenset({"sort", "best_by", "digits"}),
         by_study=True,
     ),
     "exploration": TableKind(
         "accuracy and R_s against update interval, sparsity and growth, beside predictions",
         _exploration,
         (*STUDY_COLUMNS, "growth", "update_interval", "topology_updates"),
-        takes=frozenset({"--sort", "--best-by", "--digits"}),
+        takes=frozenset({"sort", "best_by", "digits"}),
         by_study=True,
         further=("prediction",),
     ),
@@ -154,7 +154,7 @@ TABLES: dict[str, TableKind] = {
         "the paper's claims, tested on these runs",
         _claims,
         (*STUDY_COLUMNS, "steps"),
-        takes=frozenset({"--best-by", "--margin", "--confidence"}),
+        takes=frozenset({"best_by", "margin", "confidence"}),
         by_study=True,
     ),
     "layers": TableKind(
@@ -180,31 +180,31 @@ TABLES: dict[str, TableKind] = {
             "device_name",
             "threads",
         ),
-        takes=frozenset({"--sort", "--best-by", "--digits"}),
+        takes=frozenset({"sort", "best_by", "digits"}),
         by_study=True,
     ),
     "runs": TableKind(
         "one row a run",
         _runs,
         None,
-        takes=frozenset({"--columns", "--sort", "--best-by", "--digits"}),
+        takes=frozenset({"columns", "sort", "best_by", "digits"}),
         may_be_empty=True,
     ),
     "pivot": TableKind(
         "any fields as --rows and --columns, means of any in a --cell",
         _pivot,
         STUDY_COLUMNS,
-        takes=frozenset({"--rows", "--columns", "--cell", "--sort", "--best-by", "--digits"}),
+        takes=frozenset({"rows", "columns", "cell", "sort", "best_by", "digits"}),
         group_by=("dataset", "model"),
     ),
 }
 """Name → table, in the order of the help. Another one is an entry more."""
 
 PAGE = TableKind(
-    "everything on one page (`itopctl.cli.page`)",
+    "everything on one page (`itopctl.api.page`)",
     lambda runs, wish: [],
     None,
-    takes=frozenset({"--best-by"}),
+    takes=frozenset({"best_by"}),
     by_study=True,
     further=("prediction",),
 )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from itopctl.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
-    from itopctl.cli.gather import Origin
+    from itopctl.api.sources import Origin
     from itopctl.report.page import Attempt, Environment, RunEntry, Section, Spec
 
 Record = dict[str, Any]
@@ -32,6 +27,7 @@ def html_page(
     margin: float | None = None,
     confidence: float | None = None,
     remarks: Sequence[str] = (),
+    command: str = "",
 ) -> str:
     """The page about some runs.
 
@@ -42,6 +38,7 @@ def html_page(
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
         margin, confidence: of the verdicts (`itopctl.report.claims.claims_tables`); None: the usual.
         remarks: sentences about the runs, to stand on top.
+        command: what it is made with.
 
     Raises:
         EnvironmentUnfitError: there are no runs.
@@ -49,8 +46,8 @@ def html_page(
     from datetime import datetime
 
     from itopctl import __version__
+    from itopctl.api.page_figures import figures_of, verdicts_of
     from itopctl.catalogue import METHODS
-    from itopctl.cli.page_figures import figures_of, verdicts_of
     from itopctl.report.page import Page, Section, render_page
     from itopctl.report.paper import paper_tables
     from itopctl.report.runs import runs_table
@@ -63,7 +60,7 @@ def html_page(
     page = Page(
         title=_title(sweeps),
         made_at=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        command=shlex.join(["itopctl", *sys.argv[1:]]),
+        command=command,
         sections=[Section("Results", paper_tables(runs, METHODS.names(), best_by))],
         verdicts=verdicts_of(runs, best_by, margin, confidence),
         figures=figures,
@@ -78,19 +75,6 @@ def html_page(
         version=__version__,
     )
     return render_page(page)
-
-
-def print_page(page: str, output: Path | None) -> None:
-    """Print a page, or write it to a file. Raises EnvironmentUnfitError where it cannot be written."""
-    if output is None:
-        sys.stdout.buffer.write(page.encode())
-        sys.stdout.buffer.flush()
-        return
-    try:
-        output.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error
-    typer.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser.", err=True)
 
 
 def _title(sweeps: Sequence[str]) -> str:

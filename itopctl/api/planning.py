@@ -1,48 +1,15 @@
-"""From spec files to a plan: what `sweep` and `plan` share."""
+"""From spec files to a plan."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan, PlannedSweep
     from itopctl.spec.config import RunConfig
     from itopctl.store.database import Store
-
-
-AcceptOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--accept-code",
-        metavar="MODULE",
-        help="Count runs by earlier code of this module of your own: its change does not matter; repeatable.",
-        show_default=False,
-    ),
-]
-
-
-def plan_of(
-    specs: Sequence[Path], overrides: Sequence[str], limit: int, results: Path, store: str | None,
-    accept: Sequence[str] = (),
-) -> Plan:  # fmt: skip
-    """What is to be done with the runs of some specs.
-
-    Args:
-        specs: files.
-        overrides: `--set` arguments.
-        limit: the most runs a spec may have.
-        results: the results folder, which need not be there.
-        store: URL of another store than the folder's.
-        accept: `--accept-code` arguments.
-    """
-    sweeps = read_specs(specs, overrides, limit)
-    with known_runs(results, store) as known:
-        return planned(sweeps, known, accept)
 
 
 def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> list[PlannedSweep]:
@@ -97,24 +64,3 @@ def solve_interval(config: RunConfig, reach: float) -> int:
     from itopctl.train.outline import outline_of
 
     return interval_for(reach, config, outline_of)
-
-
-@contextlib.contextmanager
-def known_runs(results: Path, url: str | None) -> Iterator[Store | None]:
-    """A store that knows what the results folder does; None where there is no folder, and none is made."""
-    if not results.is_dir():
-        yield None
-        return
-    from itopctl.cli.cluster import look, say
-    from itopctl.store.database import Store, open_store
-    from itopctl.store.ingest import ingest
-    from itopctl.store.rundir import Results
-
-    folder = Results(results)
-    say(look(folder))
-    store = open_store(folder.database, url) if url or folder.database.exists() else Store("sqlite://")
-    try:
-        ingest(store, folder)
-        yield store
-    finally:
-        store.close()

@@ -33,7 +33,7 @@ def figures_of(runs: Sequence[Record], stores: Sequence[Store], best_by: str) ->
             figures that need no history.
         best_by: which accuracy counts.
     """
-    from itopctl.cli.material import material_of, needs_history
+    from itopctl.api.figures import material_of, needs_history
     from itopctl.report.figures.catalogue import FIGURES
     from itopctl.report.figures.make import as_csv, encoded, figure_records, picture
     from itopctl.report.figures.style import Look

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itopctl.cli.common import open_results
+from itopctl.api.opening import Tell, open_results, results_folder
 from itopctl.errors import EnvironmentUnfitError, UserError, plural, unknown
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Gathered:
 
 @contextlib.contextmanager
 def gathered(
-    results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str], wanted: Wanted
+    results: Sequence[Path], stores: Sequence[str], sweeps: Sequence[str], wanted: Wanted, tell: Tell
 ) -> Iterator[Gathered]:
     """The runs of some sweeps, or of all; their stores are open until it is left.
 
@@ -123,7 +123,7 @@ def gathered(
     """
     found = Gathered(several=len(results) > 1 or len(stores) > 1)
     try:
-        for origin in _opened(results, stores, found.several):
+        for origin in _opened(results, stores, found.several, tell):
             found.origins.append(origin)
         _check_sweeps(found.origins, sweeps)
         _merge(found, [_read(origin, sweeps, wanted, found.several) for origin in found.origins])
@@ -162,15 +162,17 @@ def _read(origin: Origin, sweeps: Sequence[str], wanted: Wanted, several: bool) 
     return runs
 
 
-def _opened(results: Sequence[Path], stores: Sequence[str], several: bool) -> Iterator[Origin]:
+def _opened(results: Sequence[Path], stores: Sequence[str], several: bool, tell: Tell) -> Iterator[Origin]:
     """Each source, one after the other."""
+    from itopctl.store.rundir import Results
+
     if not several:
-        folder, store = open_results(results[0] if results else None, stores[0] if stores else None)
-        yield Origin(str(folder.path), store, folder)
+        folder = Results(results_folder(results[0] if results else None))
+        yield Origin(str(folder.path), open_results(folder, stores[0] if stores else None, tell), folder)
         return
     for path in dict.fromkeys(results):
-        folder, store = open_results(path, None)
-        yield Origin(str(path), store, folder)
+        folder = Results(path)
+        yield Origin(str(path), open_results(folder, None, tell), folder)
     for url in dict.fromkeys(stores):
         store = _as_it_is(url)
         yield Origin(store.name, store, None)

@@ -1,0 +1,188 @@
+"""Tables of results, from one or several results folders and stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from itopctl.api.asking import Asked, Question, Spell, as_argument, question, resolved
+from itopctl.api.opening import Tell
+from itopctl.errors import EnvironmentUnfitError, UserError, plural
+from itopctl.report.kinds import PAGE, TableKind, Wish
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from itopctl.api.sources import Gathered
+    from itopctl.report.fields import Fields
+    from itopctl.report.table import Table
+    from itopctl.report.where import Filter
+
+Record = dict[str, Any]
+
+_MOST_TABLES = 200
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results lie; of one folder and one store these belong together, of several each stands for itself.
+
+    Attributes:
+        results: folders; none: the usual one, unless there are several stores.
+        stores: SQLAlchemy URLs.
+    """
+
+    results: Sequence[Path] = ()
+    stores: Sequence[str] = ()
+
+
+class Report(Sequence["Table"]):
+    """Tables, as a list of them; a notebook shows them.
+
+    Attributes:
+        tables: each with what belongs under it.
+        remarks: sentences on the runs, which stand under the last table, too.
+    """
+
+    def __init__(self, tables: Sequence[Table], remarks: Sequence[str] = ()) -> None:
+        self.tables, self.remarks = list(tables), list(remarks)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.tables[place]
+
+    def __repr__(self) -> str:
+        return self.to_markdown()
+
+    def _repr_html_(self) -> str:
+        return "".join(table._repr_html_() for table in self.tables)
+
+    def to_frame(self) -> DataFrame:
+        """The records of all tables as one pandas frame, one column a field or setting."""
+        from itopctl.api.frames import frame_of
+
+        return frame_of([record for table in self.tables for record in table.records])
+
+    def to_markdown(self) -> str:
+        """As Markdown."""
+        from itopctl.report.formats import render
+
+        return render(self.tables, "markdown")
+
+    def to_latex(self) -> str:
+        """As LaTeX, for booktabs and siunitx."""
+        from itopctl.report.formats import render
+
+        return render(self.tables, "latex")
+
+
+def report_of(
+    place: Place, sweeps: Sequence[str], asked: Asked, tell: Tell, spell: Spell = as_argument
+) -> Report:  # fmt: skip
+    """The tables of the runs of some sweeps, or of all.
+
+    Args:
+        place: where the runs are.
+        sweeps: names, each of a sweep in any of the stores; none: all runs.
+        asked: how the tables are wanted.
+        tell: what to do with a sentence for a person.
+        spell: how arguments are called.
+
+    Raises:
+        UserError: something that is asked for makes no sense, or no run is such.
+        EnvironmentUnfitError: a store cannot be read, or there are no runs yet.
+    """
+    from itopctl.api.sources import gathered
+
+    what = question(asked, spell)
+    with gathered(place.results, place.stores, sweeps, what.wanted, tell) as found:
+        runs, wish, groups = _chosen(what, found, tell, spell)
+    made = _tables(what.kind, runs, groups, wish, spell)
+    notes = [*found.notes, *found.warnings]
+    if asked.where and asked.table == "claims":
+        notes.append(f"Only runs with {' and '.join(asked.where)}: p is corrected for what is shown alone.")
+    if notes and made:
+        made[-1] = replace(made[-1], notes=[*made[-1].notes, *notes])
+    return Report(made, found.notes)
+
+
+def page_of(
+    place: Place, sweeps: Sequence[str], asked: Asked, tell: Tell, command: str, spell: Spell = as_argument
+) -> str:  # fmt: skip
+    """One HTML page with everything there is to say of the runs; arguments and errors as of `report_of`.
+
+    Args:
+        command: what the page says it was made with.
+    """
+    from itopctl.api.page import html_page
+    from itopctl.api.sources import gathered
+
+    what = question(asked, spell, page=True)
+    with gathered(place.results, place.stores, sweeps, what.wanted, tell) as found:
+        runs, wish, _ = _chosen(what, found, tell, spell)
+        remarks = [*found.notes, *found.warnings]
+        return html_page(
+            runs, found.origins, sweeps, wish.best_by, wish.margin, wish.confidence, remarks, command=command
+        )
+
+
+def makes_page(asked: Asked, spell: Spell = as_argument) -> bool:
+    """Whether what is asked for is the page: no table is named, by itself or by arguments that only one has."""
+    return question(asked, spell, page=True).kind is PAGE
+
+
+def _chosen(
+    what: Question, found: Gathered, tell: Tell, spell: Spell
+) -> tuple[list[Record], Wish, tuple[str, ...]]:  # fmt: skip
+    """The runs that are meant, and what is asked for with the names of fields that there are."""
+    from itopctl.report.versions import version_notes
+
+    for warning in found.warnings:
+        tell(warning)
+    wish, groups = resolved(what, found, spell)
+    runs = _selected(found, what.filters, wish.fields, what.kind, tell)
+    if all("settings" in run for run in runs):
+        found.notes += version_notes(runs)
+    return runs, wish, groups
+
+
+def _selected(
+    found: Gathered, filters: Sequence[Filter], fields: Fields, kind: TableKind, tell: Tell
+) -> list[Record]:  # fmt: skip
+    """The runs that meet every condition. Raises where none are left and the table needs some."""
+    runs = found.runs
+    for condition in filters:
+        for remark in condition.check(found.runs, fields):
+            tell(remark)
+        runs = condition.select(runs, fields)
+    if kind.may_be_empty:
+        return runs
+    if found.runs and not runs:
+        raise UserError(f"--where: none of {plural(len(found.runs), 'run')} is such.")
+    runs = [run for run in runs if all(run[name] is not None for name in ("dataset", "model", "method", "sparsity"))]
+    if not runs:
+        raise EnvironmentUnfitError("there are no runs to report on yet.")
+    return runs
+
+
+def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wish, spell: Spell) -> list[Table]:
+    """The tables of each group of runs."""
+    from itopctl.report.fields import heading, split
+
+    if not groups:
+        return kind.make(runs, wish)
+    parts = split(runs, groups, wish.fields)
+    if len(parts) > _MOST_TABLES:
+        names = ",".join(groups)
+        raise UserError(f"{spell('group_by', names)}: {len(parts):,} tables; at most {_MOST_TABLES} are made.")
+    tables = []
+    for values, members in parts:
+        said = heading(values)
+        for made in kind.make(members, replace(wish, apart=tuple(values))):
+            title = said if said.startswith(made.title) else f"{made.title}, {said}"
+            tables.append(replace(made, title=title, records=[{**values, **record} for record in made.records]))
+    return tables
