@@ -211,6 +211,11 @@ def check_user_function(name: str) -> None:
     change this process.
     """
     module_name, function_name = name.split(":")
+    if module_name == "__main__":
+        raise UserError(
+            f"{name!r}: what is defined in a notebook or a script itself is not there in the processes that train; put "
+            f"{function_name} into a file, such as my_code.py, and name it my_code:{function_name}."
+        )
     _see_working_directory()
     try:
         found = find(module_name)

@@ -1,10 +1,12 @@
-"""What figures are made from, as stores have it. What `plot` and the page of `report` share."""
+"""What figures are made from, as stores have it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from itopctl.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
     from itopctl.catalogue import Entry
@@ -44,3 +46,20 @@ def material_of(
     if any(figure.options.get("layers") for figure in wanted):
         material = replace(material, layers=mean_layers(store, material.run_ids()))
     return material
+
+
+def runs_for_figures(store: Store, sweeps: Sequence[str], best_by: str) -> list[dict[str, Any]]:
+    """What figures need of the runs of some sweeps, or of all. Raises EnvironmentUnfitError where there are none."""
+    from itopctl.api.sources import add_settings
+    from itopctl.report.groups import measured_fields
+    from itopctl.store.queries import select_runs
+
+    columns = (
+        "run_id", "dataset", "model", "method", "sparsity", "seed", "state", "test_accuracy", "final_density", "config",
+        *(name for name in ("exploration_rate", *measured_fields(best_by)) if name != "test_accuracy"),
+    )  # fmt: skip
+    runs = select_runs(store, sweeps, columns=tuple(dict.fromkeys(columns)))
+    if not runs:
+        raise EnvironmentUnfitError("there are no runs to draw yet.")
+    add_settings(runs, [store], sweeps)
+    return runs

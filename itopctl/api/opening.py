@@ -110,6 +110,15 @@ def known_runs(folder: Results, url: str | None, tell: Tell) -> Iterator[Store |
         store.close()
 
 
+def make_results(folder: Results) -> None:
+    """Make the folder of runs. Raises NotWritableError where what is written would land elsewhere."""
+    from itopctl.store.files import explained, make_folder
+
+    folder.check()
+    with explained(folder.runs):
+        make_folder(folder.runs)
+
+
 def store_if_any(folder: Results, url: str | None) -> Store | None:
     """The store, as it is; None where there is none, and none is made."""
     from itopctl.store.database import open_store

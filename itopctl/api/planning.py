@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from itopctl.errors import UserError
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan, PlannedSweep
     from itopctl.spec.config import RunConfig
+    from itopctl.spec.reading import Document
     from itopctl.store.database import Store
 
+Spec = Path | str | Mapping[str, Any]
+"""A spec: the path of its file, or what would stand in the file as plain data."""
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Setting → value for every run, or `KEY=VALUE` texts."""
 
-def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> list[PlannedSweep]:
+
+def read_specs(specs: Sequence[Spec], overrides: Overrides, limit: int) -> list[PlannedSweep]:
     """Specs with their runs.
+
+    Args:
+        specs: paths of files, or what would stand in one, as plain data.
+        overrides: setting → value, or `KEY=VALUE` texts.
+        limit: the most runs a spec may have.
 
     Raises:
         UserError: for two of one name, and for whatever is wrong in them.
@@ -23,19 +36,47 @@ def read_specs(specs: Sequence[Path], overrides: Sequence[str], limit: int) -> l
     from itopctl.plan import PlannedSweep
     from itopctl.spec.expand import expand, parse_overrides
     from itopctl.spec.own_code import OwnCode
-    from itopctl.spec.reading import read_file
     from itopctl.spec.sweep import parse_sweep
 
     current_folder()
-    settings, own_code = parse_overrides(overrides), OwnCode()
+    settings, own_code = parse_overrides(as_texts(overrides)), OwnCode()
     found: dict[str, PlannedSweep] = {}
-    for path in specs:
-        spec = parse_sweep(read_file(path))
+    for written in specs:
+        spec = parse_sweep(_document(written))
         if spec.name in found:
             other = found[spec.name].spec.document.source
             raise spec.document.error(("name",), f"{spec.name!r} is the name of {other}, too; give each sweep its own.")
         found[spec.name] = PlannedSweep(spec, expand(spec, settings, limit, solve_interval, own_code))
     return list(found.values())
+
+
+def _document(spec: Spec) -> Document:
+    from itopctl.spec.reading import read_file, read_text
+
+    if not isinstance(spec, Mapping):
+        return read_file(Path(spec))
+    return read_text(_yaml(spec, "the spec"), "the spec")
+
+
+def as_texts(overrides: Overrides) -> list[str]:
+    """Settings for every run as `KEY=VALUE` texts, as `--set` takes them and manifests record them."""
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    return [f"{name}={_yaml(value, name, flow=True)}" for name, value in overrides.items()]
+
+
+def _yaml(data: Any, what: str, flow: bool | None = False) -> str:
+    """Plain data as YAML. Raises UserError for anything else, such as an array."""
+    import yaml
+
+    try:
+        text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=1 << 30)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{what}: plain data expected (texts, numbers, lists and mappings of these): {reason}."
+        ) from error
+    return text.removesuffix("...\n").strip()
 
 
 def planned(sweeps: Sequence[PlannedSweep], known: Store | None, accept: Sequence[str] = ()) -> Plan:

@@ -20,7 +20,9 @@ from itopctl.places import current_folder
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from itopctl.api.project import Project
     from itopctl.api.worklist import Work
+    from itopctl.cli.launch import There
     from itopctl.dispatch.reconcile import News
     from itopctl.dispatch.submit import Order
     from itopctl.store.database import Store
@@ -74,15 +76,17 @@ def until_interrupted(step: Callable[[], float | None]) -> bool:
         signal.signal(signal.SIGINT, before)
 
 
-def orders_of(work: Work, folder: Results, store: Store | None, first: int, after: Sequence[str]) -> list[Order]:
+def orders_of(project: Project, work: Work, store: Store | None, there: There) -> list[Order]:
     """What to submit, sweep by sweep. Raises UserError for something to wait for that can never come."""
     from itopctl.dispatch.submit import Order
 
-    success, end = awaited(after, folder, store)
-    return [Order(sweep, runs, work.slurm[sweep], first, success, end) for sweep, runs in work.runs.items() if runs]
+    success, end = awaited(there.after, project.folder, store)
+    return [
+        Order(sweep, runs, work.slurm[sweep], there.first, success, end) for sweep, runs in work.runs.items() if runs
+    ]
 
 
-def reach(after: Sequence[str], folder: Results, url: str | None) -> None:
+def reach(project: Project, after: Sequence[str]) -> None:
     """Ask SLURM whether it is there and knows the jobs to wait for, before anything is written down.
 
     Raises:
@@ -92,13 +96,10 @@ def reach(after: Sequence[str], folder: Results, url: str | None) -> None:
 
     Slurm().cluster()
     if after:
-        awaited(after, folder, store_if_any(folder, url))
+        awaited(after, project.folder, store_if_any(project.folder, project.url))
 
 
-def submit(
-    work: Work, folder: Results, data: Path, store: Store, console: Console, first: int, after: Sequence[str],
-    snapshot: bool,
-) -> list[Submission]:  # fmt: skip
+def submit(project: Project, work: Work, store: Store, console: Console, there: There) -> list[Submission]:
     """Submit to SLURM; returns what was submitted."""
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
@@ -106,10 +107,10 @@ def submit(
     from itopctl.dispatch.submit import Submitter
     from itopctl.store.queries import attempt_counts
 
-    scheduler = Slurm()
+    folder, scheduler = project.folder, Slurm()
     cluster = scheduler.cluster()
-    orders = orders_of(work, folder, store, first, after)
-    code = take(folder, current_folder(), data, modules_of(work.configs.values()), copy=snapshot)
+    orders = orders_of(project, work, store, there)
+    code = take(folder, current_folder(), project.data, modules_of(work.configs.values()), copy=there.snapshot)
     attempts = attempt_counts(store, work.to_run)
     submitted: list[Submission] = []
 
@@ -125,7 +126,7 @@ def submit(
             return
         console.print(f"Submitted {plural(jobs, 'job')}{packed} as {one.state.job_id} ({one.name}).", markup=False)
 
-    submitter = Submitter(folder, data, scheduler, cluster, work.configs, attempts, code, submitted_one)
+    submitter = Submitter(folder, project.data, scheduler, cluster, work.configs, attempts, code, submitted_one)
     asked = len(work.to_run)
     try:
         for order in orders:
@@ -145,7 +146,7 @@ def submit(
     return submitted
 
 
-def wait_for(work: Work, folder: Results, store: Store, console: Console) -> bool:
+def wait_for(project: Project, work: Work, store: Store, console: Console) -> bool:
     """Follow runs on the cluster until none of them waits or runs; returns whether the user let go of them."""
     from itopctl.store.ingest import ingest
     from itopctl.store.queries import run_states
@@ -155,9 +156,9 @@ def wait_for(work: Work, folder: Results, store: Store, console: Console) -> boo
 
     def step() -> float | None:
         nonlocal told
-        news = look(folder)
+        news = look(project.folder)
         say(news)
-        ingest(store, folder)
+        ingest(store, project.folder)
         states = [state for state, _ in run_states(store, list(work.configs)).values()]
         counts = {state: states.count(state) for state in ("done", "running", "pending", "failed", "lost")}
         now = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
@@ -225,9 +226,7 @@ def _job_of(argument: str, run: str, folder: Results, store: Store | None) -> st
     raise UserError(f"--after {argument}: run {details['run_id']} is {details['state']}; no job is at it.")
 
 
-def print_scripts(
-    work: Work, folder: Results, store: Store | None, data: Path, first: int, after: Sequence[str], snapshot: bool
-) -> None:
+def print_scripts(project: Project, work: Work, there: There) -> None:
     """Print the batch scripts that would be submitted."""
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import DEFAULT_LARGEST_ARRAY, Slurm
@@ -240,9 +239,10 @@ def print_scripts(
     except SchedulerError as error:
         largest = DEFAULT_LARGEST_ARRAY
         typer.echo(f"itopctl: {error}\nArrays are split as SLURM does by default, at {largest:,} jobs.", err=True)
-    code = take(folder, current_folder(), data, modules_of(work.configs.values()), copy=snapshot, dry=True)
+    folder, modules = project.folder, modules_of(work.configs.values())
+    code = take(folder, current_folder(), project.data, modules, copy=there.snapshot, dry=True)
     live = live_submissions(folder)
-    for order in orders_of(work, folder, store, first, after):
+    for order in orders_of(project, work, store_if_any(folder, project.url), there):
         for array in arrays_of(order, largest, live):
             runs = sum(map(len, array.jobs))
             what = f"{plural(len(array.jobs), 'job')} for {plural(runs, 'run')} of {order.sweep}"

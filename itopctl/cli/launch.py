@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +14,28 @@ from itopctl.errors import UserError, plural, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.dispatch.pool import Outcome
+    from itopctl.api.project import Outcome, Project
+    from itopctl.api.running import Here
     from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 CLUSTERS = ("local", "slurm")
+
+
+@dataclass(frozen=True)
+class There:
+    """How runs are submitted to SLURM, by the options of the command.
+
+    Attributes:
+        first: so many are run alone first, and the others only if these succeed; 0: all at once.
+        after: runs or jobs to wait for.
+        snapshot: whether jobs run a copy of today's code.
+        wait: whether the command follows them until all is over.
+    """
+
+    first: int = 0
+    after: Sequence[str] = ()
+    snapshot: bool = True
+    wait: bool = False
 
 
 def complete_clusters(incomplete: str) -> list[str]:
@@ -94,42 +111,30 @@ def check_cluster(
             raise UserError(f"{name} means nothing with --cluster {cluster}.")
 
 
-def make_results(folder: Results) -> None:
-    """Make the folder of runs."""
-    from itopctl.store.files import explained, make_folder
-
-    folder.check()
-    with explained(folder.runs):
-        make_folder(folder.runs)
-
-
 def carry_out_here(
-    work: Work, folder: Results, data: Path, store: Store, console: Console, names: Sequence[str],
-    workers: int | None, runs_per_gpu: int, first: int, keep: Callable[[], None] = lambda: None,
+    project: Project, work: Work, store: Store, console: Console, names: Sequence[str], how: Here,
+    keep: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
     """Run on this machine, and say how it ended; returns whether anything went wrong."""
-    from itopctl.cli.local import run_here
-    from itopctl.store.ingest import ingest
+    from itopctl.cli.live import SweepDisplay
 
-    outcome = run_here(work, folder, data, store, console, workers, runs_per_gpu, first, keep)
-    ingest(store, folder)
+    outcome = project.carry_out(work, store, lambda show: SweepDisplay(console, show), how, keep)
     return conclude(work, store, outcome, console, names)
 
 
 def carry_out_there(
-    work: Work, folder: Results, data: Path, store: Store, console: Console, names: Sequence[str],
-    first: int, after: Sequence[str], snapshot: bool, wait: bool,
+    project: Project, work: Work, store: Store, console: Console, names: Sequence[str], there: There
 ) -> bool:  # fmt: skip
     """Submit, follow if that is wanted, and say how it ended; returns whether anything went wrong."""
     from itopctl.cli.cluster import submit, wait_for
     from itopctl.store.ingest import ingest
 
     if work.to_run:
-        for note in notes_on_data(work, data):
+        for note in notes_on_data(work, project.data):
             console.print(note, markup=False)
-        submit(work, folder, data, store, console, first, after, snapshot)
-        ingest(store, folder)
-    left_alone = wait_for(work, folder, store, console) if wait else bool(work.to_run)
+        submit(project, work, store, console, there)
+        ingest(store, project.folder)
+    left_alone = wait_for(project, work, store, console) if there.wait else bool(work.to_run)
     return conclude(work, store, None, console, names, submitted=left_alone)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.cells import cell_len
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from itopctl.api.running import Show
 from itopctl.dispatch.causes import Cause
 from itopctl.report.words import duration, percent, rate, sparsity
 from itopctl.spec.config import RunConfig, flat_settings, varying_within
@@ -59,23 +60,17 @@ class SweepDisplay:
 
     Args:
         console: where to write.
-        configs: run id → config.
-        to_run: the runs of this command.
-        workers: how many go at once.
-        on_end: called after each attempt, so that the store keeps up.
+        show: what there is to watch.
     """
 
-    def __init__(
-        self, console: Console, configs: Mapping[str, RunConfig], to_run: Sequence[str], workers: int,
-        on_end: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self.console, self.configs, self.on_end = console, configs, on_end
-        self.labels = run_labels(configs)
-        self.total, self.workers = len(to_run), workers
+    def __init__(self, console: Console, show: Show) -> None:
+        self.console, self.configs, self.on_end = console, show.configs, show.on_end
+        self.labels = run_labels(show.configs)
+        self.total, self.workers = len(show.to_run), show.workers
         self.running: dict[str, dict[str, Any]] = {}
         self.finished = 0
         self.failed = 0
-        self.epochs_total = sum(configs[run_id].total_epochs for run_id in to_run)
+        self.epochs_total = sum(show.configs[run_id].total_epochs for run_id in show.to_run)
         self.epochs_ended = 0.0
         self.first_step_at: float | None = None
         self.bar = Progress(

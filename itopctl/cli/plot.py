@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from itopctl.cli.common import StoreOption, SweepsArgument, check_folder, open_results
+from itopctl.cli.common import StoreOption, SweepsArgument, as_option, check_folder, tell
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
-
-if TYPE_CHECKING:
-    from itopctl.store.database import Store
 
 
 def _complete_figures(incomplete: str) -> list[str]:
@@ -74,19 +71,11 @@ def plot(
     store: StoreOption = None,
 ) -> None:
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
-    from itopctl.api.figures import material_of
+    from itopctl.api.project import Project
     from itopctl.report.figures.catalogue import FIGURES
-    from itopctl.report.figures.make import ENDINGS, as_csv, encoded, figure_records, picture
-    from itopctl.report.figures.style import WIDTHS, Look
-    from itopctl.report.groups import BEST_BY
-    from itopctl.report.versions import version_notes
-    from itopctl.store.queries import check_sweeps
+    from itopctl.report.figures.make import ENDINGS, as_csv, encoded, picture
 
-    entry = FIGURES.get(figure)
-    if width not in WIDTHS:
-        raise UserError(f"--width: {unknown('width', width, WIDTHS)}")
-    if best_by not in BEST_BY:
-        raise UserError(f"--best-by: {unknown('choice', best_by, BEST_BY)}")
+    FIGURES.get(figure)
     output = output or Path(f"{figure}.svg")
     ending = output.suffix.lower().removeprefix(".")
     if not ending:
@@ -96,35 +85,15 @@ def plot(
     if len(results or []) > 1:
         raise UserError("--results: a figure is made from one results folder; found several.")
     check_folder(output)
-    _, opened = open_results(next(iter(results or []), None), store)
-    check_sweeps(opened, sweeps or [])
-    runs = _runs(opened, sweeps or [], best_by)
-    for note in version_notes(runs):
-        typer.echo(f"itopctl: {note}", err=True)
-    material = material_of(runs, opened, best_by, [entry])
-    records = figure_records(figure, material)
-    drawn = encoded(picture(figure, records, Look(width, title, best_by)), ending)
+    project = Project(results, store, tell=tell)
+    records, look = project.figure_data(
+        figure, *(sweeps or []), width=width, title=title, best_by=best_by, spell=as_option
+    )
+    drawn = encoded(picture(figure, records, look), ending)
     data = output.with_suffix(".csv")
     for path, content in ((output, drawn), (data, as_csv(records).encode())):
         _write(path, content)
     typer.echo(f"{output}, and its data: {data}")
-
-
-def _runs(store: Store, sweeps: list[str], best_by: str) -> list[dict[str, Any]]:
-    """What figures need of runs, as the store has it."""
-    from itopctl.api.sources import add_settings
-    from itopctl.report.groups import measured_fields
-    from itopctl.store.queries import select_runs
-
-    columns = (
-        "run_id", "dataset", "model", "method", "sparsity", "seed", "state", "test_accuracy", "final_density", "config",
-        *(name for name in ("exploration_rate", *measured_fields(best_by)) if name != "test_accuracy"),
-    )  # fmt: skip
-    runs = select_runs(store, sweeps, columns=tuple(dict.fromkeys(columns)))
-    if not runs:
-        raise EnvironmentUnfitError("there are no runs to draw yet.")
-    add_settings(runs, [store], sweeps)
-    return runs
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ from itopctl.cli.launch import (
     RunsPerGpuOption,
     SlurmOption,
     SnapshotOption,
+    There,
     WaitOption,
     WorkersOption,
     carry_out_here,
@@ -85,7 +86,8 @@ def retry(
     With --cause also those that were cancelled, if `cancelled` is among the causes.
     """
     from itopctl.api.opening import look
-    from itopctl.api.worklist import check_data, check_models
+    from itopctl.api.project import Project
+    from itopctl.api.running import Here
     from itopctl.cli.cluster import say
     from itopctl.cli.common import tell, warn
     from itopctl.cli.launch import check_cluster
@@ -94,7 +96,6 @@ def retry(
     from itopctl.report.formats import make_console
     from itopctl.spec.own_code import OwnCode
     from itopctl.store.queries import check_sweeps, ended_badly
-    from itopctl.train.data.catalogue import data_folder
 
     style = check_format(format_, json=False)
     current_folder()  # is there: jobs and workers need it
@@ -124,16 +125,14 @@ def retry(
         return
     if not trust:
         _check_trust(work, where, folder, own_code)
-    data, console = data_folder(data_dir), make_console()
-    names = list(work.runs)
+    project, console, names = Project(results, store, data_dir, tell=tell), make_console(), list(work.runs)
     console.print(f"{plural(len(work.to_run), 'run')} to try again.")
+    warn(project.check(work, where))
     if where == "local":
-        check_data(work, data)
-    warn(check_models(work, where, tell))
-    if where == "local":
-        failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first)
+        how = Here(workers, runs_per_gpu, first, console.print)
+        failed = carry_out_here(project, work, opened, console, names, how)
     else:
-        failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)
+        failed = carry_out_there(project, work, opened, console, names, There(first, after or [], snapshot, wait))
     raise typer.Exit(1 if failed else 0)
 
 

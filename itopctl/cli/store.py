@@ -121,7 +121,7 @@ def import_(
 
     Ends with 1 where runs were finished here with other results, or were not believed.
     """
-    from itopctl.cli.launch import make_results
+    from itopctl.api.opening import make_results
     from itopctl.store.exchange import import_runs
     from itopctl.store.ingest import ingest
     from itopctl.store.maintenance import forget_runs

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.api.opening import results_folder
 from itopctl.cli.common import (
     DataDirOption,
     FormatOption,
@@ -23,6 +22,7 @@ from itopctl.cli.launch import (
     RunsPerGpuOption,
     SlurmOption,
     SnapshotOption,
+    There,
     WaitOption,
     WorkersOption,
     carry_out_here,
@@ -30,13 +30,7 @@ from itopctl.cli.launch import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from itopctl.api.worklist import Work
-    from itopctl.dispatch.manifest import SweepRecords
     from itopctl.plan import Plan
-    from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 
 def sweep(
@@ -68,79 +62,41 @@ def sweep(
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """
-    from itopctl.api.opening import known_runs
-    from itopctl.api.planning import planned, read_specs
-    from itopctl.api.worklist import check_data, check_models
-    from itopctl.cli.cluster import reach
+    from itopctl.api.project import Project
+    from itopctl.api.running import Here
+    from itopctl.api.worklist import check_models
+    from itopctl.cli.cluster import print_scripts, reach
     from itopctl.cli.common import tell, warn
     from itopctl.cli.launch import check_cluster
-    from itopctl.store.rundir import Results
-    from itopctl.train.data.catalogue import data_folder
+    from itopctl.report.formats import make_console
 
     check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
     style = check_format(format_, json=False)
-    data, folder = data_folder(data_dir), Results(results_folder(results))
-    sweeps = read_specs(specs, set_ or [], max_runs)
-    with known_runs(folder, store, tell) as known:
-        plan = planned(sweeps, known, accept_code or [])
-    work = _work(plan, slurm or [], cluster)
+    console = make_console()
+    project = Project(results, store, data_dir, tell=tell)
+    plan = project.plan(specs, set_ or [], max_runs=max_runs, accept_code=accept_code or [])
+    work = project.work_of(plan, cluster, slurm or [])
+    there = There(first, after or [], snapshot, wait)
     if dry_run:
         _print_plan(plan, style)
         if cluster == "slurm" and style == "rich":
-            _print_scripts(work, folder, data, store, first, after or [], snapshot)
+            print_scripts(project, work, there)
         warn(check_models(work, cluster, tell))
         return
-    if cluster == "local":
-        check_data(work, data)
-    elif work.to_run:
-        reach(after or [], folder, store)
-    warn(check_models(work, cluster, tell))
-    records, opened, console = _begin(plan, work, set_ or [], cluster, folder, store)
-    names = [planned.spec.name for planned in plan.sweeps]
-    if cluster == "local":
-        failed = carry_out_here(work, folder, data, opened, console, names, workers, runs_per_gpu, first, records.keep)
-    else:
-        failed = carry_out_there(work, folder, data, opened, console, names, first, after or [], snapshot, wait)
+    if cluster == "slurm" and work.to_run:
+        reach(project, there.after)
+    warn(project.check(work, cluster))
+    with project.begun(plan, work, set_ or [], cluster) as (opened, keep):
+        for line in (_counts(plan), *plan.notes, *plan.warnings):
+            console.print(line)
+        names = [planned.spec.name for planned in plan.sweeps]
+        if cluster == "local":
+            failed = carry_out_here(
+                project, work, opened, console, names, Here(workers, runs_per_gpu, first, console.print), keep
+            )
+        else:
+            failed = carry_out_there(project, work, opened, console, names, there)
     raise typer.Exit(1 if failed else 0)
-
-
-def _work(plan: Plan, slurm: list[str], cluster: str) -> Work:
-    """What is to be run, and what its jobs ask for: the site's profile, the spec, the command line."""
-    from itopctl.api.worklist import Work, job_options, share_out
-
-    options = job_options(cluster, {planned.spec.name: planned.spec.slurm for planned in plan.sweeps}, slurm)
-    members = {planned.spec.name: list(planned.expansion.runs) for planned in plan.sweeps}
-    return Work(share_out(members, plan.to_run), plan.configs, options)
-
-
-def _begin(
-    plan: Plan, work: Work, overrides: list[str], cluster: str, folder: Results, url: str | None
-) -> tuple[SweepRecords, Store, Console]:
-    """Write down what is about to happen, and say so."""
-    from itopctl.cli.launch import make_results
-    from itopctl.dispatch.manifest import SweepRecords
-    from itopctl.report.formats import make_console
-    from itopctl.store.database import open_store
-    from itopctl.store.ingest import ingest
-
-    console = make_console()
-    make_results(folder)
-    store = open_store(folder.database, url)
-    records = SweepRecords(folder, plan, overrides, cluster, work.slurm)
-    records.write()
-    ingest(store, folder)
-    for line in (_counts(plan), *plan.notes, *plan.warnings):
-        console.print(line)
-    return records, store, console
-
-
-def _print_scripts(
-    work: Work, folder: Results, data: Path, url: str | None, first: int, after: list[str], snapshot: bool
-) -> None:
-    from itopctl.api.opening import store_if_any
-    from itopctl.cli.cluster import print_scripts
-
-    print_scripts(work, folder, store_if_any(folder, url), data, first, after, snapshot)
 
 
 def _counts(plan: Plan) -> str:

@@ -246,6 +246,21 @@ def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
     return found
 
 
+def histories_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
+    """Run id → what it measured after each epoch and at each topology update, in order, of those that have any."""
+    wanted, found = set(run_ids), dict[str, list[Record]]()
+    of = tables.evaluations.c
+    query = sa.select(tables.evaluations).order_by(of.run_id, of.step, of.kind)
+    if len(wanted) <= _MOST_NAMED:
+        query = query.where(of.run_id.in_(wanted))
+    with store.read() as connection:
+        for damaged_or_not in connection.execute(query).mappings():
+            row = tables.fitting(tables.evaluations, dict(damaged_or_not))
+            if row is not None and row["run_id"] in wanted:
+                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
+    return found
+
+
 def masked_weights(store: Store, run_ids: Sequence[str] | None = None) -> dict[str, int]:
     """Run id → number of maskable weights, masked or not, of finished runs with a model of the user's own.
 
