@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +25,10 @@ from tests.helpers import itopctl
 README = Path("README.md").read_text()
 
 
-def block(language: str, number: int = 1) -> str:
-    """A block of a language, the first if not said otherwise."""
-    return README.split(f"```{language}\n")[number].split("```")[0]
+def block(language: str, begins: str = "") -> str:
+    """The first block of a language that has a text in its first lines."""
+    blocks = [part.split("```")[0] for part in README.split(f"```{language}\n")[1:]]
+    return next(block for block in blocks if begins in block[:200])
 
 
 def test_the_example_spec_expands(tmp_path: Path) -> None:
@@ -48,11 +50,29 @@ def test_the_engine_alone_trains_as_shown() -> None:
         "loss_function": nn.CrossEntropyLoss(),
         "batches": [(torch.randn(8, 20), torch.randint(0, 4, (8,))) for _ in range(1200)],
     }
-    exec(block("python", 2), names)
+    exec(block("python", "import SparseTraining"), names)
     sparse = names["sparse"]
     assert sparse.active == round(0.1 * sparse.maskable)
     assert sparse.updates_done == 1
     assert sparse.exploration_rate > sparse.density
+
+
+def test_what_layers_cost_is_told_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparse = SparseTraining(model, optimizer, sparsity=0.9, total_steps=10)
+    exec(block("python", "layer_costs"), {"model": model, "sparse": sparse, "example": torch.zeros(1, 20)})
+    ratio, size = map(float, capsys.readouterr().out.split())
+    assert 0.05 < ratio < 0.2 and 0 < size < 0.003
+
+
+@pytest.mark.slow
+def test_a_project_does_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block("python", "import itopctl"), names)
+    assert len(names["outcome"].done) == 4
+    assert (tmp_path / "quick.html").exists() and (tmp_path / "results" / "itop.db").exists()
 
 
 def test_exported_weights_are_read_as_shown(
@@ -64,7 +84,7 @@ def test_exported_weights_are_read_as_shown(
     assert itopctl("export", run, "-f", "safetensors", "-o", path, "--results", finished_sweep.results).returncode == 0
     monkeypatch.chdir(tmp_path)
     model = MODELS.function("lenet-300-100")(input_shape=(1, 8, 8), classes=10)
-    exec(block("python"), {"model": model})
+    exec(block("python", "safe_open"), {"model": model})
     kept = decode((finished_sweep.results / "runs" / run / "network.pt").read_bytes())
     network = trained_network(run, load_config(RunDirectory(finished_sweep.results / "runs" / run)), kept)
     for name, weight in network.model.state_dict().items():
@@ -72,7 +92,7 @@ def test_exported_weights_are_read_as_shown(
 
 
 def test_a_rule_of_ones_own_works_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_rules.py").write_text(block("python", 3))
+    (tmp_path / "my_rules.py").write_text(block("python", "import rule"))
     monkeypatch.syspath_prepend(str(tmp_path))
     model = nn.Linear(20, 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -86,9 +106,9 @@ def test_a_rule_of_ones_own_works_as_shown(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_exploration_rate_is_predicted_as_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(block("python", 4), {})
+    exec(block("python", "import Rules"), {})
     printed = capsys.readouterr().out.splitlines()
-    shown = re.findall(r"^print.*# (.*)$", block("python", 4), re.MULTILINE)
+    shown = re.findall(r"^print.*# (.*)$", block("python", "import Rules"), re.MULTILINE)
     rates = dict(re.findall(r"'(\w+)': ([\d.]+)", printed[0]))
     assert {name: rate[:6] for name, rate in rates.items()} == dict(re.findall(r"'(\w+)': ([\d.]+)…", shown[0]))
     assert printed[1] == shown[1].split(":")[0]
@@ -109,7 +129,7 @@ def test_an_average_is_kept_as_shown(compute: str) -> None:
         "batches": [(torch.randn(8, 20), torch.randint(0, 4, (8,))) for _ in range(20)],
         "evaluate": lambda network: network(torch.ones(1, 20)),
     }
-    exec(block("python", 5), names)
+    exec(block("python", "import WeightAverage"), names)
     assert torch.equal(names["network"](torch.ones(1, 20)), names["accuracy"])
     assert not torch.equal(model(torch.ones(1, 20)), names["accuracy"])
 

@@ -107,7 +107,8 @@ def lay_out(
         UserError: there are more panels than anybody can read.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from itopctl.report.figures.shown import ShownFigure
 
     if len(panels) > MOST_PANELS:
         raise UserError(
@@ -121,7 +122,7 @@ def lay_out(
     title = fitted(heading(records), look.inches - 0.2, 8.0) if look.title else ""
     titles = [fitted(panel.title, width - (0.25 if narrow else 0.55), 8.0) for panel in panels]
     above = max(text.count("\n") for text in titles) * 0.14 * rows + (0.14 * title.count("\n") + 0.2 if title else 0)
-    figure = Figure(figsize=(look.inches, rows * height + above + under + _LABEL + _legend_height(look, labels)))
+    figure = ShownFigure(figsize=(look.inches, rows * height + above + under + _LABEL + _legend_height(look, labels)))
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, place + 1) for place in places]
     for axis, text in zip(axes, titles, strict=False):
