@@ -6,15 +6,15 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itopctl.api.asking import Asked, Spell, as_argument
-from itopctl.api.opening import Tell, known_runs, look, make_results, open_results, results_folder, say
+from itopctl.api.opening import Tell, known_runs, look, make_results, open_results, say
 from itopctl.api.planning import Overrides, Spec, as_texts, planned, read_specs
-from itopctl.api.reporting import Place, Report, page_of, report_of
+from itopctl.api.reporting import Report, page_of, report_of
 from itopctl.api.running import Here, Listener, Progress
+from itopctl.api.workplace import Place, Workplace
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from itopctl.plan import Plan, PlannedSweep
     from itopctl.report.figures.style import Look
     from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 Record = dict[str, Any]
 MOST_RUNS = 10_000
@@ -62,7 +61,7 @@ def _tell(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=3)
 
 
-class Project:
+class Project(Workplace):
     """Runs, their results and their data: what the command line does, for a notebook or a program.
 
     Args:
@@ -82,50 +81,7 @@ class Project:
     ) -> None:
         folders = [] if results is None else [results] if isinstance(results, (str, Path)) else list(results)
         urls = [] if store is None else [store] if isinstance(store, str) else list(store)
-        self.place = Place([Path(folder) for folder in folders], urls)
-        self.tell = tell
-        self._data = data
-
-    def __repr__(self) -> str:
-        return f"Project({', '.join(map(str, [*self.place.results, *self.place.stores])) or str(results_folder(None))})"
-
-    @cached_property
-    def folder(self) -> Results:
-        """The results folder. Raises UserError where there are several."""
-        from itopctl.store.rundir import Results
-
-        self._one()
-        return Results(results_folder(next(iter(self.place.results), None)))
-
-    @property
-    def url(self) -> str | None:
-        """URL of another store than the folder's."""
-        self._one()
-        return next(iter(self.place.stores), None)
-
-    @cached_property
-    def data(self) -> Path:
-        """The folder of data sets."""
-        from itopctl.train.data.catalogue import data_folder
-
-        return data_folder(None if self._data is None else Path(self._data))
-
-    def _one(self) -> None:
-        if len(self.place.results) > 1 or len(self.place.stores) > 1:
-            raise UserError("several results folders or stores can be reported on together; this takes one.")
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Store]:
-        """The store, brought up to date with the run directories.
-
-        Raises:
-            EnvironmentUnfitError: there are no results yet.
-        """
-        store = open_results(self.folder, self.url, self.tell)
-        try:
-            yield store
-        finally:
-            store.close()
+        super().__init__(Place([Path(folder) for folder in folders], urls), data, tell)
 
     # Before anything runs -----------------------------------------------------------------------------------------
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from itopctl.api.asking import Asked, Question, Spell, as_argument, question, resolved
 from itopctl.api.opening import Tell
+from itopctl.api.workplace import Place
 from itopctl.errors import EnvironmentUnfitError, UserError, plural
 from itopctl.report.kinds import PAGE, TableKind, Wish
+from itopctl.report.table import Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from itopctl.api.sources import Gathered
     from itopctl.report.fields import Fields
-    from itopctl.report.table import Table
     from itopctl.report.where import Filter
 
 Record = dict[str, Any]
@@ -25,20 +25,34 @@ Record = dict[str, Any]
 _MOST_TABLES = 200
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where results lie; of one folder and one store these belong together, of several each stands for itself.
+class ReportTable(Table):
+    """A table that a notebook shows."""
 
-    Attributes:
-        results: folders; none: the usual one, unless there are several stores.
-        stores: SQLAlchemy URLs.
-    """
+    def to_frame(self) -> DataFrame:
+        """Its records as a pandas frame."""
+        from pandas import DataFrame
 
-    results: Sequence[Path] = ()
-    stores: Sequence[str] = ()
+        return DataFrame(list(self.records))
+
+    def to_markdown(self) -> str:
+        """As Markdown."""
+        from itopctl.report.formats import render
+
+        return render([self], "markdown")
+
+    def to_latex(self) -> str:
+        """As LaTeX, for booktabs and siunitx."""
+        from itopctl.report.formats import render
+
+        return render([self], "latex")
+
+    def _repr_html_(self) -> str:
+        from itopctl.report.formats.html import STYLE, html_fragment
+
+        return f"<style>{STYLE}</style>{html_fragment(self)}"
 
 
-class Report(Sequence["Table"]):
+class Report(Sequence[ReportTable]):
     """Tables, as a list of them; a notebook shows them.
 
     Attributes:
@@ -47,7 +61,8 @@ class Report(Sequence["Table"]):
     """
 
     def __init__(self, tables: Sequence[Table], remarks: Sequence[str] = ()) -> None:
-        self.tables, self.remarks = list(tables), list(remarks)
+        self.tables = [ReportTable(**vars(table)) for table in tables]
+        self.remarks = list(remarks)
 
     def __len__(self) -> int:
         return len(self.tables)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from itopctl.errors import ItopctlError, plural
 
 if TYPE_CHECKING:
-    from itopctl.api.project import Project
     from itopctl.api.worklist import Work
+    from itopctl.api.workplace import Workplace
     from itopctl.dispatch.causes import Cause
     from itopctl.dispatch.pool import Outcome as Ended
     from itopctl.dispatch.pool import Pool
@@ -107,7 +107,7 @@ class Listener:
 
 
 def run_here(
-    project: Project, work: Work, store: Store, watch: Watch, how: Here, keep: Callable[[], None] = lambda: None
+    project: Workplace, work: Work, store: Store, watch: Watch, how: Here, keep: Callable[[], None] = lambda: None
 ) -> Ended | None:
     """Run on this machine; None where there is nothing to run.
 
@@ -139,7 +139,7 @@ def run_here(
 
 
 def _run_pool(
-    project: Project, work: Work, to_run: Sequence[str], store: Store, watch: Watch, how: Here,
+    project: Workplace, work: Work, to_run: Sequence[str], store: Store, watch: Watch, how: Here,
     keep: Callable[[], None],
 ) -> Ended:  # fmt: skip
     from itopctl.dispatch.manifest import record_config

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from itopctl.api.project import Project
     from itopctl.api.worklist import Work
-    from itopctl.cli.launch import There
     from itopctl.dispatch.reconcile import News
     from itopctl.dispatch.submit import Order
     from itopctl.store.database import Store
@@ -31,6 +31,23 @@ if TYPE_CHECKING:
 
 FIRST_SECONDS, MOST_SECONDS = 2.0, 120.0
 _GROWTH = 1.5
+
+
+@dataclass(frozen=True)
+class There:
+    """How runs are submitted to SLURM, by the options of the command.
+
+    Attributes:
+        first: so many are run alone first, and the others only if these succeed; 0: all at once.
+        after: runs or jobs to wait for.
+        snapshot: whether jobs run a copy of today's code.
+        wait: whether the command follows them until all is over.
+    """
+
+    first: int = 0
+    after: Sequence[str] = ()
+    snapshot: bool = True
+    wait: bool = False
 
 
 def say(news: News) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,26 +15,10 @@ if TYPE_CHECKING:
 
     from itopctl.api.project import Outcome, Project
     from itopctl.api.running import Here
+    from itopctl.cli.cluster import There
     from itopctl.store.database import Store
 
 CLUSTERS = ("local", "slurm")
-
-
-@dataclass(frozen=True)
-class There:
-    """How runs are submitted to SLURM, by the options of the command.
-
-    Attributes:
-        first: so many are run alone first, and the others only if these succeed; 0: all at once.
-        after: runs or jobs to wait for.
-        snapshot: whether jobs run a copy of today's code.
-        wait: whether the command follows them until all is over.
-    """
-
-    first: int = 0
-    after: Sequence[str] = ()
-    snapshot: bool = True
-    wait: bool = False
 
 
 def complete_clusters(incomplete: str) -> list[str]:

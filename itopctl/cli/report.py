@@ -182,7 +182,8 @@ def report(
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
     from itopctl.api.asking import Asked
-    from itopctl.api.reporting import Place, makes_page, page_of, report_of
+    from itopctl.api.reporting import makes_page, page_of, report_of
+    from itopctl.api.workplace import Place
 
     style = format_for(check_format(format_, json), output)
     check_folder(output)

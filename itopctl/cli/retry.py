@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from itopctl.cli.cluster import There
 from itopctl.cli.common import (
     DataDirOption,
     FormatOption,
@@ -25,7 +26,6 @@ from itopctl.cli.launch import (
     RunsPerGpuOption,
     SlurmOption,
     SnapshotOption,
-    There,
     WaitOption,
     WorkersOption,
     carry_out_here,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from typing import Any, Literal
 
 Record = dict[str, Any]
 
@@ -76,29 +73,6 @@ class Table:
     records: Sequence[Record]
     notes: Sequence[str] = field(default_factory=tuple)
     best: str = ""
-
-    def to_frame(self) -> DataFrame:
-        """Its records as a pandas frame."""
-        from pandas import DataFrame
-
-        return DataFrame(list(self.records))
-
-    def to_markdown(self) -> str:
-        """As Markdown."""
-        from itopctl.report.formats import render
-
-        return render([self], "markdown")
-
-    def to_latex(self) -> str:
-        """As LaTeX, for booktabs and siunitx."""
-        from itopctl.report.formats import render
-
-        return render([self], "latex")
-
-    def _repr_html_(self) -> str:
-        from itopctl.report.formats.html import STYLE, html_fragment
-
-        return f"<style>{STYLE}</style>{html_fragment(self)}"
 
     def all_notes(self, best_mark: str) -> list[str]:
         """What stands under it; first what a marked cell is, behind what marks it in the format."""

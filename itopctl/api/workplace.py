@@ -1,0 +1,85 @@
+"""Where results and data sets lie, and whom to tell what a person should know."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from itopctl.api.opening import Tell, open_results, results_folder
+from itopctl.errors import UserError
+
+if TYPE_CHECKING:
+    from itopctl.store.database import Store
+    from itopctl.store.rundir import Results
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results lie; of one folder and one store these belong together, of several each stands for itself.
+
+    Attributes:
+        results: folders; none: the usual one, unless there are several stores.
+        stores: SQLAlchemy URLs.
+    """
+
+    results: Sequence[Path] = ()
+    stores: Sequence[str] = ()
+
+
+class Workplace:
+    """One results folder with its store, or several to be reported on together; and the data sets.
+
+    Args:
+        place: the folders and stores.
+        data: folder of data sets; None: the usual one.
+        tell: called with each sentence that a person should know.
+    """
+
+    def __init__(self, place: Place, data: Path | str | None, tell: Tell) -> None:
+        self.place, self.tell, self._data = place, tell, data
+
+    def __repr__(self) -> str:
+        named = ", ".join(map(str, [*self.place.results, *self.place.stores]))
+        return f"{type(self).__name__}({named or results_folder(None)})"
+
+    @cached_property
+    def folder(self) -> Results:
+        """The results folder. Raises UserError where there are several."""
+        from itopctl.store.rundir import Results
+
+        self._one()
+        return Results(results_folder(next(iter(self.place.results), None)))
+
+    @property
+    def url(self) -> str | None:
+        """URL of another store than the folder's."""
+        self._one()
+        return next(iter(self.place.stores), None)
+
+    @cached_property
+    def data(self) -> Path:
+        """The folder of data sets."""
+        from itopctl.train.data.catalogue import data_folder
+
+        return data_folder(None if self._data is None else Path(self._data))
+
+    def _one(self) -> None:
+        if len(self.place.results) > 1 or len(self.place.stores) > 1:
+            raise UserError("several results folders or stores can be reported on together; this takes one.")
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Store]:
+        """The store, brought up to date with the run directories.
+
+        Raises:
+            EnvironmentUnfitError: there are no results yet.
+        """
+        store = open_results(self.folder, self.url, self.tell)
+        try:
+            yield store
+        finally:
+            store.close()
