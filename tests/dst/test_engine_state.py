@@ -175,14 +175,14 @@ def test_a_state_with_a_missing_layer_is_refused():
     _, _, sparse = fresh("set-itop")
     state = edited(sparse)
     del state["layers"]["3.weight"]
-    with pytest.raises(ValueError, match="saved masks are for"):
+    with pytest.raises(ValueError, match="saved state has masks for"):
         sparse.load_state_dict(state)
 
 
 def test_a_state_of_another_model_is_refused():
     model = mlp(6, 6)
     other = SparseTraining(model, plain_sgd(model), "set-itop", sparsity=0.5, total_steps=TOTAL, seed=3)
-    with pytest.raises(ValueError, match="saved masks are for"):
+    with pytest.raises(ValueError, match="saved state has masks for"):
         fresh("set-itop")[2].load_state_dict(other.state_dict())
 
 

@@ -239,4 +239,4 @@ def test_a_state_of_another_method_is_refused_where_it_lacks_or_has_what_the_oth
 def test_a_state_of_another_model_is_refused_and_changes_nothing():
     model = mlp(6, 6, 6, 6)
     other = SparseTraining(model, plain_sgd(model), "set-itop", sparsity=0.8, total_steps=TOTAL, seed=3)
-    assert_refused(other.state_dict(), "set-itop", match="saved masks are for")
+    assert_refused(other.state_dict(), "set-itop", match="saved state has masks for")
