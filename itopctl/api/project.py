@@ -52,7 +52,8 @@ class Outcome:
         """Ids of the runs that finished."""
         return [run_id for run_id, state in self.states.items() if state == "done"]
 
-    def __bool__(self) -> bool:
+    @property
+    def ok(self) -> bool:
         """Whether all went well."""
         return not self.failed and self.stopped is None and set(self.states.values()) <= {"done", "elsewhere"}
 

@@ -136,7 +136,7 @@ def conclude(
     left = total - done - running - pending - len(failed)
     if failed and not submitted:
         console.print(rich_tables([failures_table(failed)]))
-    if outcome and outcome.common_cause:
+    if outcome is not None and outcome.common_cause:
         cause, message = outcome.common_cause
         console.print(f"Stopped after repeated quick failures. The common cause is {cause}: {message}", markup=False)
     elsewhere = f"{running:,} " + ("running" if submitted else "being run by another command")
@@ -147,7 +147,7 @@ def conclude(
         console.print(f"Follow them: itopctl status {' '.join(names)} --watch")
         return False
     if left:
-        interrupted = "Interrupted. " if outcome and outcome.stopped == "interrupted" else ""
+        interrupted = "Interrupted. " if outcome is not None and outcome.stopped == "interrupted" else ""
         console.print(f"{interrupted}Run the same command again to go on from there.")
     elif done:
         console.print(f"See the results: itopctl report {' '.join(names)} --table paper")

@@ -141,6 +141,7 @@ class SweepDisplay:
         """Say that an interrupt was heard."""
         again = "Killing them." if self.warning else ""
         self.warning = again or "Stopping after the current step of each run; Ctrl-C again kills them."
+        self.drawn_at = 0.0  # at the next tick it is seen
         if not self.live:
             self._line(self.warning)
 

@@ -36,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, told: list[dict[str, Any]]
     """A project with a sweep that was run from Python."""
     project = itopctl.Project(tmp_path_factory.mktemp("from python") / "results")
     outcome = project.run(SPEC, workers=2, progress=told.append)
-    assert outcome and len(outcome.done) == 8
+    assert outcome.ok and len(outcome.done) == 8
     return project
 
 
@@ -50,7 +50,7 @@ def test_what_is_done_is_done(project: itopctl.Project) -> None:
     plan = project.plan(SPEC)
     assert (len(plan.done), plan.to_run) == (8, ())
     again = project.run(plan)
-    assert again and again.states == {}
+    assert again.ok and again.states == {}
     longer = project.plan(SPEC, {"epochs": 3, "optimizer.lr": 0.05})
     assert len(longer.new) == 8 and {c.optimizer.lr for c in longer.configs.values()} == {0.05}
 
@@ -129,7 +129,7 @@ def test_a_run_that_fails_is_a_value(tmp_path: Path) -> None:
         "base": {**SPEC["base"], "method": "static", "sparsity": 0.9, "optimizer": {"name": "sgd", "lr": 1e20}},
     }
     outcome = itopctl.Project(tmp_path).run(spec, workers=1)
-    assert not outcome and list(outcome.states.values()) == ["failed"]
+    assert not outcome.ok and list(outcome.states.values()) == ["failed"]
     (failed,) = outcome.failed
     assert failed["cause"] == "user-error" and failed["message"].startswith("the loss became")
 

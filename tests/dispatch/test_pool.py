@@ -359,7 +359,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 1
     assert "Stopping after the current step" in output
-    assert "Run the same command again to go on" in output
+    assert "Interrupted. Run the same command again to go on" in output
     assert "Traceback" not in output
     wait_until_gone(pids)
     runs = [results.run(run_id) for run_id in results.run_ids()]
