@@ -113,7 +113,7 @@ class Topology:
         for layer in self.layers:
             if not isinstance(layer, MaskedLayer):
                 continue
-            woken = int(torch.count_nonzero(layer.weight.detach()[layer.keep == 0]))
+            woken = int(torch.count_nonzero(layer.weight.detach().bool() & ~layer.keep.bool()))
             if woken > 0:
                 layer.home.mask(self._optimizers)
                 warnings.warn(
