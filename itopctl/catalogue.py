@@ -196,7 +196,7 @@ def settings_of_rule(catalogue: Catalogue, name: str) -> dict[str, Any] | None:
 
 def is_user_function(name: str) -> bool:
     """Whether a name has the form `package.module:function`."""
-    return bool(_USER_FUNCTION.fullmatch(name))
+    return ":" in name and bool(_USER_FUNCTION.fullmatch(name))
 
 
 def modules_named(values: Iterable[Any]) -> set[str]:

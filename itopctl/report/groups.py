@@ -7,6 +7,7 @@ where it varies among the runs of the study, whatever their method.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -200,10 +201,9 @@ def _groups(runs: list[Record], method_order: Sequence[str]) -> tuple[Group, ...
     by_method: dict[str, list[tuple[Record, dict[str, Any]]]] = {}
     for run in runs:
         by_method.setdefault(run["method"], []).append((run, plain_settings(run)))
-    versions = varying([
-        {name: value for name, value in settings.items() if name.startswith(OWN_CODE)}
-        for of_method in by_method.values() for _, settings in of_method
-    ])  # fmt: skip
+    every = [settings for of_method in by_method.values() for _, settings in of_method]
+    own_code = [name for name in dict.fromkeys(itertools.chain.from_iterable(every)) if _is_version(name)]
+    versions = varying([{n: settings[n] for n in own_code if n in settings} for settings in every]) if own_code else []
     members: dict[tuple[Kind, float], list[Record]] = {}
     for method, of_method in by_method.items():
         names = list(dict.fromkeys([*varying([settings for _, settings in of_method]), *versions]))
@@ -212,6 +212,10 @@ def _groups(runs: list[Record], method_order: Sequence[str]) -> tuple[Group, ...
             members.setdefault((kind, run["sparsity"]), []).append(run)
     ordered = sorted(members, key=lambda key: (key[0].order(method_order), key[1]))
     return tuple(Group(kind, sparsity, _one_a_seed(members[kind, sparsity])) for kind, sparsity in ordered)
+
+
+def _is_version(name: str) -> bool:
+    return name.startswith(OWN_CODE)
 
 
 def _one_a_seed(runs: Sequence[Record]) -> tuple[Record, ...]:
