@@ -28,6 +28,14 @@ def as_argument(name: str, value: Any = None) -> str:
     return name if value is None else f"{name}={value!r}"
 
 
+def names_of(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names of a list, or of a text that is separated by commas, each once; None where none were asked for."""
+    if given is None:
+        return None
+    parts = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(filter(None, (part.strip() for part in parts))))
+
+
 @dataclass(frozen=True)
 class Asked:
     """How a report is wanted, as a person says it; None: the usual.

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itopctl.api.asking import Asked, Spell, as_argument
-from itopctl.api.opening import Tell, known_runs, look, make_results, open_results, say
+from itopctl.api.asking import Asked, Spell, as_argument, names_of
+from itopctl.api.opening import Tell, known_runs, look, make_results, say
 from itopctl.api.planning import Overrides, Spec, as_texts, planned, read_specs
 from itopctl.api.reporting import Report, page_of, report_of
 from itopctl.api.running import Here, Listener, Progress
@@ -139,6 +139,8 @@ class Project(Workplace):
         """
         from itopctl.plan import Plan
 
+        if isinstance(spec, Plan) and (set or accept_code):
+            raise UserError("set and accept_code belong to `plan`: this plan is made already.")
         plan = spec if isinstance(spec, Plan) else self.plan(spec, set, max_runs=max_runs, accept_code=accept_code)
         work = self.work_of(plan)
         for warning in self.check(work):
@@ -209,12 +211,9 @@ class Project(Workplace):
         from itopctl.api.frames import frame_of
         from itopctl.store.queries import check_sweeps, sweep_summaries
 
-        store = open_results(self.folder, self.url, self.tell, first=lambda folder: say(look(folder), self.tell))
-        try:
+        with self.opened(first=lambda folder: say(look(folder), self.tell)) as store:
             check_sweeps(store, sweeps)
             return frame_of(sweep_summaries(store, sweeps))
-        finally:
-            store.close()
 
     def report(
         self, *sweeps: str, table: str | None = None, where: str | Sequence[str] = (), rows: Names = None,
@@ -241,8 +240,8 @@ class Project(Workplace):
             EnvironmentUnfitError: there are no runs yet.
         """
         asked = Asked(
-            table, [where] if isinstance(where, str) else where, _names(rows), _names(columns), _names(cell),
-            _names(sort), _names(group_by), best_by, digits, margin, confidence,
+            table, [where] if isinstance(where, str) else where, names_of(rows), names_of(columns), names_of(cell),
+            names_of(sort), names_of(group_by), best_by, digits, margin, confidence,
         )  # fmt: skip
         return report_of(self.place, sweeps, asked, self.tell)
 
@@ -349,11 +348,3 @@ class Project(Workplace):
 
 
 Names = str | Sequence[str] | None
-
-
-def _names(given: Names) -> tuple[str, ...] | None:
-    """Names of a list, or of a text that is separated by commas, each once."""
-    if given is None:
-        return None
-    parts = given.split(",") if isinstance(given, str) else given
-    return tuple(dict.fromkeys(filter(None, (part.strip() for part in parts))))

@@ -29,10 +29,10 @@ class ReportTable(Table):
     """A table that a notebook shows."""
 
     def to_frame(self) -> DataFrame:
-        """Its records as a pandas frame."""
-        from pandas import DataFrame
+        """Its records as a pandas frame, one column a field or setting."""
+        from itopctl.api.frames import frame_of
 
-        return DataFrame(list(self.records))
+        return frame_of(self.records)
 
     def to_markdown(self) -> str:
         """As Markdown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +72,13 @@ class Workplace:
             raise UserError("several results folders or stores can be reported on together; this takes one.")
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Store]:
-        """The store, brought up to date with the run directories.
+    def opened(self, first: Callable[[Results], None] = lambda folder: None) -> Iterator[Store]:
+        """The store, brought up to date with the run directories; `first` is called before that.
 
         Raises:
             EnvironmentUnfitError: there are no results yet.
         """
-        store = open_results(self.folder, self.url, self.tell)
+        store = open_results(self.folder, self.url, self.tell, first)
         try:
             yield store
         finally:

@@ -62,6 +62,13 @@ def complete_formats(incomplete: str) -> list[str]:
     return [name for name in FORMATS if name.startswith(incomplete)]
 
 
+def complete_best_by(incomplete: str) -> list[str]:
+    """Which accuracy counts."""
+    from itopctl.report.groups import BEST_BY
+
+    return [name for name in BEST_BY if name.startswith(incomplete)]
+
+
 ResultsOption = Annotated[
     Path | None,
     typer.Option(

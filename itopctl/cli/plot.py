@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from itopctl.cli.common import StoreOption, SweepsArgument, as_option, check_folder, tell
+from itopctl.cli.common import StoreOption, SweepsArgument, as_option, check_folder, complete_best_by, tell
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 
@@ -21,12 +21,6 @@ def _complete_widths(incomplete: str) -> list[str]:
     from itopctl.report.figures.style import WIDTHS
 
     return [name for name in WIDTHS if name.startswith(incomplete)]
-
-
-def _complete_best_by(incomplete: str) -> list[str]:
-    from itopctl.report.groups import BEST_BY
-
-    return [name for name in BEST_BY if name.startswith(incomplete)]
 
 
 def plot(
@@ -59,7 +53,7 @@ def plot(
         typer.Option(
             "--best-by",
             help="final: the accuracy after the last step; validation: at the best validation accuracy.",
-            autocompletion=_complete_best_by,
+            autocompletion=complete_best_by,
         ),
     ] = "final",
     results: Annotated[

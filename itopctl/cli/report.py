@@ -16,6 +16,7 @@ from itopctl.cli.common import (
     as_option,
     check_folder,
     check_format,
+    complete_best_by,
     format_for,
     print_page,
     print_tables,
@@ -28,12 +29,6 @@ _CHOSEN, _SHOWN = "Which runs", "What is shown"  # panels of the help
 
 def _complete_tables(incomplete: str) -> list[str]:
     return [name for name in TABLES if name.startswith(incomplete)]
-
-
-def _complete_best_by(incomplete: str) -> list[str]:
-    from itopctl.report.groups import BEST_BY
-
-    return [name for name in BEST_BY if name.startswith(incomplete)]
 
 
 def _complete_fields(incomplete: str) -> list[str]:
@@ -125,7 +120,7 @@ def report(
             metavar="final|validation",
             help="The accuracy that counts, with the R_s at the same step: after the last step, or at the epoch with "
             "the best validation accuracy. Default: final.",
-            autocompletion=_complete_best_by,
+            autocompletion=complete_best_by,
             rich_help_panel=_SHOWN,
         ),
     ] = None,
@@ -181,15 +176,15 @@ def report(
     ] = None,
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
-    from itopctl.api.asking import Asked
+    from itopctl.api.asking import Asked, names_of
     from itopctl.api.reporting import makes_page, page_of, report_of
     from itopctl.api.workplace import Place
 
     style = format_for(check_format(format_, json), output)
     check_folder(output)
     asked = Asked(
-        table=table, where=where or (), rows=_names(rows), columns=_names(columns), cell=_names(cell),
-        sort=_names(sort), group_by=_names(group_by), best_by=best_by, digits=digits, margin=margin,
+        table=table, where=where or (), rows=names_of(rows), columns=names_of(columns), cell=names_of(cell),
+        sort=names_of(sort), group_by=names_of(group_by), best_by=best_by, digits=digits, margin=margin,
         confidence=confidence,
     )  # fmt: skip
     place = Place(results or (), store or ())
@@ -202,10 +197,3 @@ def report(
         for note in made.remarks:
             tell(note)
     print_tables(made.tables, style, output)
-
-
-def _names(given: str | None) -> tuple[str, ...] | None:
-    """Names of a list that is separated by commas, each once."""
-    if given is None:
-        return None
-    return tuple(dict.fromkeys(filter(None, (part.strip() for part in given.split(",")))))

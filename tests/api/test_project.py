@@ -147,6 +147,7 @@ def test_a_run_that_fails_is_a_value(tmp_path: Path) -> None:
         (lambda p: p.plan({**SPEC, "gird": {}}), r"^the spec:\d+: gird: unknown key 'gird'\. Did you mean 'grid'\?"),
         (lambda p: p.plan({"name": "a", "base": {"model": object()}}), r"^the spec: plain data expected"),
         (lambda p: p.plan(SPEC, {"model": "__main__:net"}), r"put net into a file, such as my_code\.py"),
+        (lambda p: p.run(p.plan(SPEC), {"epochs": 9}), r"^set and accept_code belong to `plan`"),
         (lambda p: itopctl.Project(["a", "b"]).run(SPEC), r"several results folders or stores"),
     ],
 )  # fmt: skip
