@@ -80,7 +80,7 @@ def status_of_many() -> list[Figure]:
 def _make_finished_runs(results: Results) -> None:
     """Run directories as a finished sweep leaves them, with ten epochs of history each."""
     plan = plan_ten_thousand()
-    SweepRecords(results, plan, []).write()
+    SweepRecords(results, plan).write()
     for number, (run_id, config) in enumerate(plan.configs.items()):
         record_config(results, run_id, config)
         run = results.run(run_id)

@@ -67,7 +67,7 @@ def fill(results: Results) -> Plan:
     """A results folder whose store says that ten thousand runs are finished; their folders are empty."""
     plan = plan_ten_thousand()
     results.path.mkdir(parents=True, exist_ok=True)
-    SweepRecords(results, plan, []).write()
+    SweepRecords(results, plan).write()
     for run_id in plan.configs:
         results.run(run_id).path.mkdir(parents=True, exist_ok=True)
     store = open_store(results.database)

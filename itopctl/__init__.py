@@ -9,16 +9,19 @@ for.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itopctl.api.project import Outcome, Project
+    from itopctl.api.cluster import Submitted
+    from itopctl.api.making import Outcome
+    from itopctl.api.project import Project
     from itopctl.errors import ItopctlError, UserError
 
-__all__ = ["ItopctlError", "Outcome", "Project", "UserError", "__version__"]
+__all__ = ["ItopctlError", "Outcome", "Project", "Submitted", "UserError", "__version__"]
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Project": "itopctl.api.project",
-    "Outcome": "itopctl.api.project",
+    "Outcome": "itopctl.api.making",
+    "Submitted": "itopctl.api.cluster",
     "ItopctlError": "itopctl.errors",
     "UserError": "itopctl.errors",
 }

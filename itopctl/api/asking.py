@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from itopctl.api.workplace import Spell
 from itopctl.errors import UserError, unknown
 from itopctl.report.kinds import PAGE, TABLES, TableKind, Wish
 
@@ -18,14 +19,6 @@ _ORIGIN = "results"  # the field that names where a run comes from
 _NO_GROUPS = "none"
 _PIVOT = "pivot"
 _Number = TypeVar("_Number", int, float)
-
-Spell = Callable[[str, Any], str]
-"""How an argument is called where the user gives it, with the value that it has there or None: for sentences."""
-
-
-def as_argument(name: str, value: Any = None) -> str:
-    """An argument as Python has it: `best_by`, `table='paper'`."""
-    return name if value is None else f"{name}={value!r}"
 
 
 def names_of(given: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from itopctl.spec.reading import Document
     from itopctl.store.database import Store
 
+MOST_RUNS = 10_000
+"""What a spec may expand to, unless more are allowed."""
 Spec = Path | str | Mapping[str, Any]
 """A spec: the path of its file, or what would stand in the file as plain data."""
 Overrides = Mapping[str, Any] | Sequence[str]
 """Setting → value for every run, or `KEY=VALUE` texts."""
 
 
-def read_specs(specs: Sequence[Spec], overrides: Overrides, limit: int) -> list[PlannedSweep]:
+def read_specs(specs: Sequence[Spec], overrides: Overrides, limit: int, option: str = "--set") -> list[PlannedSweep]:
     """Specs with their runs.
 
     Args:
         specs: paths of files, or what would stand in one, as plain data.
         overrides: setting → value, or `KEY=VALUE` texts.
         limit: the most runs a spec may have.
+        option: what errors call the place where the overrides were given.
 
     Raises:
         UserError: for two of one name, and for whatever is wrong in them.
@@ -39,15 +42,22 @@ def read_specs(specs: Sequence[Spec], overrides: Overrides, limit: int) -> list[
     from itopctl.spec.sweep import parse_sweep
 
     current_folder()
-    settings, own_code = parse_overrides(as_texts(overrides)), OwnCode()
+    texts, own_code = as_texts(overrides), OwnCode()
+    settings = parse_overrides(texts, option)
     found: dict[str, PlannedSweep] = {}
     for written in specs:
         spec = parse_sweep(_document(written))
         if spec.name in found:
             other = found[spec.name].spec.document.source
             raise spec.document.error(("name",), f"{spec.name!r} is the name of {other}, too; give each sweep its own.")
-        found[spec.name] = PlannedSweep(spec, expand(spec, settings, limit, solve_interval, own_code))
+        expansion = expand(spec, settings, limit, solve_interval, own_code)
+        found[spec.name] = PlannedSweep(spec, expansion, overrides=tuple(texts))
     return list(found.values())
+
+
+def as_list(spec: Spec | Sequence[Spec]) -> list[Spec]:
+    """Specs, where one was given or several."""
+    return [spec] if isinstance(spec, (str, Path, Mapping)) else list(spec)
 
 
 def _document(spec: Spec) -> Document:

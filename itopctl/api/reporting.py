@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from itopctl.api.asking import Asked, Question, Spell, as_argument, question, resolved
-from itopctl.api.opening import Tell
-from itopctl.api.workplace import Place
+from itopctl.api.asking import Asked, Question, question, resolved
 from itopctl.errors import EnvironmentUnfitError, UserError, plural
 from itopctl.report.kinds import PAGE, TableKind, Wish
 from itopctl.report.table import Table
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from itopctl.api.sources import Gathered
+    from itopctl.api.workplace import Workplace
     from itopctl.report.fields import Fields
     from itopctl.report.where import Filter
 
@@ -95,17 +94,13 @@ class Report(Sequence[ReportTable]):
         return render(self.tables, "latex")
 
 
-def report_of(
-    place: Place, sweeps: Sequence[str], asked: Asked, tell: Tell, spell: Spell = as_argument
-) -> Report:  # fmt: skip
+def report_of(project: Workplace, sweeps: Sequence[str], asked: Asked) -> Report:
     """The tables of the runs of some sweeps, or of all.
 
     Args:
-        place: where the runs are.
+        project: where the runs are.
         sweeps: names, each of a sweep in any of the stores; none: all runs.
         asked: how the tables are wanted.
-        tell: what to do with a sentence for a person.
-        spell: how arguments are called.
 
     Raises:
         UserError: something that is asked for makes no sense, or no run is such.
@@ -113,10 +108,10 @@ def report_of(
     """
     from itopctl.api.sources import gathered
 
-    what = question(asked, spell)
-    with gathered(place.results, place.stores, sweeps, what.wanted, tell) as found:
-        runs, wish, groups = _chosen(what, found, tell, spell)
-    made = _tables(what.kind, runs, groups, wish, spell)
+    what, place = question(asked, project.spell), project.place
+    with gathered(place.results, place.stores, sweeps, what.wanted, project.tell) as found:
+        runs, wish, groups = _chosen(what, found, project)
+    made = _tables(what.kind, runs, groups, wish, project)
     notes = [*found.notes, *found.warnings]
     if asked.where and asked.table == "claims":
         notes.append(f"Only runs with {' and '.join(asked.where)}: p is corrected for what is shown alone.")
@@ -125,9 +120,7 @@ def report_of(
     return Report(made, found.notes)
 
 
-def page_of(
-    place: Place, sweeps: Sequence[str], asked: Asked, tell: Tell, command: str, spell: Spell = as_argument
-) -> str:  # fmt: skip
+def page_of(project: Workplace, sweeps: Sequence[str], asked: Asked, command: str) -> str:
     """One HTML page with everything there is to say of the runs; arguments and errors as of `report_of`.
 
     Args:
@@ -136,55 +129,53 @@ def page_of(
     from itopctl.api.page import html_page
     from itopctl.api.sources import gathered
 
-    what = question(asked, spell, page=True)
-    with gathered(place.results, place.stores, sweeps, what.wanted, tell) as found:
-        runs, wish, _ = _chosen(what, found, tell, spell)
+    what, place = question(asked, project.spell, page=True), project.place
+    with gathered(place.results, place.stores, sweeps, what.wanted, project.tell) as found:
+        runs, wish, _ = _chosen(what, found, project)
         remarks = [*found.notes, *found.warnings]
         return html_page(
             runs, found.origins, sweeps, wish.best_by, wish.margin, wish.confidence, remarks, command=command
         )
 
 
-def makes_page(asked: Asked, spell: Spell = as_argument) -> bool:
+def makes_page(project: Workplace, asked: Asked) -> bool:
     """Whether what is asked for is the page: no table is named, by itself or by arguments that only one has."""
-    return question(asked, spell, page=True).kind is PAGE
+    return question(asked, project.spell, page=True).kind is PAGE
 
 
-def _chosen(
-    what: Question, found: Gathered, tell: Tell, spell: Spell
-) -> tuple[list[Record], Wish, tuple[str, ...]]:  # fmt: skip
+def _chosen(what: Question, found: Gathered, project: Workplace) -> tuple[list[Record], Wish, tuple[str, ...]]:
     """The runs that are meant, and what is asked for with the names of fields that there are."""
     from itopctl.report.versions import version_notes
 
     for warning in found.warnings:
-        tell(warning)
-    wish, groups = resolved(what, found, spell)
-    runs = _selected(found, what.filters, wish.fields, what.kind, tell)
+        project.tell(warning)
+    wish, groups = resolved(what, found, project.spell)
+    runs = _selected(found, what.filters, wish.fields, what.kind, project)
     if all("settings" in run for run in runs):
         found.notes += version_notes(runs)
     return runs, wish, groups
 
 
 def _selected(
-    found: Gathered, filters: Sequence[Filter], fields: Fields, kind: TableKind, tell: Tell
-) -> list[Record]:  # fmt: skip
+    found: Gathered, filters: Sequence[Filter], fields: Fields, kind: TableKind, project: Workplace
+) -> list[Record]:
     """The runs that meet every condition. Raises where none are left and the table needs some."""
     runs = found.runs
     for condition in filters:
         for remark in condition.check(found.runs, fields):
-            tell(remark)
+            project.tell(remark)
         runs = condition.select(runs, fields)
     if kind.may_be_empty:
         return runs
     if found.runs and not runs:
-        raise UserError(f"--where: none of {plural(len(found.runs), 'run')} is such.")
+        raise UserError(f"{project.spell('where', None)}: none of {plural(len(found.runs), 'run')} is such.")
     runs = [run for run in runs if all(run[name] is not None for name in ("dataset", "model", "method", "sparsity"))]
     if not runs:
         raise EnvironmentUnfitError("there are no runs to report on yet.")
     return runs
 
 
-def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wish, spell: Spell) -> list[Table]:
+def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wish, project: Workplace) -> list[Table]:
     """The tables of each group of runs."""
     from itopctl.report.fields import heading, split
 
@@ -193,7 +184,7 @@ def _tables(kind: TableKind, runs: list[Record], groups: Sequence[str], wish: Wi
     parts = split(runs, groups, wish.fields)
     if len(parts) > _MOST_TABLES:
         names = ",".join(groups)
-        raise UserError(f"{spell('group_by', names)}: {len(parts):,} tables; at most {_MOST_TABLES} are made.")
+        raise UserError(f"{project.spell('group_by', names)}: {len(parts):,} tables; at most {_MOST_TABLES} are made.")
     tables = []
     for values, members in parts:
         said = heading(values)

@@ -7,11 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from itopctl.errors import EnvironmentUnfitError
+from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
+    from itopctl.api.workplace import Workplace
     from itopctl.spec.config import RunConfig
     from itopctl.spec.slurm import SlurmOptions
+
+
+CLUSTERS = ("local", "slurm")
+"""Where runs can be made."""
+
+
+def check_place(
+    project: Workplace, cluster: str, slurm: Sequence[str], after: Sequence[str], workers: int | None,
+    runs_per_gpu: int,
+) -> None:  # fmt: skip
+    """Raise UserError for an unknown place to run, or for arguments that mean nothing there."""
+    if cluster not in CLUSTERS:
+        raise UserError(f"{project.spell('cluster', None)}: {unknown('cluster', cluster, CLUSTERS)}")
+    foreign = (
+        {"slurm": bool(slurm), "after": bool(after)}
+        if cluster == "local"
+        else {"workers": workers is not None, "runs_per_gpu": runs_per_gpu > 1}
+    )
+    for name, given in foreign.items():
+        if given:
+            instead = "" if cluster == "local" else f" (write {project.spell('slurm', 'runs_per_gpu=N')})"
+            where = project.spell("cluster", cluster)
+            raise UserError(f"{project.spell(name, None)}{instead} means nothing with {where}.")
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,9 @@ def notes_on_data(work: Work, data: Path) -> list[str]:
     return []
 
 
-def job_options(cluster: str, written: Mapping[str, SlurmOptions], typed: Sequence[str]) -> dict[str, SlurmOptions]:
+def job_options(
+    project: Workplace, cluster: str, written: Mapping[str, SlurmOptions], typed: Sequence[str]
+) -> dict[str, SlurmOptions]:
     """Sweep → what its jobs ask for: the site's defaults, what its spec says, the command line's `--slurm`.
 
     Raises:
@@ -87,7 +113,7 @@ def job_options(cluster: str, written: Mapping[str, SlurmOptions], typed: Sequen
     from itopctl.spec.slurm import SlurmOptions, check_together, defaults, merged, parse_options
 
     weakest = defaults() if cluster == "slurm" else SlurmOptions()
-    strongest = parse_options(typed)
+    strongest = parse_options(typed, project.spell("slurm", None))
     options = {name: merged(weakest, own, strongest) for name, own in written.items()}
     for one in options.values():
         check_together(one)

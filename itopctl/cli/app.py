@@ -17,6 +17,7 @@ from itopctl.cli import (
     data,
     doctor,
     export,
+    forget,
     listing,
     logs,
     plan,
@@ -66,9 +67,9 @@ def _paragraphs(verb: Callable[..., None]) -> str:
 
 _VERBS: dict[str, Callable[..., None] | typer.Typer] = {  # in the order in which help lists them
     "sweep": sweep.sweep, "plan": plan.plan, "status": status.status, "show": show.show, "logs": logs.logs,
-    "cancel": cancel.cancel, "retry": retry.retry, "doctor": doctor.doctor, "report": report.report,
-    "plot": plot.plot, "export": export.export, "list": listing.list_names, "data": data.app, "store": store.app,
-    "schema": schema.schema,
+    "cancel": cancel.cancel, "retry": retry.retry, "forget": forget.forget, "doctor": doctor.doctor,
+    "report": report.report, "plot": plot.plot, "export": export.export, "list": listing.list_names,
+    "data": data.app, "store": store.app, "schema": schema.schema,
 }  # fmt: skip
 for _name, _verb in _VERBS.items():
     if isinstance(_verb, typer.Typer):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from itopctl.api.files import ending_of, write_file
 from itopctl.api.opening import results_folder
-from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+from itopctl.errors import UserError, unknown
 from itopctl.report.table import FORMATS
 
 if TYPE_CHECKING:
+    from itopctl.api.project import Project
     from itopctl.report.table import Table
-    from itopctl.store.database import Store
-    from itopctl.store.rundir import Results
 
 
 def tell(text: str) -> None:
@@ -24,26 +24,10 @@ def tell(text: str) -> None:
     typer.echo(f"itopctl: {text}", err=True)
 
 
-def warn(lines: Iterable[str]) -> None:
-    """Print warnings to standard error."""
+def warn(lines: Iterable[str], err: bool = True) -> None:
+    """Print warnings, to standard error or to standard output."""
     for line in lines:
-        typer.secho(f"Warning: {line}", fg="yellow", err=True)
-
-
-def refuse_untrusted(names: Iterable[str], instead: str = "", also: Iterable[str] = ()) -> None:
-    """Raise UserError where a results folder has something run that is not itopctl's; for who did not say --trust.
-
-    A function of the user's own is trusted without it where its module is the very code that made the results, found
-    outside of the folder (`itopctl.spec.own_code.OwnCode.is_trusted`).
-
-    Args:
-        names: of that: code, lines for a shell, options of sbatch.
-        instead: what else there is to do, as the rest of the sentence.
-        also: further sentences.
-    """
-    if found := sorted(set(names)):
-        said = f"this would run what stands in the results folder: {', '.join(found)}. If you made or trust these "
-        raise UserError(" ".join([f"{said}results, add --trust{instead}.", *also]))
+        typer.secho(f"Warning: {line}", fg="yellow", err=err)
 
 
 def complete_sweeps(incomplete: str) -> list[str]:
@@ -55,6 +39,10 @@ def complete_runs(incomplete: str) -> list[str]:
     """Ids of runs."""
     folder = results_folder(None) / "runs"
     return sorted(p.name for p in folder.iterdir() if p.name.startswith(incomplete)) if folder.is_dir() else []
+
+
+def _complete_sweeps_and_runs(incomplete: str) -> list[str]:
+    return [*complete_sweeps(incomplete), *complete_runs(incomplete)]
 
 
 def complete_formats(incomplete: str) -> list[str]:
@@ -106,23 +94,33 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, or its first digits.", autocompletion=complete_runs)
 ]
 
+NamedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SWEEP|RUN]...", help="Sweeps or runs; all if none.", autocompletion=_complete_sweeps_and_runs
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
-def open_results(
-    results: Path | None, store: str | None, first: Callable[[Results], None] = lambda folder: None,
-    writes: bool = False,
-) -> tuple[Results, Store]:  # fmt: skip
-    """The results folder and its store, as `itopctl.api.opening.open_results` opens it.
 
-    Args:
-        results, store: the options of those names.
-        first: called before the store is brought up to date.
-        writes: whether the command goes on to write results.
-    """
-    from itopctl.api import opening
-    from itopctl.store.rundir import Results
+def confirm(verb: str, what: str, yes: bool) -> None:
+    """Ask whether to go on, unless the user said so. Raises UserError where nobody can answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"this would {verb} {what}; give --yes to do it without being asked.")
+    typer.confirm(f"{verb.capitalize()} {what}?", abort=True)
 
-    found = Results(results_folder(results))
-    return found, opening.open_results(found, store, tell, first, writes)
+
+def project_of(
+    results: Path | Sequence[Path] | None = None, store: str | Sequence[str] | None = None, data: Path | None = None
+) -> Project:
+    """The results folder, store and data sets that the options of those names say; it speaks to standard error."""
+    from itopctl.api.project import Project
+
+    project = Project(results, store, data, tell=tell)
+    project.spell = as_option
+    return project
 
 
 def check_format(style: str, json: bool) -> str:
@@ -140,12 +138,6 @@ _ENDINGS = {
 }  # fmt: skip
 
 
-def check_folder(output: Path | None) -> None:
-    """Raise EnvironmentUnfitError where there is no folder for a file: told before the work and not after it."""
-    if output is not None and not output.parent.is_dir():
-        raise EnvironmentUnfitError(f"{output} cannot be written: there is no folder {output.parent}.")
-
-
 def format_for(style: str, output: Path | None) -> str:
     """The format to write a file in: what was asked for, else what its ending says.
 
@@ -159,11 +151,6 @@ def format_for(style: str, output: Path | None) -> str:
     return _ENDINGS[ending]
 
 
-def ending_of(path: Path) -> str:
-    """What a file's name says of its format, as `.csv`; nothing where only a number is at its end, as in `net-0.95`."""
-    return path.suffix.lower() if any(map(str.isalpha, path.suffix)) else ""
-
-
 def print_tables(tables: Sequence[Table], style: str, output: Path | None = None) -> None:
     """Print tables in a format, or write them to a file in one that `format_for` gives."""
     from itopctl.report.formats import make_console, render, rich_tables
@@ -174,10 +161,7 @@ def print_tables(tables: Sequence[Table], style: str, output: Path | None = None
         else:
             typer.echo(render(tables, style), nl=False)
         return
-    try:
-        output.write_text(render(tables, style), encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error
+    write_file(output, render(tables, style))
 
 
 def print_page(page: str, output: Path | None) -> None:
@@ -186,14 +170,11 @@ def print_page(page: str, output: Path | None) -> None:
         sys.stdout.buffer.write(page.encode())
         sys.stdout.buffer.flush()
         return
-    try:
-        output.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{output} cannot be written: {error.strerror}.") from error
+    write_file(output, page)
     typer.echo(f"{output}: {len(page.encode()) / 1e6:.1f} MB; open it in a browser.", err=True)
 
 
 def as_option(name: str, value: Any = None) -> str:
-    """An argument as the command line has it: `--best-by`, `--table paper`."""
+    """An argument as the command line has it: `--best-by`, `--table paper`, `--trust`."""
     option = f"--{name.replace('_', '-')}"
-    return option if value is None else f"{option} {value}"
+    return option if value is None or value is True else f"{option} {value}"

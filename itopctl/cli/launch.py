@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.api.worklist import Work, notes_on_data
-from itopctl.errors import UserError, plural, unknown
+from itopctl.api import worklist
+from itopctl.api.worklist import CLUSTERS, Work
+from itopctl.errors import UserError, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from itopctl.api.project import Outcome, Project
+    from itopctl.api.cluster import There
+    from itopctl.api.making import Outcome
+    from itopctl.api.project import Project
     from itopctl.api.running import Here
-    from itopctl.cli.cluster import There
     from itopctl.store.database import Store
-
-CLUSTERS = ("local", "slurm")
 
 
 def complete_clusters(incomplete: str) -> list[str]:
@@ -77,47 +77,30 @@ AcceptOption = Annotated[
 RunsPerGpuOption = Annotated[int, typer.Option("--runs-per-gpu", min=1, help="local: runs that share a GPU.")]
 
 
-def check_cluster(
-    cluster: str, slurm: Sequence[str], wait: bool, after: Sequence[str], workers: int | None, runs_per_gpu: int
-) -> None:
+def check_place(
+    project: Project, cluster: str, slurm: Sequence[str], after: Sequence[str], workers: int | None,
+    runs_per_gpu: int, wait: bool,
+) -> None:  # fmt: skip
     """Raise UserError for an unknown place to run, or for options of the other one."""
-    if cluster not in CLUSTERS:
-        raise UserError(f"--cluster: {unknown('cluster', cluster, CLUSTERS)}")
-    foreign = (
-        {"--slurm": bool(slurm), "--wait": wait, "--after": bool(after)}
-        if cluster == "local"
-        else {"--workers (write --slurm runs_per_gpu=N)": workers is not None,
-              "--runs-per-gpu (write --slurm runs_per_gpu=N)": runs_per_gpu > 1}
-    )  # fmt: skip
-    for name, given in foreign.items():
-        if given:
-            raise UserError(f"{name} means nothing with --cluster {cluster}.")
+    worklist.check_place(project, cluster, slurm, after, workers, runs_per_gpu)
+    if wait and cluster == "local":
+        raise UserError("--wait means nothing with --cluster local.")
 
 
-def carry_out_here(
-    project: Project, work: Work, store: Store, console: Console, names: Sequence[str], how: Here,
+def carry_out(
+    project: Project, work: Work, store: Store, console: Console, names: Sequence[str], how: Here | There,
     keep: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
-    """Run on this machine, and say how it ended; returns whether anything went wrong."""
+    """Run here or submit, wait if that is wanted, and say how it ended; returns whether anything went wrong."""
+    from itopctl.api.running import Here
+    from itopctl.cli.cluster import submit, wait_for
     from itopctl.cli.live import SweepDisplay
 
-    outcome = project.carry_out(work, store, lambda show: SweepDisplay(console, show), how, keep)
-    return conclude(work, store, outcome, console, names)
-
-
-def carry_out_there(
-    project: Project, work: Work, store: Store, console: Console, names: Sequence[str], there: There
-) -> bool:  # fmt: skip
-    """Submit, follow if that is wanted, and say how it ended; returns whether anything went wrong."""
-    from itopctl.cli.cluster import submit, wait_for
-    from itopctl.store.ingest import ingest
-
-    if work.to_run:
-        for note in notes_on_data(work, project.data):
-            console.print(note, markup=False)
-        submit(project, work, store, console, there)
-        ingest(store, project.folder)
-    left_alone = wait_for(project, work, store, console) if there.wait else bool(work.to_run)
+    if isinstance(how, Here):
+        outcome = project.carry_out(work, store, lambda show: SweepDisplay(console, show), how, keep)
+        return conclude(work, store, outcome, console, names)
+    submit(project, work, store, console, how)
+    left_alone = wait_for(project, work, store, console) if how.wait else bool(work.to_run)
     return conclude(work, store, None, console, names, submitted=left_alone)
 
 

@@ -13,6 +13,7 @@ from itopctl.cli.common import (
     StoreOption,
     check_format,
     print_tables,
+    project_of,
 )
 from itopctl.errors import UserError, unknown
 
@@ -52,12 +53,11 @@ def list_names(
     if kind not in KINDS:
         raise UserError(unknown("kind of list", kind, KINDS))
     if kind == "sweeps":
-        from itopctl.cli.common import open_results
         from itopctl.cli.tables import sweeps_table
         from itopctl.store.queries import sweep_summaries
 
-        _, opened = open_results(results, store)
-        print_tables([sweeps_table(sweep_summaries(opened))], style)
+        with project_of(results, store).opened() as opened:
+            print_tables([sweeps_table(sweep_summaries(opened))], style)
         return
     if kind == "fields":
         print_tables([_fields()], style)

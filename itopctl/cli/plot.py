@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from itopctl.cli.common import StoreOption, SweepsArgument, as_option, check_folder, complete_best_by, tell
-from itopctl.errors import EnvironmentUnfitError, UserError, unknown
+from itopctl.api.files import check_folder, write_file
+from itopctl.cli.common import StoreOption, SweepsArgument, complete_best_by, project_of
+from itopctl.errors import UserError, unknown
 
 
 def _complete_figures(incomplete: str) -> list[str]:
@@ -65,7 +66,6 @@ def plot(
     store: StoreOption = None,
 ) -> None:
     """Draw a figure from the runs of some sweeps, or of all; its data is written beside it as CSV."""
-    from itopctl.api.project import Project
     from itopctl.report.figures.catalogue import FIGURES
     from itopctl.report.figures.make import ENDINGS, as_csv, encoded, picture
 
@@ -79,19 +79,10 @@ def plot(
     if len(results or []) > 1:
         raise UserError("--results: a figure is made from one results folder; found several.")
     check_folder(output)
-    project = Project(results, store, tell=tell)
-    records, look = project.figure_data(
-        figure, *(sweeps or []), width=width, title=title, best_by=best_by, spell=as_option
-    )
+    project = project_of(results, store)
+    records, look = project.figure_data(figure, *(sweeps or []), width=width, title=title, best_by=best_by)
     drawn = encoded(picture(figure, records, look), ending)
     data = output.with_suffix(".csv")
     for path, content in ((output, drawn), (data, as_csv(records).encode())):
-        _write(path, content)
+        write_file(path, content)
     typer.echo(f"{output}, and its data: {data}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise EnvironmentUnfitError(f"{path} cannot be written: {error.strerror}.") from error

@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
+from itopctl.api.files import check_folder
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,
     SweepsArgument,
-    as_option,
-    check_folder,
     check_format,
     complete_best_by,
     format_for,
     print_page,
     print_tables,
+    project_of,
     tell,
 )
 from itopctl.report.kinds import TABLES
@@ -178,7 +178,6 @@ def report(
     """Make a table of results from the runs of some sweeps, or of all."""
     from itopctl.api.asking import Asked, names_of
     from itopctl.api.reporting import makes_page, page_of, report_of
-    from itopctl.api.workplace import Place
 
     style = format_for(check_format(format_, json), output)
     check_folder(output)
@@ -187,12 +186,12 @@ def report(
         sort=names_of(sort), group_by=names_of(group_by), best_by=best_by, digits=digits, margin=margin,
         confidence=confidence,
     )  # fmt: skip
-    place = Place(results or (), store or ())
-    if style == "html" and makes_page(asked, as_option):
+    project = project_of(results, store)
+    if style == "html" and makes_page(project, asked):
         command = shlex.join(["itopctl", *sys.argv[1:]])
-        print_page(page_of(place, sweeps or [], asked, tell, command, as_option), output)
+        print_page(page_of(project, sweeps or [], asked, command), output)
         return
-    made = report_of(place, sweeps or [], asked, tell, as_option)
+    made = report_of(project, sweeps or [], asked)
     if style in ("csv", "json"):
         for note in made.remarks:
             tell(note)

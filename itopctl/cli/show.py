@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from itopctl.cli.common import JsonOption, ResultsOption, RunArgument, StoreOption, TrustOption, open_results
+from itopctl.cli.common import JsonOption, ResultsOption, RunArgument, StoreOption, TrustOption, project_of
 
 
 def show(
@@ -17,11 +17,7 @@ def show(
 
     With --trust, also whether a finished run's model of your own still has as many maskable weights.
     """
-    from itopctl.store.queries import find_run, run_details
-
-    folder, opened = open_results(results, store)
-    details = run_details(opened, find_run(opened, run))
-    details["directory"] = str(folder.run(details["run_id"]).path)
+    details = project_of(results, store).details(run)
     details["maskable_today"], note = _model_today(details, trust)
     if json:
         import json as json_module

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.api.opening import look
-from itopctl.cli.cluster import Patience, say, until_interrupted
+from itopctl.api.cluster import Patience
+from itopctl.api.opening import look, say
+from itopctl.cli.cluster import until_interrupted
 from itopctl.cli.common import (
     FormatOption,
     JsonOption,
@@ -17,14 +17,16 @@ from itopctl.cli.common import (
     StoreOption,
     SweepsArgument,
     check_format,
-    open_results,
     print_tables,
+    project_of,
+    tell,
 )
 from itopctl.cli.streams import nobody_reads
 from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 from itopctl.store import STATES
 
 if TYPE_CHECKING:
+    from itopctl.api.project import Project
     from itopctl.dispatch.reconcile import News
     from itopctl.report.table import Table
     from itopctl.store.rundir import Results
@@ -64,7 +66,7 @@ def status(
     for name in state or []:
         if name not in STATES:
             raise UserError(f"--state: {unknown('state', name, STATES)}")
-    view = _View(sweeps or [], runs, state or [], results, store)
+    view = _View(project_of(results, store), sweeps or [], runs, state or [])
     if not watch:
         tables = view.tables()
         if style == "rich" and not any(table.rows for table in tables):
@@ -72,7 +74,7 @@ def status(
             tables = []
         print_tables(tables if style == "rich" else tables[:1], style)
         if view.news is not None:
-            say(view.news)
+            say(view.news, tell)
             raise typer.Exit(EnvironmentUnfitError.exit_code if view.news.error else 0)
         return
     if style != "rich":
@@ -103,10 +105,8 @@ def status(
 class _View:
     """What the command shows, looked at again and again."""
 
-    def __init__(
-        self, sweeps: list[str], runs: bool, states: list[str], results: Path | None, store: str | None
-    ) -> None:
-        self.sweeps, self.runs, self.states, self.results, self.store = sweeps, runs, states, results, store
+    def __init__(self, project: Project, sweeps: list[str], runs: bool, states: list[str]) -> None:
+        self.project, self.sweeps, self.runs, self.states = project, sweeps, runs, states
         self.news: News | None = None
         self.changed = self.looked = False
         self.next_look = 0.0
@@ -128,8 +128,7 @@ class _View:
             with_last_lines,
         )
 
-        _, opened = open_results(self.results, self.store, first=self._look)
-        try:
+        with self.project.opened(first=self._look) as opened:
             check_sweeps(opened, self.sweeps)
             if self.runs or self.states:
                 return [runs_table(select_runs(opened, self.sweeps, self.states))]
@@ -137,8 +136,6 @@ class _View:
             if failed := ended_badly(opened, self.sweeps, []):
                 tables.append(latest_failures(with_last_lines(opened, failed[:_FAILURES_SHOWN]), len(failed)))
             return tables
-        finally:
-            opened.close()
 
     def _look(self, folder: Results) -> None:
         self.looked = time.monotonic() >= self.next_look

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from itopctl.cli.cluster import There
 from itopctl.cli.common import (
     DataDirOption,
     FormatOption,
     ResultsOption,
     StoreOption,
     check_format,
+    project_of,
+    tell,
+    warn,
 )
 from itopctl.cli.launch import (
     AcceptOption,
@@ -25,8 +27,7 @@ from itopctl.cli.launch import (
     SnapshotOption,
     WaitOption,
     WorkersOption,
-    carry_out_here,
-    carry_out_there,
+    carry_out,
 )
 
 if TYPE_CHECKING:
@@ -62,18 +63,17 @@ def sweep(
     Here, Ctrl-C stops after the current step of each run; the same command goes on from there. On a cluster the
     command submits jobs and returns at once.
     """
-    from itopctl.api.project import Project
+    from itopctl.api.cluster import There, reach
     from itopctl.api.running import Here
     from itopctl.api.worklist import check_models
-    from itopctl.cli.cluster import print_scripts, reach
-    from itopctl.cli.common import tell, warn
-    from itopctl.cli.launch import check_cluster
+    from itopctl.cli.cluster import print_scripts
+    from itopctl.cli.launch import check_place
     from itopctl.report.formats import make_console
 
-    check_cluster(cluster, slurm or [], wait, after or [], workers, runs_per_gpu)
+    project = project_of(results, store, data_dir)
+    check_place(project, cluster, slurm or [], after or [], workers, runs_per_gpu, wait)
     style = check_format(format_, json=False)
     console = make_console()
-    project = Project(results, store, data_dir, tell=tell)
     plan = project.plan(specs, set_ or [], max_runs=max_runs, accept_code=accept_code or [])
     work = project.work_of(plan, cluster, slurm or [])
     there = There(first, after or [], snapshot, wait)
@@ -86,21 +86,13 @@ def sweep(
     if cluster == "slurm" and work.to_run:
         reach(project, there.after)
     warn(project.check(work, cluster))
-    with project.begun(plan, work, set_ or [], cluster) as (opened, keep):
-        for line in (_counts(plan), *plan.notes, *plan.warnings):
+    with project.begun(plan, work, cluster) as (opened, keep):
+        for line in (plan.summary, *plan.notes, *plan.warnings):
             console.print(line)
         names = [planned.spec.name for planned in plan.sweeps]
-        if cluster == "local":
-            failed = carry_out_here(
-                project, work, opened, console, names, Here(workers, runs_per_gpu, first, console.print), keep
-            )
-        else:
-            failed = carry_out_there(project, work, opened, console, names, there)
+        how = Here(workers, runs_per_gpu, first, console.print) if cluster == "local" else there
+        failed = carry_out(project, work, opened, console, names, how, keep)
     raise typer.Exit(1 if failed else 0)
-
-
-def _counts(plan: Plan) -> str:
-    return "Plan: " + ", ".join(f"{count:,} {kind}" for kind, count in plan.counts.items()) + "."
 
 
 def _print_plan(plan: Plan, style: str) -> None:
@@ -108,7 +100,6 @@ def _print_plan(plan: Plan, style: str) -> None:
     from itopctl.cli.tables import plan_table
 
     if style == "rich":
-        typer.echo(_counts(plan))
-        for note in (*plan.notes, *plan.warnings):
-            typer.echo(note)
+        for line in (plan.summary, *plan.notes, *plan.warnings):
+            typer.echo(line)
     print_tables([plan_table(plan)], style)

@@ -29,16 +29,14 @@ class SweepRecords:
     Args:
         results: the results folder.
         plan: the command's plan.
-        overrides: its `--set` arguments.
         cluster: where it runs them, `local` or `slurm`.
         slurm: sweep → what its jobs ask for, where that is more than the spec says.
     """
 
     def __init__(
-        self, results: Results, plan: Plan, overrides: Sequence[str], cluster: str = "local",
-        slurm: Mapping[str, SlurmOptions] | None = None,
-    ) -> None:  # fmt: skip
-        self.results, self.plan, self.overrides = results, plan, overrides
+        self, results: Results, plan: Plan, cluster: str = "local", slurm: Mapping[str, SlurmOptions] | None = None
+    ) -> None:
+        self.results, self.plan = results, plan
         self.cluster, self.slurm = cluster, slurm or {}
         self._written: dict[str, int] = {}
 
@@ -85,7 +83,7 @@ class SweepRecords:
         runs.update({run_id: config for run_id, config in others.items() if stays(run_id, run_id in replaced)})
         created_at = earlier.get("created_at")
         accepted = _together(accepted_in(earlier.get("specs")), planned.accepted)
-        written: dict[str, Any] = {"path": spec.document.source, "text": spec.text, "set": list(self.overrides)}
+        written: dict[str, Any] = {"path": spec.document.source, "text": spec.text, "set": list(planned.overrides)}
         return {
             "sweep": spec.name,
             "description": spec.description,

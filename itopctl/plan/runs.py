@@ -21,12 +21,14 @@ class PlannedSweep:
     Attributes:
         accepted: module of the user's own → versions of it that were declared to be the same (`versions.py`).
         notes: sentences on runs by other versions of the user's own code.
+        overrides: settings for every run in place of what the spec says, as `KEY=VALUE`.
     """
 
     spec: SweepSpec
     expansion: Expansion
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class Plan:
         if not self.pending:
             del kinds["pending"]
         return {**kinds, "duplicate": self.duplicates}
+
+    @property
+    def summary(self) -> str:
+        """Numbers by kind in a sentence."""
+        return "Plan: " + ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items()) + "."
 
 
 def make_plan(sweeps: Sequence[PlannedSweep], states: Mapping[str, str]) -> Plan:

@@ -50,14 +50,14 @@ class Expansion:
         return self.points - len(self.runs)
 
 
-def parse_overrides(pairs: Sequence[str]) -> Settings:
-    """`--set key=value` arguments as settings; the value is YAML. The last of a key wins."""
+def parse_overrides(pairs: Sequence[str], option: str = "--set") -> Settings:
+    """`key=value` arguments as settings; the value is YAML. The last of a key wins; `option`: for errors."""
     settings: Settings = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        source = f"--set {pair}"
+        source = f"{option} {pair}"
         if not equals or not key.strip():
-            raise UserError(f"{source}: key=value expected, such as --set epochs=1.")
+            raise UserError(f"{source}: key=value expected, such as {option} epochs=1.")
         document = Document(source, text, {key.strip(): read_text(text, source).data})
         settings = overlay(settings, settings_of(document, (), document.data))
     return settings

@@ -148,34 +148,39 @@ def defaults() -> SlurmOptions:
     return merged(environment_options(), read_profile())
 
 
-def parse_options(arguments: Sequence[str]) -> SlurmOptions:
-    """`--slurm KEY=VALUE` arguments; values are YAML, `additional_parameters.KEY=VALUE` gives any other parameter."""
+def parse_options(arguments: Sequence[str], source: str = "--slurm") -> SlurmOptions:
+    """`KEY=VALUE` arguments; values are YAML, `additional_parameters.KEY=VALUE` gives any other parameter.
+
+    Args:
+        arguments: as they were given.
+        source: what errors call the place they were given in.
+    """
     data: dict[str, Any] = {}
     for argument in arguments:
         key, separator, text = argument.partition("=")
         key = key.strip()
         if not separator or not text.strip():
-            raise UserError(f"--slurm {argument}: KEY=VALUE expected.")
+            raise UserError(f"{source} {argument}: KEY=VALUE expected.")
         given = text.strip()
         if key in _TEXTS - {"mem"} and given.isdigit():
             data[key] = given  # an account's number, which may begin with zeros
             continue
         try:
-            value = read_text(text, f"--slurm {argument}").data
+            value = read_text(text, f"{source} {argument}").data
         except RecursionError:
-            raise UserError(f"--slurm {argument}: the value is no YAML.") from None
+            raise UserError(f"{source} {argument}: the value is no YAML.") from None
         first, dot, rest = key.partition(".")
         if dot and first == "additional_parameters":
             further = data.get(first, {})
             if not isinstance(further, dict):
-                raise UserError(f"--slurm {argument}: {first} was given before, as {quoted(further)}.")
+                raise UserError(f"{source} {argument}: {first} was given before, as {quoted(further)}.")
             data[first] = {**further, rest: value}
         elif key == "setup" and isinstance(value, str):
             data[key] = [value]
         else:
             as_read = key not in _TEXTS or value is None or given[0] in "'\""
             data[key] = value if as_read else given
-    return options_of(Document("--slurm", "", data), (), data)
+    return options_of(Document(source, "", data), (), data)
 
 
 def merged(*layers: SlurmOptions) -> SlurmOptions:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from itopctl.store import submissions, tables
+from itopctl.store import submissions as records, tables
 from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
@@ -84,7 +84,7 @@ def _check_folder(results: Results) -> Iterator[Finding]:
     for path in results.manifests():
         if not is_whole_manifest(path):
             yield Finding("problem", f"sweeps/{path.name}", "is no whole manifest of a sweep; its runs are not lost.")
-    for name in submissions.not_over(results)[1]:
+    for name in records.not_over(results)[1]:
         yield Finding("problem", f"submissions/{name}", "is no whole record of a submission.")
     there = {path.name for path in results.runs.iterdir()} if results.runs.is_dir() else set()
     for name in sorted(there.difference(results.run_ids())):  # listed later: a run may have begun since
@@ -276,6 +276,18 @@ def forget_runs(connection: Connection, run_ids: Iterable[str]) -> None:
     for run_id in run_ids:
         for table in (tables.attempts, tables.evaluations, tables.layers, tables.runs):
             connection.execute(sa.delete(table).where(table.c.run_id == run_id))
+
+
+def forget(store: Store, run_ids: Iterable[str], sweeps: Iterable[str], submissions: Iterable[str] = ()) -> None:
+    """Remove all rows of runs, sweeps and submissions whose files are deleted."""
+    ids = list(run_ids)
+    with store.write() as connection:
+        forget_runs(connection, ids)
+        for run_id in ids:
+            connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.run_id == run_id))
+        _delete_sweeps(connection, sweeps)
+        for name in submissions:
+            connection.execute(sa.delete(tables.submissions).where(tables.submissions.c.name == name))
 
 
 def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from itopctl.cli.cluster import Patience
+from itopctl.api.cluster import Patience
 from itopctl.store.submissions import live_submissions
 from tests.cli.desk import BASE, Desk, Done
 from tests.cli.test_terminal import Terminal

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from itopctl import __version__
 from itopctl.api.page import html_page
+from itopctl.api.project import Project
 from itopctl.api.sources import Origin
-from itopctl.cli.common import open_results, print_page
+from itopctl.cli.common import print_page
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.spec.config import defining_settings
 from itopctl.store import tables
@@ -34,9 +35,9 @@ Record = dict[str, Any]
 
 @pytest.fixture
 def source(finished_sweep: FinishedSweep) -> Iterator[Origin]:
-    folder, store = open_results(finished_sweep.results, None)
-    yield Origin("here", store, folder)
-    store.close()
+    project = Project(finished_sweep.results)
+    with project.opened() as store:
+        yield Origin("here", store, project.folder)
 
 
 def runs_of(source: Origin) -> list[Record]:
@@ -48,12 +49,10 @@ def runs_of(source: Origin) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def page_text(finished_sweep: FinishedSweep) -> str:
-    folder, store = open_results(finished_sweep.results, None)
-    try:
-        whole = Origin("here", store, folder)
+    project = Project(finished_sweep.results)
+    with project.opened() as store:
+        whole = Origin("here", store, project.folder)
         return html_page(runs_of(whole), [whole], ["trial"])
-    finally:
-        store.close()
 
 
 def test_the_page_has_tables_figures_verdicts_runs_and_how_to_reproduce_them(page_text: str, source: Origin) -> None:

@@ -44,7 +44,7 @@ def write_records(results: str, kill_at: int | None = None, torn: bool = False, 
     folder = Results(Path(results))
     spec = parse_sweep(read_text(SPEC, "records.yaml"))
     planned = PlannedSweep(spec, expand(spec))
-    SweepRecords(folder, make_plan([planned], {}), []).write()
+    SweepRecords(folder, make_plan([planned], {})).write()
     for id_, config in planned.expansion.runs.items():
         record_config(folder, id_, config)
     if record is not None:
