@@ -11,7 +11,7 @@ A new entry is one decorated function:
         ...
 
 A user's own function is named `package.module:function` in a spec and needs no entry; what an entry would say about
-it (`needs`, `settings`, …) is said by the decorator `rule`.
+it (`needs`, `settings`, …) is said by the decorators `rule` and `model`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from itopctl.errors import UserError, unknown
 from itopctl.places import current_folder, current_folder_is_gone
-from itopctl.sources import find, parse
+from itopctl.settings import Setting, as_settings, read_declaration
+from itopctl.sources import find, parse, source_of
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -65,7 +66,7 @@ class Catalogue:
         self._put(Entry(name, summary, source, None, options))
 
     def add(self, name: str, *, source: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Decorator: add a function; the first line of its docstring is the summary."""
+        """Decorator: add a function, with its `settings` among the options; its docstring begins with the summary."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             summary = (function.__doc__ or "").strip().split("\n")[0]
@@ -150,48 +151,92 @@ def rule(
 
     Args:
         needs: of `NEEDS`.
-        settings: name → default of the settings of rules (`gradient_weight`, …) that it takes as keywords.
+        settings: name → default, or `setting(default, description, at_least=0, …)`, of what it takes as keywords. In a
+            spec they stand under `drop_args`, `growth_args`, …; those of this package's rules (`gradient_weight`, …) as
+            settings of the run. They are read from the source, so they must be constants.
         chooses, scope, sampled, elementwise: see `itopctl.dst.drop` and `itopctl.dst.growth`.
 
     Raises:
-        UserError: an unknown need, setting or scope; no parentheses.
+        UserError: an unknown need or scope, a default that is none; no parentheses.
     """
     if function is not None:
         raise UserError(f"write @rule() with parentheses above {getattr(function, '__name__', function)!r}.")
     for kind, words, allowed in (
-        ("need", needs, NEEDS), ("setting of a rule", settings or (), rule_settings()),
-        ("scope", (scope,), ("layer", "network")),
+        ("need", needs, NEEDS), ("scope", (scope,), ("layer", "network")),
     ):  # fmt: skip
         for word in words:
             if word not in allowed:
                 raise UserError(unknown(kind, word, allowed))
 
+    return _declaring(
+        needs=tuple(needs), settings=as_settings(settings or {}), chooses=chooses, scope=scope, sampled=sampled,
+        elementwise=elementwise,
+    )  # fmt: skip
+
+
+def model(*, settings: Mapping[str, Any] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator for a model or an allocation of the user's own: declares settings that it takes as keywords.
+
+    Args:
+        settings: as of `rule`; in a spec they stand under `model_args` or `allocation_args`.
+    """
+    return _declaring(settings=as_settings(settings or {}))
+
+
+def _declaring(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-        function.rule_options = {  # type: ignore[attr-defined]
-            "needs": tuple(needs), "settings": dict(settings or {}), "chooses": chooses, "scope": scope,
-            "sampled": sampled, "elementwise": elementwise,
-        }  # fmt: skip
+        function.rule_options = options  # type: ignore[attr-defined]
         return function
 
     return declare
 
 
-NEEDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "gradient": {"gradient_batches": 1},
-    "momentum": {"momentum_decay": 0.9},
-}
-"""Settings of what a rule needs, with their defaults: how the engine makes it."""
+NEEDED_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "gradient": {
+        "gradient_batches": Setting(
+            1, "batches whose dense gradients are averaged for rules that read it", at_least=1, at_most=10**6,
+            as_before=1,
+        ),
+    },
+    "momentum": {
+        "momentum_decay": Setting(
+            0.9, "of the moving average of the dense gradient, for rules that read it", at_least=0, below=1
+        ),
+    },
+}  # fmt: skip
+"""Settings of what a rule needs: how the engine makes it."""
 
 
 def settings_of_rule(catalogue: Catalogue, name: str) -> dict[str, Any] | None:
-    """Settings that mean something for a rule, with their defaults; None for a user's function: any may."""
+    """Settings of a run that mean something for a rule, with their defaults; None for a user's function: any may."""
     if name not in catalogue and is_user_function(name):
         return None
     options = catalogue.get(name).options
     settings = dict(options.get("settings", {}))
     for need in options.get("needs", ()):
         settings |= NEEDED_SETTINGS.get(need, {})
-    return settings
+    return {setting: one.default for setting, one in settings.items()}
+
+
+def own_settings(name: str) -> dict[str, Setting]:
+    """The settings that a function of the user's own declares and that no rule of this package has.
+
+    They are read from its source; nothing of it runs.
+
+    Raises:
+        UserError: there is no such function, its declaration is not made of constants, or it is not defined in the
+            module that is named.
+    """
+    module_name, function_name = name.split(":")
+    check_user_function(name)
+    found = find(module_name)
+    if found is None or (path := source_of(found)) is None:
+        return {}
+    try:
+        declared = read_declaration(parse(path), function_name)
+    except UserError as error:
+        raise UserError(f"{path}, {error}") from error
+    return {setting: one for setting, one in (declared or {}).items() if setting not in rule_settings()}
 
 
 def is_user_function(name: str) -> bool:
@@ -281,11 +326,20 @@ RULES = ("drop", "growth", "redistribution")
 """Settings that name a rule which may have settings of its own."""
 
 
+ARGS = {"drop_args": "drop", "growth_args": "growth", "redistribution_args": "redistribution",
+        "allocation_args": "allocation", "model_args": "model"}  # fmt: skip
+"""Setting of a run that holds the settings of a function of the user's own → the setting that names the function."""
+
+
 @functools.cache
-def rule_settings() -> tuple[str, ...]:
-    """Settings that only some rules have."""
-    rules = [(catalogue, name) for catalogue in (DROPS, GROWTHS, REDISTRIBUTIONS) for name in catalogue.names()]
-    return tuple({setting: None for rule in rules for setting in settings_of_rule(*rule) or ()})
+def rule_settings() -> dict[str, Setting]:
+    """Settings of a run that only some rules have, each described with its rule."""
+    found = {name: one for settings in NEEDED_SETTINGS.values() for name, one in settings.items()}
+    for catalogue in (DROPS, GROWTHS, REDISTRIBUTIONS):
+        for entry in catalogue:
+            for name, one in entry.options.get("settings", {}).items():
+                found.setdefault(name, replace(one, description=f"{catalogue.kind} {entry.name}: {one.description}"))
+    return found
 
 
 OWN_CODE = "own_code."
@@ -300,6 +354,8 @@ def comparable(name: str, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """
     if name.startswith(OWN_CODE):
         return (name, settings.get(name) is None)
+    if name.partition(".")[0] in ARGS:
+        return (name, settings.get(ARGS[name.partition(".")[0]]))
     return (name, *map(settings.get, RULES)) if name in rule_settings() else (name,)
 
 

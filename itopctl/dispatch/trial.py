@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from itopctl.catalogue import MODELS
+from itopctl.catalogue import ARGS, MODELS
 from itopctl.dispatch.start import same_package
 from itopctl.dst.outline import LayerOutline, Outline
 from itopctl.errors import ItopctlError, describe_exit, is_want_of_memory
@@ -39,7 +39,7 @@ SURE_SPARSITY = 0.999
 _QUIET_SECONDS = 5.0
 _OUTLINED = {
     "model", "dataset", "sparsity", "allocation", "allocation_power", "keep_dense", "layer_density", "dense_in_budget",
-    "drop", "growth", "redistribution", "also_mask",
+    "drop", "growth", "redistribution", "also_mask", *ARGS,
 }  # fmt: skip
 _SURE_ALLOCATIONS = (None, "uniform", "er", "erk")
 _GPU_WORDS = ("cuda", "nvidia", "no gpu", "hip gpu")

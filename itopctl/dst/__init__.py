@@ -29,7 +29,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itopctl.catalogue import rule
+    from itopctl.catalogue import model, rule
     from itopctl.dst.averages import WeightAverage
     from itopctl.dst.engine import SparseTraining
     from itopctl.dst.expected import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from itopctl.dst.rules import DropSchedule, Rules
     from itopctl.dst.sparse.parameter import SparseParameter
     from itopctl.dst.view import LayerView
+    from itopctl.settings import setting
 
 _HOME = {
     "SparseTraining": "itopctl.dst.engine",
@@ -54,6 +55,8 @@ _HOME = {
     "DropSchedule": "itopctl.dst.rules",
     "LayerView": "itopctl.dst.view",
     "rule": "itopctl.catalogue",
+    "model": "itopctl.catalogue",
+    "setting": "itopctl.settings",
     "expected_exploration": "itopctl.dst.expected",
     "expected_layer_exploration": "itopctl.dst.expected",
     "expected_total_exploration": "itopctl.dst.expected",
@@ -80,7 +83,9 @@ __all__ = [
     "inference_flops",
     "interval_for_exploration",
     "layer_costs",
+    "model",
     "rule",
+    "setting",
     "size_megabytes",
 ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from itopctl.catalogue import ALLOCATIONS
 from itopctl.errors import UserError
@@ -63,6 +64,7 @@ def layer_densities(
     power: float = 1.0,
     fixed: Mapping[str, float] | None = None,
     fixed_in_budget: bool = True,
+    args: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Real-valued density of each layer; Σ d_l·N_l = (1 − sparsity)·N exactly, up to float round-off.
 
@@ -76,6 +78,7 @@ def layer_densities(
         fixed: layers whose density is given, in (0, 1]; 1 keeps a layer dense.
         fixed_in_budget: whether fixed layers count in the budget, so that the others pay for them. Otherwise the
             others share (1 − sparsity) of their own weights (RigL's code; its published 99 % networks).
+        args: settings that an allocation of the user's own declares.
 
     Raises:
         UserError: sparsity outside [0, 1), fixed layers alone exceed the budget (names the largest reachable
@@ -90,7 +93,9 @@ def layer_densities(
         fixed = {name: _count_of(density, sizes[name]) / sizes[name] for name, density in fixed.items()}
     if sparsity == 0.0 and all(density == 1.0 for density in fixed.values()):
         return dict.fromkeys(shapes, 1.0)
-    raw = {name: _raw_share(allocation, shape, power) for name, shape in shapes.items() if name not in fixed}
+    raw = {
+        name: _raw_share(allocation, shape, power, args or {}) for name, shape in shapes.items() if name not in fixed
+    }
     counted = sizes if fixed_in_budget else {name: sizes[name] for name in raw}
     budget = (1.0 - sparsity) * sum(counted.values())
     if fixed_in_budget:
@@ -135,6 +140,7 @@ def allocate(
     power: float = 1.0,
     fixed: Mapping[str, float] | None = None,
     fixed_in_budget: bool = True,
+    args: Mapping[str, Any] | None = None,
 ) -> dict[str, int]:
     """Number of active weights of each layer; their sum is exactly round((1 − sparsity)·N).
 
@@ -143,7 +149,7 @@ def allocate(
     round((1 − sparsity) of their weights). Arguments and errors as in `layer_densities`; also UserError where
     there are more layers than weights to give.
     """
-    densities = layer_densities(shapes, sparsity, allocation, power, fixed, fixed_in_budget)
+    densities = layer_densities(shapes, sparsity, allocation, power, fixed, fixed_in_budget, args)
     given = dict(fixed or {})
     fixed = _with_ends(given, list(shapes), sparsity, allocation)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -172,8 +178,8 @@ def allocate(
     return {name: counts[name] for name in shapes}
 
 
-def _raw_share(allocation: str, shape: Shape, power: float) -> float:
-    share = ALLOCATIONS.function(allocation)(shape, power)
+def _raw_share(allocation: str, shape: Shape, power: float, args: Mapping[str, Any]) -> float:
+    share = ALLOCATIONS.function(allocation)(shape, power, **args)
     try:
         number = float(share)
     except (TypeError, ValueError):

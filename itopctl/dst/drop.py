@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from itopctl.catalogue import DROPS
+from itopctl.settings import Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +79,7 @@ def sensitivity(layer: LayerView) -> Tensor:
     "mest",
     source="Yuan et al. 2021, MEST (arXiv 2110.14032); its released code runs with λ = 0",
     needs=("gradient",),
-    settings={"gradient_weight": 0.01},
+    settings={"gradient_weight": Setting(0.01, "λ, the gradient's weight", at_least=0)},
 )
 def mest(layer: LayerView, gradient_weight: float) -> Tensor:
     """drop where |w| + λ·|∂L/∂w| is smallest; λ is gradient_weight"""
@@ -94,7 +95,7 @@ def _product(layer: LayerView) -> Tensor:
 @DROPS.add(
     "threshold",
     source="Mostafa and Wang 2019 (arXiv 1902.05967), with a fixed threshold",
-    settings={"drop_threshold": 1e-3},
+    settings={"drop_threshold": Setting(1e-3, "τ", at_least=0)},
     chooses=True,
     any_number=True,
 )

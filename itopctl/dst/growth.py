@@ -24,6 +24,7 @@ import math
 from typing import TYPE_CHECKING
 
 from itopctl.catalogue import GROWTHS
+from itopctl.settings import Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,7 +115,10 @@ def momentum_neuron(layer: LayerView, count: int) -> Tensor:
     "gradient-plus-exploration",
     source="Huang et al. 2023, DST-EE (arXiv 2211.16667); defaults of c and ε are ours",
     needs=("gradient", "times_active"),
-    settings={"exploration_weight": 1e-3, "exploration_offset": 1.0},
+    settings={
+        "exploration_weight": Setting(1e-3, "c, the weight of exploration", at_least=0),
+        "exploration_offset": Setting(1.0, "ε, added to the times a weight was active", above=0),
+    },
     elementwise=True,
 )
 def gradient_plus_exploration(layer: LayerView, exploration_weight: float, exploration_offset: float) -> Tensor:
@@ -127,7 +131,7 @@ def gradient_plus_exploration(layer: LayerView, exploration_weight: float, explo
     "sampled-gradient",
     source="Heddes et al. 2024, GSE (arXiv 2401.06898), its uniform distribution, drawn without replacement",
     needs=("gradient",),
-    settings={"sampled_share": 1.0},
+    settings={"sampled_share": Setting(1.0, "candidates drawn for each active weight", above=0)},
     chooses=True,
     sampled=True,
     explores="revisits",

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from itopctl.catalogue import ALLOCATIONS
 from itopctl.dst.allocation import allocate
 from itopctl.dst.rules import Rules
 from itopctl.errors import UserError, meant
@@ -303,4 +304,5 @@ def active_counts(
         for name in matching(shapes, pattern, kinds, setting):
             if fixed.setdefault(name, density) != density:
                 raise UserError(f"{setting} {pattern!r}: {name} has two densities, {fixed[name]} and {density}.")
-    return allocate(shapes, sparsity, rules.allocation, rules.allocation_power, fixed, rules.dense_in_budget)
+    args = rules.settings_for("allocation", ALLOCATIONS, rules.allocation)
+    return allocate(shapes, sparsity, rules.allocation, rules.allocation_power, fixed, rules.dense_in_budget, args)

@@ -5,16 +5,17 @@ Light: data only. A preset's keys are the fields of `itopctl.dst.rules.Rules`; e
 
 from __future__ import annotations
 
-from itopctl.catalogue import METHODS
-from itopctl.dst.rules import NEEDED_IF_DYNAMIC, RULE_SETTINGS
+from itopctl.catalogue import METHODS, rule_settings
+from itopctl.dst.rules import NEEDED_IF_DYNAMIC, OWN_ARGS
 
-DYNAMIC = ("redistribution", *NEEDED_IF_DYNAMIC, *RULE_SETTINGS)
+DYNAMIC = ("redistribution", *NEEDED_IF_DYNAMIC, *rule_settings(), *OWN_ARGS)
 """Settings of the topology update: they mean nothing where the topology never changes."""
 
 SPARSE = (
     "sparsity",
     "allocation",
     "allocation_power",
+    "allocation_args",
     "keep_dense",
     "layer_density",
     "dense_in_budget",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -14,11 +14,12 @@ from itopctl.catalogue import (
     DROPS,
     GROWTHS,
     METHODS,
-    NEEDED_SETTINGS,
     REDISTRIBUTIONS,
     Catalogue,
+    rule_settings,
 )
 from itopctl.errors import UserError, unknown
+from itopctl.settings import Setting, filled
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class DropSchedule:
         _check_range("power", self.power, self.power is None or self.power > 0.0, "above 0")
 
 
+_Pairs = tuple[tuple[str, Any], ...]
+
+
 @dataclass(frozen=True)
 class Rules:
     """A sparse-training method, every setting explicit.
@@ -64,15 +68,10 @@ class Rules:
         update_replaces_step: RigL's order, where an update takes the place of the optimizer's step; otherwise
             the optimizer steps first and the update follows (ITOP, SET).
         replace_rounding: whether ζ·nnz is rounded up (ITOP; at least one weight moves) or down (RigL).
-        gradient_batches: how many batches' dense gradients are averaged for a rule that reads the gradient; at
-            least 1 and less than update_interval (or 1).
-        momentum_decay: factor of the moving average of the dense gradient, in [0, 1).
-        drop_threshold: τ of the `threshold` drop rule, 0 or more.
-        gradient_weight: λ of the `mest` drop rule, 0 or more.
-        exploration_weight, exploration_offset: c (0 or more) and ε (above 0) of `gradient-plus-exploration`.
-        sampled_share: γ of `sampled-gradient`, above 0.
-
-    The last six are None for the default of the rule that reads them.
+        settings: (name, value) of settings that rules of this package declare (`itopctl.catalogue.rule_settings`), such
+            as `gradient_batches` (less than update_interval, or 1) or `gradient_weight`; without those that have the
+            default of the rule that reads them.
+        drop_args, growth_args, redistribution_args, allocation_args: likewise what functions of the user's own declare.
     """
 
     allocation: str | None = None
@@ -88,13 +87,11 @@ class Rules:
     update_interval: int | None = None
     update_replaces_step: bool | None = None
     replace_rounding: Literal["floor", "ceil"] | None = None
-    gradient_batches: int | None = None
-    momentum_decay: float | None = None
-    drop_threshold: float | None = None
-    gradient_weight: float | None = None
-    exploration_weight: float | None = None
-    exploration_offset: float | None = None
-    sampled_share: float | None = None
+    settings: _Pairs = ()
+    drop_args: _Pairs = ()
+    growth_args: _Pairs = ()
+    redistribution_args: _Pairs = ()
+    allocation_args: _Pairs = ()
 
     def __post_init__(self) -> None:
         if self.allocation is not None:
@@ -112,12 +109,10 @@ class Rules:
             catalogue.get(name)
         if self.replace_rounding not in ("floor", "ceil"):
             raise UserError(unknown("replace_rounding", str(self.replace_rounding), ("floor", "ceil")))
-        for name, (kind, inside, range_) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None:
-                right = isinstance(value, kind) and not isinstance(value, bool)
-                _check_range(name, value, right, "a whole number" if kind is int else "a number")
-                _check_range(name, value, math.isfinite(value) and inside(value), range_)
+        for name, setting in _RANGES.items():
+            setting.check(name, getattr(self, name))
+        for name, value in self.settings:
+            rule_settings()[name].check(name, value)
         batches = self.needed("gradient_batches")
         _check_range("gradient_batches", batches, batches == 1 or batches < self.update_interval,
                      f"less than the update interval of {self.update_interval}")  # fmt: skip
@@ -145,16 +140,24 @@ class Rules:
         options = GROWTHS.options(self.growth)
         return bool({"gradient", "momentum"} & set(options.get("needs", ()))) and not options.get("sampled", False)
 
-    def settings_for(self, catalogue: Catalogue, name: str) -> dict[str, Any]:
-        """The keyword arguments of a rule: the settings it declares, with its default where ours is None."""
-        declared: Mapping[str, Any] = catalogue.options(name).get("settings", {})
-        given = {setting: getattr(self, setting) for setting in declared}
-        return {setting: default if given[setting] is None else given[setting] for setting, default in declared.items()}
+    def settings_for(self, kind: str, catalogue: Catalogue, name: str) -> dict[str, Any]:
+        """The keyword arguments of a function: the settings it declares, with its defaults for those not given.
+
+        Args:
+            kind: which of ours names it: `drop`, `growth`, `redistribution` or `allocation`.
+            catalogue: where its name is looked up.
+            name: the name.
+
+        Raises:
+            UserError: one of `drop_args`, … is no setting of it, or out of its range.
+        """
+        declared: Mapping[str, Setting] = catalogue.options(name).get("settings", {})
+        shared = {setting: value for setting, value in self.settings if setting in declared}
+        return filled(declared, {**shared, **dict(getattr(self, f"{kind}_args"))}, f"{kind}_args", name)
 
     def needed(self, setting: str) -> Any:
-        """The value of one of `NEEDED_SETTINGS`, its default where ours is None."""
-        value = getattr(self, setting)
-        return _NEEDED_DEFAULTS[setting] if value is None else value
+        """The value of one of `NEEDED_SETTINGS`, its default where none is given."""
+        return dict(self.settings).get(setting, rule_settings()[setting].default)
 
     def count_to_replace(self, active: int, zeta: float) -> int:
         """How many of `active` weights an update with drop fraction ζ replaces."""
@@ -182,10 +185,10 @@ class Rules:
                 the method. Whatever else a run has is passed over.
         """
         given = {field.name: settings[field.name] for field in fields(cls) if settings.get(field.name) is not None}
+        given["settings"] = {name: settings[name] for name in rule_settings() if settings.get(name) is not None}
         if "drop_schedule" in given:
             given["drop_schedule"] = _schedule(given["drop_schedule"])
-        if "layer_density" in given:
-            given["layer_density"] = tuple(given["layer_density"].items())
+        given |= _as_pairs(given)
         if "keep_dense" in given:
             given["keep_dense"] = tuple(given["keep_dense"])
         return cls(**given)
@@ -202,7 +205,7 @@ class Rules:
             UserError: unknown method or setting, or an interval in epochs left unresolved.
         """
         entry = METHODS.get(method)
-        known = {field.name for field in fields(cls)}
+        known = ({field.name for field in fields(cls)} - {"settings"}) | rule_settings().keys()
         for name, value in overrides.items():
             if name not in known:
                 raise UserError(unknown("setting of rules", name, sorted(known)))
@@ -211,12 +214,13 @@ class Rules:
                 raise UserError(f"{name} is a function; name it, as {f'{module}:{function}'!r}.")
         settings = {**entry.options["preset"], **overrides}
         settings = {name: value for name, value in settings.items() if name not in entry.options["ignores"]}
+        own = {name: settings.pop(name) for name in rule_settings() if name in settings}
+        settings["settings"] = {name: value for name, value in own.items() if value is not None}
         if isinstance(settings.get("drop_schedule"), str):
             settings["drop_schedule"] = {"name": settings["drop_schedule"]}
         if isinstance(settings.get("drop_schedule"), Mapping):
             settings["drop_schedule"] = _schedule(settings["drop_schedule"])
-        if isinstance(settings.get("layer_density"), Mapping):
-            settings["layer_density"] = tuple(settings["layer_density"].items())
+        settings |= _as_pairs(settings)
         if isinstance(settings.get("keep_dense"), str):
             raise UserError(f"keep_dense is {settings['keep_dense']!r}; it is a list: [{settings['keep_dense']!r}].")
         if isinstance(settings.get("update_interval"), str):
@@ -236,24 +240,15 @@ NEEDED_IF_DYNAMIC = (
 )
 """Settings that a dynamic method cannot be without."""
 
-_RULE_RANGES: Mapping[str, tuple[Any, Callable[[float], bool], str]] = {
-    "gradient_batches": (int, lambda n: n >= 1, "1 or more"),
-    "momentum_decay": ((int, float), lambda x: 0.0 <= x < 1.0, "in [0, 1)"),
-    "drop_threshold": ((int, float), lambda x: x >= 0.0, "0 or more"),
-    "gradient_weight": ((int, float), lambda x: x >= 0.0, "0 or more"),
-    "exploration_weight": ((int, float), lambda x: x >= 0.0, "0 or more"),
-    "exploration_offset": ((int, float), lambda x: x > 0.0, "above 0"),
-    "sampled_share": ((int, float), lambda x: x > 0.0, "above 0"),
-}
-_RANGES = {
-    "update_interval": (int, lambda n: n >= 1, "1 step or more"),
-    "drop_fraction": ((int, float), lambda x: 0.0 < x <= 1.0, "in (0, 1]"),
-    **_RULE_RANGES,
-}
-RULE_SETTINGS = tuple(_RULE_RANGES)
-"""Settings of single rules: each means something only for the rules that declare it."""
+_RANGES = {"update_interval": Setting(1, at_least=1), "drop_fraction": Setting(0.5, above=0, at_most=1)}
+OWN_ARGS = ("drop_args", "growth_args", "redistribution_args")
+"""Settings of rules of the user's own."""
 
-_NEEDED_DEFAULTS = {name: value for settings in NEEDED_SETTINGS.values() for name, value in settings.items()}
+
+def _as_pairs(settings: Mapping[str, Any]) -> dict[str, _Pairs]:
+    """Those of some settings that are mappings and that rules hold as pairs."""
+    names = ("layer_density", "settings", *OWN_ARGS, "allocation_args")
+    return {name: tuple(settings[name].items()) for name in names if isinstance(settings.get(name), Mapping)}
 
 
 def _schedule(given: Mapping[str, Any]) -> DropSchedule:

@@ -39,12 +39,12 @@ class Rule:
     elementwise: bool
 
     @classmethod
-    def of(cls, catalogue: Catalogue, name: str, rules: Rules) -> Rule:
+    def of(cls, kind: str, catalogue: Catalogue, name: str, rules: Rules) -> Rule:
         """The rule of this name; imports a user's module."""
         options, function = catalogue.options(name), catalogue.function(name)
         return cls(
             name,
-            functools.partial(function, **rules.settings_for(catalogue, name)),
+            functools.partial(function, **rules.settings_for(kind, catalogue, name)),
             chooses=options.get("chooses", False),
             network=options.get("scope") == "network",
             gradient="gradient" in options.get("needs", ()),
@@ -79,10 +79,10 @@ class TopologyRules:
     def __init__(self, rules: Rules, seed: int) -> None:
         assert rules.drop and rules.growth
         self._rules, self._seed = rules, seed
-        self._drop = Rule.of(DROPS, rules.drop, rules)
-        self._growth = Rule.of(GROWTHS, rules.growth, rules)
+        self._drop = Rule.of("drop", DROPS, rules.drop, rules)
+        self._growth = Rule.of("growth", GROWTHS, rules.growth, rules)
         share = rules.redistribution
-        self._redistribution = None if share == "none" else Rule.of(REDISTRIBUTIONS, share, rules)
+        self._redistribution = None if share == "none" else Rule.of("redistribution", REDISTRIBUTIONS, share, rules)
 
     @property
     def drop_reads_gradient(self) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from itopctl.catalogue import DATASETS
+from itopctl.catalogue import DATASETS, rule_settings
 from itopctl.dst.expected import Known, predicted_layer_exploration, replaced_weights, weighted
 from itopctl.dst.outline import Outline
 from itopctl.dst.rules import Rules
@@ -165,7 +165,7 @@ def _rule_settings(config: RunConfig) -> str:
     return config.model_dump_json(include=_RULES)
 
 
-_RULES = set(Rules.__dataclass_fields__)
+_RULES = {*Rules.__dataclass_fields__, *rule_settings()} - {"settings"}
 
 
 @functools.lru_cache(maxsize=10_000)

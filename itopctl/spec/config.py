@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
-from itopctl.catalogue import DATASETS, OWN_CODE, comparable, is_user_function, modules_named
+from itopctl.catalogue import ARGS, DATASETS, OWN_CODE, comparable, is_user_function, modules_named, rule_settings
+from itopctl.settings import Setting
 
 _Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 _Globs = Annotated[tuple[str, ...] | None, Field(strict=False), AfterValidator(lambda globs: globs or None)]
@@ -75,8 +76,11 @@ class DropScheduleConfig(_Part):
     power: float | None = Field(default=None, gt=0.0, description="exponential: of (1 − progress)")
 
 
-class RunConfig(_Part):
-    """One run. Settings that mean nothing for its method are null."""
+_Args = dict[str, bool | int | float | str] | None
+
+
+class _BeforeRuleSettings(_Part):
+    """What stands before the settings that rules declare."""
 
     dataset: str = Field(description="name of a data set (`itopctl list datasets`)")
     model: str = Field(description="name of a model (`itopctl list models`) or package.module:function")
@@ -134,31 +138,34 @@ class RunConfig(_Part):
     replace_rounding: Literal["floor", "ceil"] | None = Field(
         default=None, description="how the number of replaced weights is rounded"
     )
-    gradient_batches: int | None = Field(
-        default=None,
-        ge=1,
-        le=10**6,
-        description="batches whose dense gradients are averaged for rules that read it",
-        json_schema_extra={"as_before": 1},
+
+
+def _field_of(setting: Setting) -> tuple[Any, Any]:
+    """The field of a run for a setting that some rules declare; null where the rules of the run do not."""
+    known: Any = {"as_before": setting.as_before} if setting.as_before is not None else None
+    limits = {"ge": setting.at_least, "gt": setting.above, "le": setting.at_most, "lt": setting.below}
+    given: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    return setting.kind | None, Field(None, description=setting.description, json_schema_extra=known, **given)
+
+
+_OWN_DESCRIPTION = "settings of a function of your own that {} names, as it declares them"
+if TYPE_CHECKING:
+    _WithRuleSettings = _BeforeRuleSettings
+else:
+    _WithRuleSettings = create_model(
+        "_WithRuleSettings",
+        __base__=_BeforeRuleSettings,
+        **{name: _field_of(setting) for name, setting in rule_settings().items()},
+        **{
+            args: (_Args, Field(default=None, description=_OWN_DESCRIPTION.format(named)))
+            for args, named in ARGS.items()
+        },
     )
-    momentum_decay: float | None = Field(
-        default=None, ge=0.0, lt=1.0, description="of the moving average of the dense gradient, for rules that read it"
-    )
-    drop_threshold: float | None = Field(default=None, ge=0.0, description="drop rule threshold: τ")
-    gradient_weight: float | None = Field(default=None, ge=0.0, description="drop rule mest: λ, the gradient's weight")
-    exploration_weight: float | None = Field(
-        default=None, ge=0.0, description="growth rule gradient-plus-exploration: c, the weight of exploration"
-    )
-    exploration_offset: float | None = Field(
-        default=None,
-        gt=0.0,
-        description="growth rule gradient-plus-exploration: ε, added to the times a weight was active",
-    )
-    sampled_share: float | None = Field(
-        default=None,
-        gt=0.0,
-        description="growth rule sampled-gradient: candidates drawn for each active weight",
-    )
+
+
+class RunConfig(_WithRuleSettings):
+    """One run. Settings that mean nothing for its method are null."""
+
     seed: int = Field(default=0, ge=0, lt=2**32, description="of initial weights, masks, batch order and growth")
     epochs: int = Field(ge=1, le=1_000_000, description="passes over the training set, before training_multiplier")
     training_multiplier: float = Field(
@@ -223,6 +230,14 @@ class RunConfig(_Part):
         json_schema_extra={"written": False},
     )
 
+    def setting(self, name: str) -> Any:
+        """The value of a setting that some rules declare (`itopctl.catalogue.rule_settings`)."""
+        return getattr(self, name)
+
+    def args(self, named: str) -> dict[str, Any]:
+        """Settings of the user's own function that a setting such as `model` names; empty for one of this package."""
+        return getattr(self, f"{named}_args") or {}
+
     @property
     def density(self) -> float:
         """1 − sparsity, without float dust."""
@@ -271,9 +286,10 @@ def hashed_fields(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def written_settings() -> list[str]:
-    """Names of the fields of a run that a spec may set."""
+    """Names of the fields of a run that a spec may set, without those whose entries are functions' own (`ARGS`)."""
     extras = {name: field.json_schema_extra for name, field in RunConfig.model_fields.items()}
-    return [name for name, extra in extras.items() if not (isinstance(extra, dict) and extra.get("written") is False)]
+    unwritten = {name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("written") is False}
+    return [name for name in extras if name not in unwritten | ARGS.keys()]
 
 
 def unhashed_settings() -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from itopctl.catalogue import ARGS
 from itopctl.spec.config import RunConfig, written_settings
 from itopctl.spec.resolve import NAMED
 from itopctl.spec.slurm import SlurmOptions
@@ -77,6 +78,12 @@ def _settings() -> dict[str, Any]:
             settings[name] = {"description": schema["description"], **_names(name)}
         else:
             settings[name] = schema
+    for args in ARGS:
+        described = full["properties"][args]
+        settings[args] = {"type": "object", "description": described["description"]}
+        settings[rf"^{args}\.[A-Za-z_]\w*$"] = {
+            "type": ["boolean", "number", "string"], "description": described["description"],
+        }  # fmt: skip
     settings["density"] = {
         "type": "number", "exclusiveMinimum": 0, "maximum": 1, "description": "1 − sparsity; instead of it, never both",
     }  # fmt: skip
@@ -103,10 +110,13 @@ def _names(setting: str) -> dict[str, Any]:
 
 
 def _mapping(properties: dict[str, Any], description: str) -> dict[str, Any]:
+    """`properties`: by name; those of the user's own functions by a pattern, which begins with ^."""
+    patterns = {name: schema for name, schema in properties.items() if name.startswith("^")}
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": properties,
+        "properties": {name: schema for name, schema in properties.items() if name not in patterns},
+        **({"patternProperties": patterns} if patterns else {}),
         "description": description,
     }
 

@@ -185,7 +185,7 @@ def _matches(config: RunConfig, written: Settings, entry: Settings) -> bool:
 def _setting(config: RunConfig, name: str) -> Any:
     value: Any = config
     for part in name.split("."):
-        value = getattr(value, part, None)
+        value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
     return value
 
 

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from itopctl.catalogue import (
     ALLOCATIONS,
+    ARGS,
     DATASETS,
     DROP_SCHEDULES,
     DROPS,
@@ -26,10 +27,13 @@ from itopctl.catalogue import (
     REDISTRIBUTIONS,
     RULES,
     Catalogue,
+    is_user_function,
+    own_settings,
     rule_settings,
     settings_of_rule,
 )
 from itopctl.errors import UserError, nearest, plural, quoted
+from itopctl.settings import filled
 from itopctl.spec.config import RunConfig, steps_per_epoch, user_functions
 from itopctl.spec.reading import Document
 from itopctl.spec.sweep import PARTS, Settings
@@ -116,6 +120,7 @@ def resolve(written: Settings, document: Document) -> Resolved:
     flat, idle = _fill_method(flat, written, method.options, document)
     ignored = dict.fromkeys(idle, method.name)
     ignored |= _fill_rules(flat)
+    ignored |= _fill_args(flat, written)
     for part, default, presets, relevant in (
         ("optimizer", "sgd", _OPTIMIZER_PRESETS, _optimizer_relevant),
         ("lr_schedule", "milestones", _LR_PRESETS, _lr_relevant),
@@ -213,6 +218,33 @@ def _fill_rules(flat: dict[str, Any]) -> dict[str, str]:
         flat.setdefault("drop_schedule.power", DROP_SCHEDULES.get(schedule).options["power"])
     elif flat.pop("drop_schedule.power", None) is not None:
         ignored["drop_schedule.power"] = str(schedule)
+    return ignored
+
+
+def _fill_args(flat: dict[str, Any], written: Settings) -> dict[str, str]:
+    """Put the settings of the user's own functions together, with their defaults; returns what means nothing here.
+
+    Raises:
+        UserError: a function has no such setting, or a value is of another type or out of range.
+    """
+    ignored: dict[str, str] = {}
+    for args, named in ARGS.items():
+        given = {name: flat.pop(name) for name in [*flat] if name.startswith(f"{args}.")}
+        function = flat.get(named)
+        if not isinstance(function, str) or not is_user_function(function):
+            ignored |= dict.fromkeys(given, str(function))
+            continue
+        inner = {name.partition(".")[2]: value for name, value in given.items()}
+        where = written[next(iter(given), named)]
+        try:
+            declared = own_settings(function)
+            for name in inner:
+                where = written[f"{args}.{name}"]
+                filled(declared, {name: inner[name]}, args, function)
+            if declared:
+                flat[args] = filled(declared, inner, args, function)
+        except UserError as error:
+            raise where.document.error(where.path, str(error)) from None
     return ignored
 
 
@@ -334,7 +366,7 @@ def _validate(flat: dict[str, Any], written: Settings, document: Document) -> Ru
 
 
 def _check_batches(config: RunConfig, written: Settings) -> None:
-    batches, interval = config.gradient_batches or 1, config.update_interval
+    batches, interval = config.setting("gradient_batches") or 1, config.update_interval
     if batches > 1 and interval is not None and batches >= interval:
         entry = written["gradient_batches"]
         raise entry.document.error(entry.path, f"found {batches}; less than update_interval ({interval}) expected.")
@@ -343,7 +375,7 @@ def _check_batches(config: RunConfig, written: Settings) -> None:
 def _check_compute(config: RunConfig, written: Settings) -> None:
     if config.compute != "sparse":
         return
-    reads_momentum = config.momentum_decay is not None and not user_functions(config.model_dump())
+    reads_momentum = config.setting("momentum_decay") is not None and not user_functions(config.model_dump())
     reasons = {
         "compile is true": config.compile,
         f"precision is {config.precision}": config.precision != "fp32",
@@ -368,6 +400,8 @@ def _check_idle(name: str, written: Settings, document: Document) -> None:
     if name == "update_interval" and isinstance(entry.value, str):
         if steps_of_epochs(entry.value, 1_000_000) is None:
             raise entry.document.error(entry.path, f"found {quoted(entry.value)}; {_INTERVAL_EXPECTED}.")
+        return
+    if name.partition(".")[0] in ARGS:
         return
     try:
         _field_adapter(name).validate_python(entry.value)

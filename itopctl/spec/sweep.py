@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from itopctl.catalogue import ARGS
 from itopctl.errors import quoted, unknown
 from itopctl.spec.config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, written_settings
 from itopctl.spec.reading import Document, KeyPath
@@ -111,9 +112,11 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
     flat: Settings = {}
     for key, value in data.items():
         here = (*path, key)
-        if key in PARTS and isinstance(value, Mapping):
+        if (key in PARTS or key in ARGS) and isinstance(value, Mapping):
             for inner, inner_value in value.items():
                 _put(flat, document, (*here, inner), f"{key}.{inner}", inner_value)
+        elif key in ARGS:
+            raise document.error(here, f"a mapping of settings of your own function expected; found {quoted(value)}.")
         elif key in PARTS:
             raise document.error(
                 here, f"a mapping with {', '.join(PARTS[key].model_fields)} expected; found {quoted(value)}."
@@ -125,8 +128,14 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
     return flat
 
 
+def is_own_setting(name: str) -> bool:
+    """Whether a dotted name is of a setting of the user's own function: `growth_args.temperature`."""
+    args, _, inner = name.partition(".")
+    return args in ARGS and inner.isidentifier()
+
+
 def _put(flat: Settings, document: Document, path: KeyPath, name: str, value: Any) -> None:
-    if name not in SETTINGS:
+    if name not in SETTINGS and not is_own_setting(name):
         raise document.error(path, unknown("setting", name, SETTINGS))
     if name in flat:
         raise document.error(path, f"{name} is given twice, dotted and nested.")
@@ -231,7 +240,7 @@ def _axis_items(document: Document, path: KeyPath, data: Any) -> Iterator[tuple[
         raise document.error(path, f"a mapping from settings to lists of values expected; found {quoted(data)}.")
     for name, values in data.items():
         here = (*path, name)
-        if name not in SETTINGS and name not in PARTS:
+        if name not in SETTINGS and name not in PARTS and name not in ARGS and not is_own_setting(name):
             raise document.error(here, unknown("setting", name, SETTINGS))
         yield name, values, here
 
@@ -248,11 +257,10 @@ def _axis_list(document: Document, path: KeyPath, values: Any) -> list[Any]:
 
 def _point(document: Document, name: str, value: Any, path: KeyPath) -> Settings:
     """The settings one value of an axis sets: itself, or the fields of a part such as `optimizer`."""
-    if name in PARTS:
+    if name in PARTS or name in ARGS:
         if not isinstance(value, dict):
-            raise document.error(
-                path, f"a mapping with {', '.join(PARTS[name].model_fields)} expected; found {quoted(value)}."
-            )
+            what = f"with {', '.join(PARTS[name].model_fields)}" if name in PARTS else "of settings"
+            raise document.error(path, f"a mapping {what} expected; found {quoted(value)}.")
         flat: Settings = {}
         for inner, inner_value in value.items():
             _put(flat, document, (*path, inner), f"{name}.{inner}", inner_value)

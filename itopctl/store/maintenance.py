@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from itopctl.store import submissions as records, tables
+from itopctl.store import submissions as records
+from itopctl.store import tables
 from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename

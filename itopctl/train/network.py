@@ -46,7 +46,8 @@ class Network:
     ) -> None:
         self._device, self._precision = device, config.precision
         self._layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        model: nn.Module = MODELS.function(config.model)(input_shape=shape, classes=classes)
+        args = config.args("model")
+        model: nn.Module = MODELS.function(config.model)(input_shape=shape, classes=classes, **args)
         check_trainable(model, user_functions(config.model_dump()))
         self.model = model.to(device=device).to(memory_format=self._layout)
         self.shared = self.model

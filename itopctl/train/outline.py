@@ -28,7 +28,9 @@ from itopctl.spec.config import RunConfig, calls_own_code
 from itopctl.train.own_code import definition_of, in_words, place_of
 from itopctl.train.process_settings import check_settings
 
-_ALLOCATION = ("allocation", "allocation_power", "keep_dense", "layer_density", "dense_in_budget")
+_ALLOCATION = (
+    "allocation", "allocation_power", "allocation_args", "keep_dense", "layer_density", "dense_in_budget",
+)  # fmt: skip
 
 
 class UnmadeModelError(UserError):
@@ -46,7 +48,8 @@ def outline_of(config: RunConfig) -> Outline:
         if calls_own_code(config):
             Rules.of_settings(config.model_dump())  # its rules can be imported, too
         rules = Rules.of_settings({name: getattr(config, name) for name in _ALLOCATION})
-        return _outline(config.model, config.dataset, config.also_mask or (), rules, config.sparsity)
+        model = _Model(config.model, tuple(config.args("model").items()), config.dataset, config.also_mask or ())
+        return _outline(model, rules, config.sparsity)
     except ItopctlError:
         raise
     except (Exception, SystemExit) as error:  # of a rule of the user's own
@@ -55,12 +58,22 @@ def outline_of(config: RunConfig) -> Outline:
 
 def prepare() -> None:
     """Import all that the first outline imports, so that processes which are forked from this one share it."""
-    _network("lenet-300-100", "digits", ())
+    _network(_Model("lenet-300-100", (), "digits", ()))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What a network depends on: a model with its settings, the data set, further parameters to mask."""
+
+    name: str
+    args: tuple[tuple[str, Any], ...]
+    dataset: str
+    also_mask: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=10_000)
-def _outline(model: str, dataset: str, also_mask: tuple[str, ...], rules: Rules, sparsity: float) -> Outline:
-    network = _network(model, dataset, also_mask)
+def _outline(model: _Model, rules: Rules, sparsity: float) -> Outline:
+    network = _network(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         counts = active_counts(network.shapes, network.kinds, rules, sparsity)
@@ -96,31 +109,31 @@ class _Network:
 
 
 @functools.lru_cache(maxsize=64)
-def _network(model: str, dataset: str, also_mask: tuple[str, ...]) -> _Network:
+def _network(model: _Model) -> _Network:
     """The network made on the meta device, or for real where that fails: a model may compute with its numbers."""
     try:
-        return _measured(model, dataset, also_mask, "meta")
+        return _measured(model, "meta")
     except UserError:
         pass
     try:
-        return _measured(model, dataset, also_mask, "cpu")
+        return _measured(model, "cpu")
     except UserError:
         if not torch.cuda.is_available():
             raise
-    return _measured(model, dataset, also_mask, "cuda")  # one that asks for a GPU
+    return _measured(model, "cuda")  # one that asks for a GPU
 
 
-def _measured(model: str, dataset: str, also_mask: tuple[str, ...], device: str) -> _Network:
-    options = DATASETS.get(dataset).options
+def _measured(model: _Model, device: str) -> _Network:
+    dataset, options = model.dataset, DATASETS.get(model.dataset).options
     shape, classes = tuple(options["shape"]), int(options["classes"])
     with torch.device(device), torch.random.fork_rng(devices=[]):
         built, place = _made(model, shape, classes)
         try:
-            if is_user_function(model):
-                check_settings([model], default_device=False)
-            weights = maskable_weights(built, also_mask)
+            if is_user_function(model.name):
+                check_settings([model.name], default_device=False)
+            weights = maskable_weights(built, model.also_mask)
             if not weights:
-                raise UserError(f"model {model!r} has {NOTHING_TO_MASK}")
+                raise UserError(f"model {model.name!r} has {NOTHING_TO_MASK}")
             with _Activations(built) as activations:
                 costs = layer_costs(built, torch.zeros(1, *shape))
         except ItopctlError as error:
@@ -143,12 +156,12 @@ def _measured(model: str, dataset: str, also_mask: tuple[str, ...], device: str)
     )
 
 
-def _made(model: str, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, str]:
+def _made(model: _Model, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, str]:
     """A model, and where the user defines it ("" for one of this package)."""
     function: Any = None
     try:
-        function = MODELS.function(model)
-        built = function(input_shape=shape, classes=classes)
+        function = MODELS.function(model.name)
+        built = function(input_shape=shape, classes=classes, **dict(model.args))
     except ItopctlError:
         raise
     except (Exception, SystemExit) as error:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from itopctl.catalogue import ALLOCATIONS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, REDISTRIBUTIONS
+from itopctl.catalogue import ALLOCATIONS, ARGS, DATASETS, DROPS, GROWTHS, METHODS, MODELS, REDISTRIBUTIONS
 from itopctl.errors import UserError
 from itopctl.spec.editor import json_schema
 from itopctl.spec.reading import read_file
@@ -74,7 +74,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("section", ["base", "grid", "zip"])
 def test_every_setting_is_in_every_section(section: str) -> None:
-    assert set(SCHEMA["properties"][section]["properties"]) == {*SETTINGS, *PARTS}
+    assert set(SCHEMA["properties"][section]["properties"]) == {*SETTINGS, *PARTS, *ARGS}
 
 
 def test_an_included_block_has_the_same_sections_as_the_outer_one() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
+from itopctl.catalogue import ARGS
 from itopctl.spec.config import RunConfig, unhashed_settings
 from itopctl.spec.identity import identity_fields, run_id
 from tests.spec.build import SPARSE, config, resolved
@@ -100,6 +101,7 @@ def test_a_default_that_changed_is_another_run() -> None:
 
 
 OTHER: dict[str, Any] = {
+    **{args: {"temperature": 0.5} for args in ARGS},
     "dataset": "mnist", "model": "lenet-5", "method": "set-itop", "sparsity": 0.8, "allocation": "er",
     "allocation_power": 2.0, "keep_dense": ("conv*",), "drop": "a:b", "growth": "random", "drop_fraction": 0.1,
     "drop_schedule": None, "update_interval": 5, "update_replaces_step": True, "replace_rounding": "floor", "seed": 1,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from itopctl.catalogue import METHODS
+from itopctl.catalogue import ARGS, METHODS, rule_settings
 from itopctl.dst.methods import SPARSE
-from itopctl.dst.rules import RULE_SETTINGS, Rules
+from itopctl.dst.rules import Rules
 from itopctl.spec.config import defining_settings
 from itopctl.spec.identity import identity_fields, run_id
 from itopctl.train.setup import rules_of
@@ -66,7 +66,7 @@ def test_a_power_is_of_the_exponential_schedule_alone() -> None:
 @pytest.mark.parametrize("method", ["set", "rigl", "set-itop", "rigl-itop", "static"])
 def test_runs_of_the_first_methods_keep_their_identity(method: str) -> None:
     """None of the settings that came later is in the hash of a run that does not use them."""
-    later = {"layer_density", "dense_in_budget", "redistribution", *RULE_SETTINGS}
+    later = {"layer_density", "dense_in_budget", "redistribution", *rule_settings(), *ARGS}
     assert not later & set(identity_fields(config(method=method)))
 
 
@@ -97,7 +97,7 @@ def test_the_engine_gets_the_rules_that_the_method_has_by_itself(method: str) ->
     ours = rules_of(run)
     theirs = Rules.of_method(method, update_interval=7)
     for field in fields(Rules):
-        if field.name not in RULE_SETTINGS:
+        if field.name != "settings":
             assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
     assert ours.needs == theirs.needs
 
@@ -108,7 +108,7 @@ def test_more_batches_than_an_interval_has_are_refused_in_the_spec() -> None:
 
 
 def test_everything_a_rule_may_be_set_to_means_nothing_for_a_dense_network() -> None:
-    ours = {field.name for field in fields(Rules)}
+    ours = {field.name for field in fields(Rules)} - {"settings"} | rule_settings().keys()
     assert ours < set(SPARSE)
     assert set(METHODS.get("dense").options["ignores"]) == set(SPARSE)
 
@@ -116,7 +116,7 @@ def test_everything_a_rule_may_be_set_to_means_nothing_for_a_dense_network() -> 
 def test_a_record_from_before_a_setting_existed_tells_the_same_experiment() -> None:
     now = config(method="rigl").model_dump(mode="json")
     before = {name: value for name, value in now.items() if name not in {"redistribution", "dense_in_budget"}}
-    before = {name: value for name, value in before.items() if name not in RULE_SETTINGS}
+    before = {name: value for name, value in before.items() if name not in rule_settings()}
     ours, theirs = ({k: v for k, v in defining_settings(c).items() if v is not None} for c in (now, before))
     assert ours == theirs
     assert "device" not in ours

@@ -143,7 +143,8 @@ def trained_network(run_id: str, config: RunConfig, state: Mapping[str, Any]) ->
     if state.get("run_id", run_id) != run_id:
         raise ValueError(f"it is of run {state['run_id']}")
     options = DATASETS.get(config.dataset).options
-    model: nn.Module = MODELS.function(config.model)(input_shape=tuple(options["shape"]), classes=options["classes"])
+    shape, classes, args = tuple(options["shape"]), options["classes"], config.args("model")
+    model: nn.Module = MODELS.function(config.model)(input_shape=shape, classes=classes, **args)
     active = {name: _mask(saved["mask"], saved["shape"]) for name, saved in state["sparse"]["layers"].items()}
     model.load_state_dict(whole_model(state, active))
     of_weight = {weight: active[name] for name, weight in model.named_parameters() if name in active}

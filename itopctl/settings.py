@@ -1,0 +1,172 @@
+"""Settings that a function declares beside it: type, range, default, description.
+
+Light: a spec is checked by these without importing what declares them. A declaration of the user's own is read from the
+source (`read_declaration`): nothing of it runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from itopctl.errors import UserError, quoted, unknown
+
+Value = bool | int | float | str
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a rule, an allocation or a model.
+
+    Attributes:
+        default: its value where none is given; its type is that of the setting: bool, int, float or str.
+        description: what it is, for `itopctl list` and the schema.
+        at_least, above, at_most, below: its range, of a number; None: no bound.
+        choices: of a text, what it may be; empty: anything.
+        as_before: the value that says what was the case before the setting existed; None where its absence says so.
+    """
+
+    default: Value
+    description: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    as_before: Value | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.default) not in _KINDS:
+            raise UserError(f"a setting's default is {self.default!r}; a truth value, a number or a text expected.")
+        self.check("the default of a setting", self.default)
+
+    @property
+    def kind(self) -> type:
+        """bool, int, float or str."""
+        return type(self.default)
+
+    @property
+    def range(self) -> str:
+        """`in [0, 1)`, `0 or more`, `above 0`, `a, b or c`; the kind where there are no bounds."""
+        if self.choices:
+            return " or ".join([", ".join(self.choices[:-1]), self.choices[-1]] if self.choices[1:] else self.choices)
+        low = self.at_least if self.above is None else self.above
+        high = self.at_most if self.below is None else self.below
+        if low is not None and high is not None:
+            opening, closing = "[" if self.above is None else "(", "]" if self.below is None else ")"
+            return f"in {opening}{low:g}, {high:g}{closing}"
+        if low is not None:
+            return f"{low:g} or more" if self.above is None else f"above {low:g}"
+        if high is not None:
+            return f"{high:g} or less" if self.below is None else f"below {high:g}"
+        return _KINDS[self.kind]
+
+    def check(self, name: str, value: Any) -> Value:
+        """A value of the setting, whole numbers as floats where it is a float.
+
+        Raises:
+            UserError: it is of another type, or out of range; `name` says whose.
+        """
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.kind:
+            raise UserError(f"{name} is {quoted(value)}; it must be {_KINDS[self.kind]}.")
+        if self.choices and value not in self.choices:
+            raise UserError(f"{name}: {unknown('choice', str(value), self.choices)}")
+        number = value if isinstance(value, (int, float)) else 0.0
+        if self.kind in (int, float) and not (math.isfinite(number) and self._holds(number)):
+            raise UserError(f"{name} is {value!r}; it must be {self.range}.")
+        checked: Value = value  # type: ignore[assignment]
+        return checked
+
+    def _holds(self, value: float) -> bool:
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For `itopctl list`, without what is not said."""
+        said = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "as_before"}
+        return {name: value for name, value in said.items() if value not in (None, (), "")}
+
+
+def setting(
+    default: Value, description: str = "", *, at_least: float | None = None, above: float | None = None,
+    at_most: float | None = None, below: float | None = None, choices: Sequence[str] = (),
+) -> Setting:  # fmt: skip
+    """A setting of a function of your own, to be declared by `rule` or `model`; arguments as of `Setting`."""
+    return Setting(default, description, at_least, above, at_most, below, tuple(choices))
+
+
+def as_settings(declared: Mapping[str, Any]) -> dict[str, Setting]:
+    """Settings by name, where each is given as such or by its default alone."""
+    return {name: one if isinstance(one, Setting) else Setting(one) for name, one in declared.items()}
+
+
+def filled(declared: Mapping[str, Setting], given: Mapping[str, Any], what: str, whose: str) -> dict[str, Value]:
+    """All settings of a function: those given, the defaults of the others.
+
+    Args:
+        declared: its settings.
+        given: name → value.
+        what: where they stand, as `growth_args`.
+        whose: the function's name.
+
+    Raises:
+        UserError: it has no such setting, or a value is of another type or out of range.
+    """
+    for name in given:
+        if name not in declared:
+            raise UserError(unknown(f"setting of {whose} in {what}", name, list(declared)))
+    return {name: one.check(f"{what}.{name}", given.get(name, one.default)) for name, one in declared.items()}
+
+
+def read_declaration(tree: ast.Module, function: str) -> dict[str, Setting] | None:
+    """The settings that a function declares by a decorator with `settings=…`, read from its module's source.
+
+    Returns:
+        Name → setting, empty where it declares none; None where the module does not define the function itself.
+
+    Raises:
+        UserError: the declaration is no plain dict of constants and `setting(…)` calls with constants.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
+            found: dict[str, Setting] = {}
+            for decorator in node.decorator_list:
+                for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
+                    if keyword.arg == "settings":
+                        found |= _declared(keyword.value, function)
+            return found
+    return None
+
+
+def _declared(node: ast.expr, function: str) -> dict[str, Setting]:
+    try:
+        if not isinstance(node, ast.Dict):
+            raise ValueError("a dict in braces expected")
+        names = [ast.literal_eval(key) for key in node.keys if key is not None]
+        return {name: _setting(value) for name, value in zip(names, node.values, strict=True)}
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"line {node.lineno}: the settings of {function} are read without running its file, so they must stand "
+            f"there as constants: {{'name': setting(0.5, at_least=0)}} ({error})."
+        ) from error
+
+
+def _setting(node: ast.expr) -> Setting:
+    if not isinstance(node, ast.Call):
+        return Setting(ast.literal_eval(node))
+    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if called not in ("setting", "Setting"):
+        raise ValueError(f"{ast.unparse(node)} is no constant")
+    arguments = [ast.literal_eval(argument) for argument in node.args]
+    named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+    return setting(*arguments, **named)
