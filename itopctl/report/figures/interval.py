@@ -73,6 +73,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     colors = ScalarMappable(Normalize(0.0, min(1.0, math.ceil(10 * most) / 10) or 1.0), "cividis")
     for panel, axis in zip(panels, axes, strict=True):
         axis.set_xscale("log")
+        axis.set_xlim(*_limits(shown))  # otherwise a single interval has no width, and matplotlib warns
         _draw_panel(axis, panel, moving, levels, colors, _edge(shown))
     few_numbers(axes, look)
     _set_intervals(axes, look, shown)
@@ -136,13 +137,17 @@ def _draw_panel(
 
 def _set_intervals(axes: Sequence[Axes], look: Look, shown: Sequence[Record]) -> None:
     values = sorted({record["update_interval"] for record in shown if record["update_interval"]})
-    edge = _edge(shown)
-    low, high = values[0] / edge, values[-1] * edge
+    low, high = _limits(shown)
     for axis in axes:
-        axis.set_xlim(low, high)
         share = [math.log(value / low) / math.log(high / low) for value in values]
         ticks_at(axis, look, values, [f"{value:g}" if value < 1e6 else f"{value:.3g}" for value in values], share)
     share_x(axes)
+
+
+def _limits(shown: Sequence[Record]) -> tuple[float, float]:
+    """Of the x axis."""
+    values = [record["update_interval"] for record in shown if record["update_interval"]]
+    return min(values) / _edge(shown), max(values) * _edge(shown)
 
 
 def _edge(shown: Sequence[Record]) -> float:
