@@ -56,8 +56,8 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
         [
             Cell(group.kind.method, group.kind.details), Cell(sparsity(group.sparsity) if group.sparsity else NOTHING),
             Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
-            Cell(duration(record["wall_seconds"])), Cell(_ratio(record["speed_up"])),
-            Cell(quantity(record["train_flops"])), Cell(_ratio(record["train_flops_ratio"])),
+            Cell(duration(record["wall_seconds"])), Cell(rate(record["speed_up"], "×")),
+            Cell(quantity(record["train_flops"])), Cell(rate(record["train_flops_ratio"], "×")),
             Cell(quantity(record["inference_flops"])), Cell(size(record["peak_memory_bytes"])),
             *([Cell(quantity(record["energy_joules"], "J"))] if energy else []),
             Cell(number(record["accuracy_points_per_teraflop"])), Cell(record["device_name"] or NOTHING),
@@ -117,7 +117,3 @@ def _record(study: Study, group: Group, accuracy: str, dense: Mapping[tuple[Any,
     flops, points = record["train_flops"], record["test_accuracy_mean"]
     record["accuracy_points_per_teraflop"] = 100 * points / (flops / 1e12) if flops and points is not None else None
     return record
-
-
-def _ratio(value: float | None) -> str:
-    return NOTHING if value is None else f"{rate(value)}×"

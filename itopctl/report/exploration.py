@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies, unfinished_in_words
+from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, mean_and_spread, number, rate, sparsity
@@ -60,7 +61,7 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
             Cell(number(record["topology_updates"])),
             Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
             Cell(rate(record["exploration_rate_mean"])), Cell(_predicted(record)),
-            Cell(f"{record['seeds_finished']}" + "*" * (not group.complete)),
+            Cell(Quantity.of(record["seeds_finished"], "").marked("*" * (not group.complete))),
         ])  # fmt: skip
     return Table(study.title, columns, rows, records, _notes(records, groups, best_by))
 
@@ -93,9 +94,9 @@ def _record(study: Study, group: Group, accuracy: str, explored: str) -> Record:
     return record
 
 
-def _predicted(record: Record) -> str:
+def _predicted(record: Record) -> Quantity:
     value = record["predicted_exploration_rate"]
-    return ("≤ " if record["prediction"] == UPPER and value is not None else "") + rate(value)
+    return rate(value).within("≤ " if record["prediction"] == UPPER and value is not None else "")
 
 
 def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> list[str]:

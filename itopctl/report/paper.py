@@ -217,8 +217,7 @@ def _flops(group: Group) -> Cell:
 def _ratios(training: float | None, inference: float | None) -> Cell:
     if training is None and inference is None:
         return Cell("")
-    above, below = (NOTHING if value is None else f"{rate(value)}×" for value in (training, inference))
-    return Cell(above, below)
+    return Cell(rate(training, "×"), str(rate(inference, "×")))
 
 
 def _variant_in_words(results: dict[float, Published]) -> list[str]:

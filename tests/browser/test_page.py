@@ -15,6 +15,7 @@ from itopctl.report.page import Page, render_page
 from itopctl.report.table import Cell, Column, Table
 from tests.browser.chromium import DESK, PHONE, Browser
 from tests.report import pages
+from tests.report.written import cell
 
 RUNS, VERDICTS = "#runs-table", "#verdict-1"
 
@@ -181,7 +182,7 @@ def numbers_table() -> Table:
     texts = ["1,500", "90", "–", "1,200", "9.5 ± 0.1", "−3", "", "200"]
     times = ["2 h 05 min", "42 s", "0.8 s", "–", "3 min 20 s", "3 d 4 h", "", "59 min 59 s"]
     words = ["run-10", "run-9", "B", "a", "run-1", "", "ä", "C"]
-    table_rows = [[Cell(str(i)), Cell(a), Cell(b), Cell(c)]
+    table_rows = [[cell(str(i)), cell(a), cell(b), Cell(c)]
                   for i, (a, b, c) in enumerate(zip(texts, times, words, strict=True))]  # fmt: skip
     columns = [Column("n", "right"), Column("number", "right"), Column("time", "right"), Column("word")]
     return Table("Numbers", columns, table_rows, [])

@@ -26,6 +26,7 @@ from itopctl.report.runs import runs_table
 from itopctl.report.table import FORMATS, Cell, Column, Table
 from tests.report.records import paper_runs, run, store_runs
 from tests.report.texts import number_texts, tables_of_anything, texts
+from tests.report.written import value_of
 
 GOLDEN = Path(__file__).parent / "golden"
 _ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json", "html": "html", "rich": "txt"}
@@ -103,7 +104,7 @@ def test_a_control_character_never_reaches_the_output(style: str, tables: list[T
 
 
 def column(*texts: str, best: int | None = None) -> list[Table]:
-    rows = [[Cell(text, best=place == best)] for place, text in enumerate(texts)]
+    rows = [[Cell(value_of(text), best=place == best)] for place, text in enumerate(texts)]
     return [Table("", [Column("value", "right")], rows, [])]
 
 
@@ -420,8 +421,8 @@ def test_html_is_a_document_that_needs_nothing_else() -> None:
 
 
 def test_a_cell_of_html_says_its_number() -> None:
-    text = html_fragment(column("1,500.5 ± 2 %", "–", "−3×")[0])
-    assert re.findall(r'data-value="(.*?)"', text) == ["1500.5", "-3"]
+    text = html_fragment(column("1,500.5 ± 2 %", "–", "−3×", "3 min 20 s", "4.5 kB")[0])
+    assert re.findall(r'data-value="(.*?)"', text) == ["1500.5", "-3", "200", "4500"]
 
 
 # A terminal -------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from itopctl.catalogue import METHODS
 from itopctl.report.page import Attempt, Environment, Figure, Page, RunEntry, Section, Spec, render_page
 from itopctl.report.page.configs import compact, in_yaml
-from itopctl.report.page.numbers import sort_attribute, sort_value
 from itopctl.report.page.render import MOST_CSV
 from itopctl.report.page.svg import embedded
 from itopctl.report.table import Cell, Column, Table
@@ -247,33 +246,6 @@ def test_a_further_run_takes_little_room() -> None:
     found = pages.records() * 4
     few, many = (render_page(pages.page(found[:count], sections=[], further=[])) for count in (96, 192))
     assert (len(many.encode()) - len(few.encode())) / 96 < 1_500
-
-
-# Sorting ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("text", "value"), [
-    ("97.59 ± 0.16", 97.59), ("★ 96.85", 96.85), ("1,500", 1500), ("90 %", 90), ("96.5 %", 96.5), ("0.12×", 0.12),
-    ("–", None), ("", None), ("–*", None), ("3 min 20 s", 200), ("2 h 05 min", 7500), ("3 d 4 h", 273600),
-    ("0.8 s", 0.8),
-    ("42 s", 42), ("812 MB", 8.12e8), ("1.5 kB", 1500), ("86.2 G", 8.62e10), ("< 0.001", 0.001), ("−2.10", -2.1),
-    ("[−3.02, −1.18]", -3.02), ("[0.42, 0.95]", 0.42), ("dense", None), ("R_s 0.8", None), ("1e-05", 1e-5), ("2*", 2),
-    ("+0.31", 0.31), ("1.2×10⁹", 1.2e9), ("3·10^-4", 3e-4), ("12 of 40", 12), ("0.10× / 0.10×", 0.10), (".5", 0.5),
-    ("×2", 2),
-])  # fmt: skip
-def test_a_cell_sorts_by_the_number_that_it_begins_with(text: str, value: float | None) -> None:
-    found = sort_value(text)
-    assert found == (None if value is None else pytest.approx(value))
-
-
-@given(st.text(max_size=12) | st.floats(allow_nan=False, allow_infinity=False, width=32).map("{:g}".format))
-def test_whatever_a_cell_says_what_it_sorts_by_is_a_number_or_nothing(text: str) -> None:
-    attribute = sort_attribute(text)
-    value = sort_value(text)
-    if attribute:
-        assert float(attribute) == pytest.approx(value)
-    elif value is not None:
-        assert float(text) == value
 
 
 # Figures ---------------------------------------------------------------------------------------------------------

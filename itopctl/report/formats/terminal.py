@@ -85,7 +85,8 @@ class _RichColumn:
         cells = [row[index] for row in table.rows]
         lines = [_lines(cell) for cell in cells]
         if column.align == "right":
-            first = align([cell_lines[0] for cell_lines in lines], [_sign(cell) for cell in cells], [""] * len(cells))
+            values, signs = [cell.value for cell in cells], [_sign(cell) for cell in cells]
+            first = align(values, [text for text, *_ in lines], signs, [""] * len(cells))
             lines = [[text, *rest] for text, (_, *rest) in zip(first, lines, strict=True)]
         else:
             lines = [[_sign(cell) + text, *rest] for cell, (text, *rest) in zip(cells, lines, strict=True)]

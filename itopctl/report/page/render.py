@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from itopctl.report import words
 from itopctl.report.page.configs import Configs, compact, in_yaml
 from itopctl.report.page.content import Page, RunEntry, Spec
-from itopctl.report.page.numbers import sort_attribute
 from itopctl.report.page.svg import embedded
+from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Table
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _label(record: Mapping[str, Any]) -> str:
     """`rigl-itop, 90 %, ΔT 40, seed 0`."""
     parts = [str(record.get("method") or "")]
     if record.get("sparsity"):
-        parts.append(words.sparsity(record["sparsity"]))
+        parts.append(str(words.sparsity(record["sparsity"])))
     if record.get("update_interval") is not None:
         parts.append(f"ΔT {words.number(record['update_interval'])}")
     if record.get("seed") is not None:
@@ -176,7 +176,11 @@ def _in_words(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sort_attribute(table: Table, place: int, cell: Cell) -> str:
-    return sort_attribute(cell.text) if table.columns[place].align == "right" else ""
+    """What the script needs beside the text to sort by; empty where the text is that number as it stands."""
+    number = cell.value
+    if table.columns[place].align != "right" or not isinstance(number, Quantity) or number.value is None or number.bare:
+        return ""
+    return f"{number.value:.12g}"
 
 
 def _cell_class(cell: Cell) -> str:
