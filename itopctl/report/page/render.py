@@ -1,8 +1,9 @@
 """The page as text: what the template needs is worked out here, and the file is put together.
 
-Everything goes through Jinja's escaping; what may stand as it is (the style sheet, the script, cleaned figures) is
-marked where it is made. At the end no character is left in the file that is not to be seen, or that would turn the
-reading direction of its neighbours: they are written as `\\u202e`.
+Everything goes through Jinja's escaping; what may stand as it is (the style sheet and the script) is marked where it is
+made. A figure is an image as data: in an image browsers run no script and load nothing. At the end no character is left
+in the file that is not to be seen, or that would turn the reading direction of its neighbours: they are written as
+`\\u202e`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from itopctl.report import words
 from itopctl.report.page.configs import Configs, compact, in_yaml
 from itopctl.report.page.content import Page, RunEntry, Spec
-from itopctl.report.page.svg import embedded
 from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Table
 
@@ -93,11 +93,11 @@ def _prepared(page: Page) -> dict[str, Any]:
         "figures": [
             (
                 figure,
-                Markup(embedded(figure.svg, f"f{number}-", figure.title)),
+                f"data:image/svg+xml;base64,{base64.b64encode(figure.svg.encode('utf-8', 'replace')).decode()}",
                 figure.csv if len(figure.csv) <= MOST_CSV else "",
                 words.size(len(figure.csv.encode("utf-8", "replace"))),
             )
-            for number, figure in enumerate(page.figures, 1)
+            for figure in page.figures
         ],
         "anchors": anchors,
         "shared": _in_words(configs.shared),
