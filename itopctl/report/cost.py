@@ -8,13 +8,11 @@ from typing import Any
 
 from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies
+from itopctl.report.kinds import COSTS
+from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
 
-_MEASURED = (
-    "wall_seconds", "steps_per_second", "train_flops", "train_flops_ratio", "inference_flops",
-    "inference_flops_ratio", "peak_memory_bytes", "energy_joules",
-)  # fmt: skip
 _ALIKE = ("batch_size", "precision")
 
 
@@ -103,12 +101,8 @@ def _speed_up(group: Group, dense: Mapping[tuple[Any, ...], Sequence[float]]) ->
 
 
 def _record(study: Study, group: Group, accuracy: str, dense: Mapping[tuple[Any, ...], Sequence[float]]) -> Record:
-    reached = group.summary(accuracy)
-    record: Record = {
-        **study.about(group),
-        "test_accuracy_mean": reached.mean if reached else None, "test_accuracy_std": reached.std if reached else None,
-    }  # fmt: skip
-    for name in _MEASURED:
+    record: Record = {**study.about(group), **summary_fields("test_accuracy", group.summary(accuracy))}
+    for name in COSTS:
         summary = group.summary(name)
         record[name] = summary.mean if summary else None
     record["speed_up"] = _speed_up(group, dense)

@@ -17,6 +17,7 @@ from itopctl.report.fields import (
     clean,
     header,
     in_order,
+    is_right,
     kinds_of,
     labelled,
     meaning_of,
@@ -32,7 +33,7 @@ from itopctl.report.groups import (
     varying,
 )
 from itopctl.report.quantity import MISSING, Quantity
-from itopctl.report.statistics import Summary, summarise
+from itopctl.report.statistics import Summary, summarise, summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
 
@@ -168,7 +169,10 @@ class _Maker:
         if self.columns:
             return [Column(header(first)), *(Column(_column_name(key), "right") for key in columns)]
         return [
-            *(Column(header(name), "right" if self.is_numeric(name) else "left") for name in self.rows),
+            *(
+                Column(header(name), "right" if is_right(name, self.runs, self.fields) else "left")
+                for name in self.rows
+            ),
             *(Column(self.head(name), "right", rank=rank) for rank, name in enumerate(self.cells)),
         ]
 
@@ -176,9 +180,6 @@ class _Maker:
         """What a cell's field is called: the accuracy that counts is the accuracy, where there is no other."""
         usual = dict(zip(measured_fields(self.fields.best_by), measured_fields("final"), strict=True)).get(name, name)
         return COUNT if name == COUNT else header(name if usual in self.cells else usual)
-
-    def is_numeric(self, name: str) -> bool:
-        return set(kinds_of(self.runs, name, self.fields)) <= {"a number"}
 
     def drawn(self, row: _Key, cells: Mapping[_Key, list[int]], columns: Sequence[_Key]) -> list[Cell]:
         if self.columns:
@@ -221,9 +222,7 @@ class _Maker:
         for name in self.cells:
             if name != COUNT:
                 summary = self.summary(name, cell.members)
-                record[f"{name}_mean"] = summary.mean if summary else None
-                record[f"{name}_std"] = summary.std if summary else None
-                record[f"{name}_n"] = summary.n if summary else 0
+                record |= {**summary_fields(name, summary), f"{name}_n": summary.n if summary else 0}
         return {**record, "averaged_over": cell.averaged_over}
 
     def averaged_over(self, members: Sequence[int]) -> dict[str, list[Any]]:

@@ -117,6 +117,7 @@ def test_a_latex_table_has_one_cell_a_column_in_every_row() -> None:
         (["97.50 ± 0.71", "9.00"], "S[table-format = 2.2(2)]"),
         (["97.50 ± 12.71"], "S[table-format = 2.2(4)]"),
         (["97.50 ± 0.00"], "S[table-format = 2.2(1)]"),
+        (["1,230 ± 1,060", "12,500 ± 90"], "S[table-format = 5.0(4)]"),
         (["90 %", "96.5 %"], r"S[table-format = 2.1, table-space-text-post = {\,\%}]"),
         (["2.00×*", "1.00×"], r"S[table-format = 1.2, table-space-text-post = {$\times$*}]"),
         (["1e-05", "2.5e-05"], "S[table-format = 1.1e-1]"),

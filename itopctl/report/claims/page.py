@@ -9,15 +9,13 @@ from dataclasses import replace
 from itopctl.report.claims.exploration import SMALLEST_CORRELATION
 from itopctl.report.claims.finding import Claim, Finding, Options
 from itopctl.report.claims.verdicts import FAILS, FEWEST_SEEDS, HOLDS, OPEN
-from itopctl.report.groups import ENDED_BADLY, Study, unfinished_in_words
+from itopctl.report.groups import ENDED_BADLY, MEASURED_WHEN, Study, unfinished_in_words
 from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import Difference
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
 
 _STYLES = {HOLDS: "green", FAILS: "red", OPEN: "yellow"}
-_ACCURACIES = {"final": "after the last step", "validation": "at the epoch with the best validation accuracy"}
-
 
 _NO_SPREAD = (
     "No interval: all pairs differ by the same, which says nothing of the spread; only the number of pairs counts (sign"
@@ -108,7 +106,7 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
     margin = f"{round(100 * options.margin, 6):g} points"
     level = _percents(options.level)
     return [
-        f"effect: difference of test accuracy {_ACCURACIES[options.best_by]} in percentage points, with its"
+        f"effect: difference of test accuracy {MEASURED_WHEN[options.best_by]} in percentage points, with its"
         f" {_percents(options.confidence)} confidence interval (of one comparison by itself): dynamic − static (2),"
         " ITOP − original (3), sparse − dense (4), longer − shortest interval (5). Claim 1: Spearman's rank correlation"
         " of R_s and accuracy, from −1 to +1.",

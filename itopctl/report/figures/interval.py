@@ -22,7 +22,6 @@ from itopctl.report.figures.panels import (
 )
 from itopctl.report.figures.references import draw_level, point_records
 from itopctl.report.figures.style import GREY, INK, LINES, MARKERS, LineStyle, Look, Name, label_of, name_of, styles
-from itopctl.report.groups import Kind
 from itopctl.report.table import Record
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ def records(material: Material) -> list[Record]:
     `details` are the settings that vary beside the interval.
     """
     details = {
-        (group.kind.method, group.kind.details): _without_interval(group.kind).details for _, group in material.groups()
+        (group.kind.method, group.kind.details): group.kind.without({"update_interval"}).details
+        for _, group in material.groups()
     }
     found = []
     for record in point_records(material):
@@ -52,10 +52,6 @@ def records(material: Material) -> list[Record]:
     if all(record["update_interval"] is None for record in found):
         raise nothing("interval", "none of the finished runs has an update interval (dense and static ones have none)")
     return found
-
-
-def _without_interval(kind: Kind) -> Kind:
-    return Kind(kind.method, tuple(item for item in kind.settings if item[0] != "update_interval"))
 
 
 @FIGURES.add("interval", source="", records=records)

@@ -25,6 +25,7 @@ class LatexColumn:
     """A column as it is set.
 
     Attributes:
+        key: whether it says which row it is.
         header: its lines.
         seconds: the lines of the lesser text of each cell.
         numbers: those of its cells, where it is a column of numbers; else None.
@@ -33,7 +34,7 @@ class LatexColumn:
     """
 
     def __init__(self, column: Column, cells: Sequence[Cell]) -> None:
-        self.column, self.cells = column, cells
+        self.column, self.cells, self.key = column, cells, column.key
         self.texts = [clean(cell.text).strip() for cell in cells]
         self.numbers = _numbers(cells) if column.align == "right" else None
         self.has_best = any(cell.best for cell in cells)

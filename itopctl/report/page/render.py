@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from itopctl.errors import plural
 from itopctl.report import words
 from itopctl.report.page.configs import Configs, compact, in_yaml
 from itopctl.report.page.content import Page, RunEntry, Spec
@@ -119,7 +120,7 @@ def _counts(runs: Sequence[RunEntry]) -> str:
     """`66 runs: 64 done, 2 failed`."""
     states = Counter(str(run.record.get("state")) for run in runs)
     said = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
-    return f"{len(runs):,} run{'s' * (len(runs) != 1)}: {said}" if runs else ""
+    return f"{plural(len(runs), 'run')}: {said}" if runs else ""
 
 
 def _contents(page: Page) -> Iterator[tuple[str, str]]:
