@@ -49,7 +49,8 @@ def quantities() -> st.SearchStrategy[Quantity]:
         st.just(MISSING),
     )
     before, after = st.sampled_from(["", "≤ ", "≈ ", "< "]), st.sampled_from(["", " (2 of 3)", " [−1.25, +3.50]"])
-    beside = st.builds(lambda number, b, a: number.within(b, a), plain, before, after)
+    known = plain.filter(lambda number: number.value is not None)  # nothing stands beside what is not known
+    beside = st.builds(lambda number, b, a: number.within(b, a), known, before, after)
     return st.builds(lambda number, mark: number.marked(mark), plain | beside, st.sampled_from(["", "*"]))
 
 
