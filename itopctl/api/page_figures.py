@@ -66,6 +66,4 @@ def verdicts_of(
     from itopctl.catalogue import METHODS
     from itopctl.report.claims import claims_tables
 
-    given = {"margin": margin, "confidence": confidence}
-    said = {name: value for name, value in given.items() if value is not None}
-    return [table for table in claims_tables(runs, METHODS.names(), best_by, **said) if table.rows]
+    return [table for table in claims_tables(runs, METHODS.names(), best_by, margin, confidence) if table.rows]

@@ -27,6 +27,7 @@ DatasetArgument = Annotated[
 def list_datasets(data_dir: DataDirOption = None, format_: FormatOption = "rich", json: JsonOption = False) -> None:
     """List the data sets, and whether each is there."""
     from itopctl.catalogue import DATASETS
+    from itopctl.report.quantity import Quantity
     from itopctl.report.table import Cell, Column, Table
     from itopctl.train.data.catalogue import data_folder, locate
 
@@ -46,7 +47,7 @@ def list_datasets(data_dir: DataDirOption = None, format_: FormatOption = "rich"
     rows = [
         [
             Cell(r["name"]), Cell(f"{r['train']:,} + {r['test']:,}"), Cell("×".join(map(str, r["shape"]))),
-            Cell(str(r["classes"])), Cell(r["found"] or "missing", style="" if r["found"] else "red"),
+            Cell(Quantity.of(r["classes"], "")), Cell(r["found"] or "missing", style="" if r["found"] else "red"),
         ]
         for r in records
     ]  # fmt: skip

@@ -29,7 +29,7 @@ def run_labels(configs: Mapping[str, RunConfig]) -> dict[str, str]:
     labels = {}
     for run_id, config in configs.items():
         parts = [run_id[:_SHORT_ID], config.method]
-        parts += [sparsity(config.sparsity)] if config.sparsity else []
+        parts += [str(sparsity(config.sparsity))] if config.sparsity else []
         parts += [f"ΔT {config.update_interval}"] if config.update_interval else []
         parts += [f"seed {config.seed}"]
         for name in told:

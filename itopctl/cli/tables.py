@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from itopctl.report.conditions import is_number
+from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.runs import state_cell
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, sparsity
@@ -89,7 +91,7 @@ def sweeps_table(summaries: Sequence[Record]) -> Table:
     columns = [Column("sweep"), *(Column(state, "right") for state in states), Column("time left", "right")]
     rows = []
     for row in summaries:
-        cells = [Cell(f"{row[state]:,}" if row[state] else NOTHING, style=_count_style(state, row)) for state in states]
+        cells = [Cell(number(row[state] or None), style=_count_style(state, row)) for state in states]
         rows.append([Cell(row["sweep"]), *cells, Cell(duration(row["seconds_left"]))])
     return Table("", columns, rows, summaries)
 
@@ -100,11 +102,11 @@ def _count_style(state: str, row: Record) -> str:
     return "green" if state == "done" and row["done"] == row["total"] else ""
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: Any) -> str | Quantity:
     if value is None:
-        return NOTHING
+        return MISSING
     if name == "sparsity":
         return sparsity(value)
     if isinstance(value, list):
         return "/".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return Quantity.of(value, "g" if isinstance(value, float) else "") if is_number(value) else str(value)

@@ -14,6 +14,7 @@ from itopctl.plan.unmade import sentences
 from itopctl.plan.warnings import warnings_on_all, warnings_on_runs
 from itopctl.report.groups import Group, Kind, studies
 from itopctl.report.masked import changed_note
+from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number, rate, size, sparsity
 from itopctl.spec.config import RunConfig, defining_settings
@@ -69,7 +70,7 @@ def runs_table(runs: Sequence[PlannedRun]) -> list[Table]:
         rows = [
             [
                 Cell(run.run_id), Cell(run.state), Cell(_label(group.kind)),
-                Cell(sparsity(group.sparsity)), Cell(str(run.config.seed)), *_cells(run),
+                Cell(sparsity(group.sparsity)), Cell(Quantity.of(run.config.seed, "")), *_cells(run),
             ]
             for group, run in entries[:_ROWS_SHOWN]
         ]  # fmt: skip
@@ -180,11 +181,11 @@ def _cells(run: PlannedRun) -> list[Cell]:
     seconds = run.seconds
     return [
         interval,
-        Cell(f"{forecast.steps:,}"),
-        Cell(f"{forecast.updates:,}"),
+        Cell(number(forecast.steps)),
+        Cell(number(forecast.updates)),
         Cell(UNKNOWN if forecast.exploration_rate is None
-             else _MARKS.get(forecast.exploration_known, "") + rate(forecast.exploration_rate)),
-        Cell(("" if forecast.flops_exact else "≈ ") + rate(forecast.train_flops_ratio)),
+             else rate(forecast.exploration_rate).within(_MARKS.get(forecast.exploration_known, ""))),
+        Cell(rate(forecast.train_flops_ratio).within("" if forecast.flops_exact else "≈ ")),
         Cell(UNKNOWN if seconds is None else duration(seconds)),
         Cell(size(run.memory)),
         Cell(size(forecast.disk_bytes(seconds))),

@@ -1,7 +1,7 @@
 """Tables from plain records, in every format. Knows neither the store nor where runs were made.
 
-`table.py` a table as a value · `formats.py` rich, markdown, LaTeX, CSV, JSON · `groups.py` runs that differ in nothing
-but the seed · `statistics.py` mean and spread · `paper.py` the table of a paper, `published.py` published
-numbers beside it · `exploration.py`, `layers.py`, `cost.py` further tables of groups · `runs.py` one row a run ·
-`one_run.py` one run in full · `words.py` numbers as people read them.
+`table.py` a table as a value, `quantity.py` a number in it · `formats` rich, markdown, LaTeX, HTML, CSV, JSON ·
+`groups.py` runs that differ in nothing but the seed · `statistics.py` mean and spread · `paper.py` the table of a
+paper, `published.py` published numbers beside it · `exploration.py`, `layers.py`, `cost.py` further tables of groups ·
+`runs.py` one row a run · `one_run.py` one run in full · `words.py` numbers as people read them.
 """

@@ -106,34 +106,31 @@ class Not:
 
 
 @dataclass(frozen=True)
-class And:
-    """All of several conditions."""
-
+class _Several:
     parts: tuple[Condition, ...]
-
-    def holds(self, get: Get) -> bool:
-        return all(part.holds(get) for part in self.parts)
 
     def leaves(self) -> Iterator[Comparison | Membership]:
         for part in self.parts:
             yield from part.leaves()
+
+
+@dataclass(frozen=True)
+class And(_Several):
+    """All of several conditions."""
+
+    def holds(self, get: Get) -> bool:
+        return all(part.holds(get) for part in self.parts)
 
     def __str__(self) -> str:
         return " and ".join(_grouped(part, (And, Or)) for part in self.parts)
 
 
 @dataclass(frozen=True)
-class Or:
+class Or(_Several):
     """Any of several conditions."""
-
-    parts: tuple[Condition, ...]
 
     def holds(self, get: Get) -> bool:
         return any(part.holds(get) for part in self.parts)
-
-    def leaves(self) -> Iterator[Comparison | Membership]:
-        for part in self.parts:
-            yield from part.leaves()
 
     def __str__(self) -> str:
         return " or ".join(_grouped(part, (Or,)) for part in self.parts)

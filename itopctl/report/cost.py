@@ -8,13 +8,11 @@ from typing import Any
 
 from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies
+from itopctl.report.kinds import COSTS
+from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
 
-_MEASURED = (
-    "wall_seconds", "steps_per_second", "train_flops", "train_flops_ratio", "inference_flops",
-    "inference_flops_ratio", "peak_memory_bytes", "energy_joules",
-)  # fmt: skip
 _ALIKE = ("batch_size", "precision")
 
 
@@ -56,8 +54,8 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
         [
             Cell(group.kind.method, group.kind.details), Cell(sparsity(group.sparsity) if group.sparsity else NOTHING),
             Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
-            Cell(duration(record["wall_seconds"])), Cell(_ratio(record["speed_up"])),
-            Cell(quantity(record["train_flops"])), Cell(_ratio(record["train_flops_ratio"])),
+            Cell(duration(record["wall_seconds"])), Cell(rate(record["speed_up"], "×")),
+            Cell(quantity(record["train_flops"])), Cell(rate(record["train_flops_ratio"], "×")),
             Cell(quantity(record["inference_flops"])), Cell(size(record["peak_memory_bytes"])),
             *([Cell(quantity(record["energy_joules"], "J"))] if energy else []),
             Cell(number(record["accuracy_points_per_teraflop"])), Cell(record["device_name"] or NOTHING),
@@ -103,12 +101,8 @@ def _speed_up(group: Group, dense: Mapping[tuple[Any, ...], Sequence[float]]) ->
 
 
 def _record(study: Study, group: Group, accuracy: str, dense: Mapping[tuple[Any, ...], Sequence[float]]) -> Record:
-    reached = group.summary(accuracy)
-    record: Record = {
-        **study.about(group),
-        "test_accuracy_mean": reached.mean if reached else None, "test_accuracy_std": reached.std if reached else None,
-    }  # fmt: skip
-    for name in _MEASURED:
+    record: Record = {**study.about(group), **summary_fields("test_accuracy", group.summary(accuracy))}
+    for name in COSTS:
         summary = group.summary(name)
         record[name] = summary.mean if summary else None
     record["speed_up"] = _speed_up(group, dense)
@@ -117,7 +111,3 @@ def _record(study: Study, group: Group, accuracy: str, dense: Mapping[tuple[Any,
     flops, points = record["train_flops"], record["test_accuracy_mean"]
     record["accuracy_points_per_teraflop"] = 100 * points / (flops / 1e12) if flops and points is not None else None
     return record
-
-
-def _ratio(value: float | None) -> str:
-    return NOTHING if value is None else f"{rate(value)}×"

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, Order, in_order
-from itopctl.report.groups import Group, Study, measured_fields, studies, unfinished_in_words
-from itopctl.report.statistics import summarise
+from itopctl.report.groups import MEASURED_WHEN, Group, Study, measured_fields, studies, unfinished_in_words
+from itopctl.report.quantity import Quantity
+from itopctl.report.statistics import summarise, summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, mean_and_spread, number, rate, sparsity
 
@@ -60,7 +61,7 @@ def _table(study: Study, best_by: str, digits: int | None, order: Order) -> Tabl
             Cell(number(record["topology_updates"])),
             Cell(mean_and_spread(record["test_accuracy_mean"], record["test_accuracy_std"], digits)),
             Cell(rate(record["exploration_rate_mean"])), Cell(_predicted(record)),
-            Cell(f"{record['seeds_finished']}" + "*" * (not group.complete)),
+            Cell(Quantity.of(record["seeds_finished"], "").marked("*" * (not group.complete))),
         ])  # fmt: skip
     return Table(study.title, columns, rows, records, _notes(records, groups, best_by))
 
@@ -76,9 +77,7 @@ def _record(study: Study, group: Group, accuracy: str, explored: str) -> Record:
     updates = group.summary("topology_updates")
     record["topology_updates"] = round(updates.mean) if updates else None
     for name, field in (("test_accuracy", accuracy), ("exploration_rate", explored)):
-        summary = group.summary(field)
-        record[f"{name}_mean"] = summary.mean if summary else None
-        record[f"{name}_std"] = summary.std if summary else None
+        record |= summary_fields(name, group.summary(field))
     predicted = [run.get("predicted_exploration_rate") for run in group.runs]
     known = summarise([value for value in predicted if value is not None])
     record["predicted_exploration_rate"] = known.mean if known else None
@@ -93,13 +92,13 @@ def _record(study: Study, group: Group, accuracy: str, explored: str) -> Record:
     return record
 
 
-def _predicted(record: Record) -> str:
+def _predicted(record: Record) -> Quantity:
     value = record["predicted_exploration_rate"]
-    return ("≤ " if record["prediction"] == UPPER and value is not None else "") + rate(value)
+    return rate(value).within("≤ " if record["prediction"] == UPPER and value is not None else "")
 
 
 def _notes(records: Sequence[Record], groups: Sequence[Group], best_by: str) -> list[str]:
-    when = "after the last step" if best_by == "final" else "at the epoch with the best validation accuracy"
+    when = MEASURED_WHEN[best_by]
     notes = [f"Test accuracy in % and exploration rate R_s {when}: mean ± standard deviation over n seeds."]
     exact = [
         r["largest_difference"] for r in records if r["prediction"] != UPPER and r["largest_difference"] is not None

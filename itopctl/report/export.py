@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from itopctl.errors import plural
+from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import number, percent, size
 
@@ -18,7 +19,7 @@ def export_tables(record: Record) -> list[Table]:
             were measured with), `notes` (what else to say).
     """
     numbers = f"{record['nonzeros']:,} of {record['numbers']:,}"
-    pairs = [
+    pairs: list[tuple[str, str | Quantity]] = [
         ("file", record["path"]),
         ("size", f"{size(record['bytes'])} (whole weights: {size(record['dense_bytes'])})"),
         ("numbers", numbers if record["nonzeros"] == record["numbers"] else f"{numbers}; the others are zero"),
@@ -37,8 +38,8 @@ def _timings(timings: Sequence[Record], threads: int) -> Table:
     columns = [Column(name, "right") for name in ("batch", "file, ms", "dense, ms", "speed-up")]
     rows = [
         [
-            Cell(str(timing["batch"])), Cell(number(timing["file_ms"])), Cell(number(timing["dense_ms"])),
-            Cell(f"{timing['dense_ms'] / timing['file_ms']:.1f}×"),
+            Cell(Quantity.of(timing["batch"], "")), Cell(number(timing["file_ms"])), Cell(number(timing["dense_ms"])),
+            Cell(Quantity.of(timing["dense_ms"] / timing["file_ms"], ".1f", "×")),
         ]
         for timing in timings
     ]  # fmt: skip

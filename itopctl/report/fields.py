@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from itopctl.errors import UserError, unknown
 from itopctl.report.conditions import is_number
 from itopctl.report.groups import SHORT_NAMES, Study, hashable, in_words, measured_fields, short_name
+from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.table import Record
-from itopctl.report.words import NOTHING, duration, number, percent, plus_minus, quantity, significant, size, sparsity
+from itopctl.report.words import duration, number, percent, plus_minus, quantity, rate, significant, size, sparsity
 from itopctl.schema import Run, Source, Unit, fields_of
 
 _FIELDS = fields_of(Run)
@@ -93,14 +94,14 @@ def is_right(name: str, runs: Iterable[Record], fields: Fields) -> bool:
     return set(kinds_of(runs, name, fields)) <= {"a number"}
 
 
-def shown(name: str, value: Any, digits: int | None = None) -> str:
+def shown(name: str, value: Any, digits: int | None = None) -> str | Quantity:
     """A run's value of a field, as people read it.
 
     Args:
         digits: significant digits of what was measured; None: as many as each field usually has.
     """
     if value is None:
-        return NOTHING
+        return MISSING
     if not is_number(value):
         return in_words(hashable(value))
     match unit_of(name):
@@ -109,9 +110,9 @@ def shown(name: str, value: Any, digits: int | None = None) -> str:
         case Unit.ACCURACY:
             return percent(value) if digits is None else significant(100 * value, digits)
         case Unit.EXPLORATION:
-            return f"{value:.2f}" if digits is None else significant(value, digits)
+            return rate(value) if digits is None else significant(value, digits)
         case Unit.RATIO:
-            return f"{number(value, 2) if digits is None else significant(value, digits)}×"
+            return replace(number(value, 2) if digits is None else significant(value, digits), unit="×")
         case Unit.FLOPS:
             return quantity(value, digits=digits or 3)
         case Unit.JOULES:
@@ -121,11 +122,11 @@ def shown(name: str, value: Any, digits: int | None = None) -> str:
         case Unit.BYTES:
             return size(value)
         case Unit.IDENTITY:
-            return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+            return Quantity.of(value, "")
+    return Quantity.of(value, "," if isinstance(value, int) else "g")
 
 
-def shown_mean(name: str, mean: float, std: float | None, digits: int | None = None) -> str:
+def shown_mean(name: str, mean: float, std: float | None, digits: int | None = None) -> Quantity:
     """Mean ± standard deviation of a field, as people read it; `digits` as `words.plus_minus` has them."""
     match unit_of(name):
         case Unit.ACCURACY:
@@ -133,15 +134,20 @@ def shown_mean(name: str, mean: float, std: float | None, digits: int | None = N
         case Unit.EXPLORATION:
             return plus_minus(mean, std, digits)
         case Unit.FLOPS:
-            return quantity(mean) + (f" ± {quantity(std, digits=digits or 2)}" if std else "")
+            return _beside(quantity(mean), quantity(std or None, digits=digits or 2))
         case Unit.JOULES:
-            return quantity(mean, "J") + (f" ± {quantity(std, 'J', digits or 2)}" if std else "")
+            return _beside(quantity(mean, "J"), quantity(std or None, "J", digits or 2))
         case Unit.SECONDS:
-            return duration(mean) + (f" ± {duration(std)}" if std is not None else "")
+            return _beside(duration(mean), duration(std))
         case Unit.BYTES:
-            return size(round(mean)) + (f" ± {size(round(std))}" if std else "")
-    text = plus_minus(mean, std or None, digits, decimals=None)
-    return f"{text}×" if unit_of(name) is Unit.RATIO and "±" not in text else text
+            return _beside(size(round(mean)), size(round(std) if std else None))
+    found = plus_minus(mean, std or None, digits, decimals=None)
+    return replace(found, unit="×") if unit_of(name) is Unit.RATIO and not found.spread else found
+
+
+def _beside(mean: Quantity, std: Quantity) -> Quantity:
+    """A mean and its deviation, each with a unit of its own."""
+    return mean.within(after=f" ± {std}") if std != MISSING else mean
 
 
 Order = Sequence[tuple[str, bool]]

@@ -36,6 +36,10 @@ _FIELDS = {
 }
 
 
+MEASURED_WHEN = {"final": "after the last step", "validation": "at the epoch with the best validation accuracy"}
+"""The same in words."""
+
+
 def measured_fields(best_by: str) -> tuple[str, str]:
     """Names of the accuracy that counts, and of the exploration rate at the same step."""
     return _FIELDS[best_by]

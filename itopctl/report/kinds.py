@@ -81,6 +81,12 @@ STUDY_COLUMNS = (
 )  # fmt: skip
 """What `itopctl.report.groups.studies` reads of a run, and which accuracies it may be asked for."""
 
+COSTS = (
+    "wall_seconds", "steps_per_second", "train_flops", "train_flops_ratio", "inference_flops", "inference_flops_ratio",
+    "peak_memory_bytes", "energy_joules",
+)  # fmt: skip
+"""What of a run the table of costs averages."""
+
 
 def _paper(runs: list[Record], wish: Wish) -> list[Table]:
     from itopctl.report.paper import paper_tables
@@ -97,9 +103,7 @@ def _exploration(runs: list[Record], wish: Wish) -> list[Table]:
 def _claims(runs: list[Record], wish: Wish) -> list[Table]:
     from itopctl.report.claims import claims_tables
 
-    given = {"margin": wish.margin, "confidence": wish.confidence}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return claims_tables(runs, wish.methods, wish.best_by, **chosen)
+    return claims_tables(runs, wish.methods, wish.best_by, wish.margin, wish.confidence)
 
 
 def _layers(runs: list[Record], wish: Wish) -> list[Table]:
@@ -167,19 +171,7 @@ TABLES: dict[str, TableKind] = {
     "cost": TableKind(
         "time, speed beside dense, FLOPs, memory, energy, and accuracy for it",
         _cost,
-        (
-            *STUDY_COLUMNS,
-            "wall_seconds",
-            "steps_per_second",
-            "train_flops",
-            "train_flops_ratio",
-            "inference_flops",
-            "inference_flops_ratio",
-            "peak_memory_bytes",
-            "energy_joules",
-            "device_name",
-            "threads",
-        ),
+        (*STUDY_COLUMNS, *COSTS, "device_name", "threads"),
         takes=frozenset({"sort", "best_by", "digits"}),
         by_study=True,
     ),

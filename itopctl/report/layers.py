@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from itopctl.errors import plural
 from itopctl.report.groups import Group, Study, studies
+from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, number, rate, sparsity
+from itopctl.report.words import number, rate, sparsity
 
 Layers = Mapping[str, Sequence[Record]]
 """Run id → its layers in order, each with `name, shape, size, active, density, exploration_rate, dropped`."""
@@ -50,9 +51,9 @@ def _table(study: Study, group: Group, layers: Layers) -> Table | None:
         records.append(record)
         dropped, active = record["dropped"], record["active"]
         rows.append([
-            Cell(first["name"]), Cell("×".join(map(str, first["shape"]))), Cell(number(first["size"])),
-            Cell(_count(active)), Cell(number(record["density"], 4)), Cell(rate(record["exploration_rate"])),
-            Cell(_count(dropped)), Cell(NOTHING if dropped is None or not active else number(dropped / active)),
+            Cell(first["name"]), Cell(_shape(first["shape"])), Cell(number(first["size"])),
+            Cell(number(_rounded(active))), Cell(number(record["density"], 4)), Cell(rate(record["exploration_rate"])),
+            Cell(number(_rounded(dropped))), Cell(number(dropped / active if dropped is not None and active else None)),
         ])  # fmt: skip
     at = f" at sparsity {sparsity(group.sparsity)}" if group.sparsity else ""
     notes = [
@@ -67,5 +68,10 @@ def _mean(same: Sequence[Record], name: str) -> float | None:
     return summary.mean if summary else None
 
 
-def _count(value: float | None) -> str:
-    return NOTHING if value is None else f"{round(value):,}"
+def _rounded(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _shape(sides: Sequence[int]) -> str | Quantity:
+    """`300×784`, which has its place by the first side."""
+    return Quantity.of(sides[0], "").within(after="".join(f"×{side}" for side in sides[1:])) if sides else ""

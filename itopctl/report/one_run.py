@@ -8,6 +8,7 @@ from typing import Any
 from itopctl.catalogue import OWN_CODE, modules_named
 from itopctl.errors import left_dense_in_words
 from itopctl.report.fields import shown
+from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, number, percent, rate
 from itopctl.schema import Run, Source, fields_of
@@ -42,7 +43,7 @@ def _attempts(run: Record) -> Table:
     ]
     rows = [
         [
-            Cell(str(a["attempt"])),
+            Cell(Quantity.of(a["attempt"], "")),
             Cell(" ".join(str(a[n]) for n in ("scheduler", "job_id", "host") if a[n]) or NOTHING),
             Cell(attempt_code(a)), *(Cell(time_in_words(a[n])) for n in ("started_at", "ended_at")), Cell(a["state"]),
             Cell(a["cause"] or ""),
@@ -75,18 +76,18 @@ def _differences(attempts: Sequence[Record]) -> list[str]:
 def _metrics(run: Record) -> Table:
     measured = [field for field in fields_of(Run).values() if field.source is Source.RESULT]
     pairs = [(field.meaning, _measured(run, field.name)) for field in measured]
-    rows = [[Cell(meaning), Cell(text)] for meaning, text in pairs if text != NOTHING]
+    rows = [[Cell(meaning), Cell(value)] for meaning, value in pairs if value != MISSING]
     return Table("Metrics", [Column("metric"), Column("value", "right")], rows, [])
 
 
-def _measured(run: Record, name: str) -> str:
+def _measured(run: Record, name: str) -> str | Quantity:
     return _left_dense(run) if name == "left_dense" else shown(name, run[name], _DIGITS)
 
 
-def _left_dense(run: Record) -> str:
+def _left_dense(run: Record) -> str | Quantity:
     """Trained parameters of two or more dimensions without a mask, where a run had masks."""
     known = run["left_dense"] and run["trainable"] and run["sparsity"]
-    return left_dense_in_words(run["left_dense"], run["trainable"]) if known else NOTHING
+    return left_dense_in_words(run["left_dense"], run["trainable"]) if known else MISSING
 
 
 def _history(run: Record) -> Table:
@@ -98,9 +99,9 @@ def _history(run: Record) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            Cell(e["kind"]), Cell(str(e["step"])), Cell(number(e["epoch"], 4)), Cell(number(e["train_loss"], 4)),
-            Cell(percent(e["validation_accuracy"])), Cell(percent(e["test_accuracy"])),
-            Cell(number(e["exploration_rate"], 4)), Cell(number(e["drop_fraction"])),
+            Cell(e["kind"]), Cell(Quantity.of(e["step"], "")), Cell(number(e["epoch"], 4)),
+            Cell(number(e["train_loss"], 4)), Cell(percent(e["validation_accuracy"])),
+            Cell(percent(e["test_accuracy"])), Cell(number(e["exploration_rate"], 4)), Cell(number(e["drop_fraction"])),
         ]
         for e in shown
     ]  # fmt: skip
@@ -115,8 +116,8 @@ def _layers(run: Record) -> Table:
     ]  # fmt: skip
     rows = [
         [
-            Cell(layer["name"]), Cell("×".join(map(str, layer["shape"]))), Cell(f"{layer['size']:,}"),
-            Cell(f"{layer['active']:,}"), Cell(number(layer["density"], 4)), Cell(rate(layer["exploration_rate"])),
+            Cell(layer["name"]), Cell("×".join(map(str, layer["shape"]))), Cell(number(layer["size"])),
+            Cell(number(layer["active"])), Cell(number(layer["density"], 4)), Cell(rate(layer["exploration_rate"])),
             Cell(number(layer["dropped"])), Cell(layer["backend"] or NOTHING),
         ]
         for layer in run["layers"]

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from itopctl.report.fields import Fields, Order, ordered
-from itopctl.report.groups import Group, Kind, Study, measured_fields, studies, unfinished_in_words
+from itopctl.report.groups import MEASURED_WHEN, Group, Kind, Study, measured_fields, studies, unfinished_in_words
 from itopctl.report.published import Published, Source, compare, differences_in_words, published_for, sources_for
+from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, mean_and_spread, rate, sparsity
 
@@ -104,9 +105,7 @@ class _Paper:
             self.explored,
         )
         for name in dict.fromkeys(measured):
-            summary = group.summary(name)
-            record[f"{name}_mean"] = summary.mean if summary else None
-            record[f"{name}_std"] = summary.std if summary else None
+            record |= summary_fields(name, group.summary(name))
         for name in ("train_flops_ratio", "inference_flops_ratio"):
             summary = group.summary(name)
             record[name] = summary.mean if summary else None
@@ -171,10 +170,9 @@ class _Paper:
     # Notes ------------------------------------------------------------------------------------------------------
 
     def _all_notes(self) -> list[str]:
-        when = "after the last step" if self.best_by == "final" else "at the epoch with the best validation accuracy"
         notes = [
-            f"Test accuracy in % {when}: mean ± standard deviation over n seeds; R_s: exploration rate then;"
-            " FLOPs: of training, and of inference below it, relative to dense."
+            f"Test accuracy in % {MEASURED_WHEN[self.best_by]}: mean ± standard deviation over n seeds; R_s: "
+            "exploration rate then; FLOPs: of training, and of inference below it, relative to dense."
         ]
         unfinished = unfinished_in_words(run for group in self.study.groups for run in group.runs)
         if unfinished:
@@ -217,8 +215,7 @@ def _flops(group: Group) -> Cell:
 def _ratios(training: float | None, inference: float | None) -> Cell:
     if training is None and inference is None:
         return Cell("")
-    above, below = (NOTHING if value is None else f"{rate(value)}×" for value in (training, inference))
-    return Cell(above, below)
+    return Cell(rate(training, "×"), str(rate(inference, "×")))
 
 
 def _variant_in_words(results: dict[float, Published]) -> list[str]:

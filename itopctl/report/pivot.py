@@ -17,6 +17,7 @@ from itopctl.report.fields import (
     clean,
     header,
     in_order,
+    is_right,
     kinds_of,
     labelled,
     meaning_of,
@@ -31,7 +32,8 @@ from itopctl.report.groups import (
     value_order,
     varying,
 )
-from itopctl.report.statistics import Summary, summarise
+from itopctl.report.quantity import MISSING, Quantity
+from itopctl.report.statistics import Summary, summarise, summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
 
@@ -167,7 +169,10 @@ class _Maker:
         if self.columns:
             return [Column(header(first)), *(Column(_column_name(key), "right") for key in columns)]
         return [
-            *(Column(header(name), "right" if self.is_numeric(name) else "left") for name in self.rows),
+            *(
+                Column(header(name), "right" if is_right(name, self.runs, self.fields) else "left")
+                for name in self.rows
+            ),
             *(Column(self.head(name), "right", rank=rank) for rank, name in enumerate(self.cells)),
         ]
 
@@ -176,37 +181,35 @@ class _Maker:
         usual = dict(zip(measured_fields(self.fields.best_by), measured_fields("final"), strict=True)).get(name, name)
         return COUNT if name == COUNT else header(name if usual in self.cells else usual)
 
-    def is_numeric(self, name: str) -> bool:
-        return set(kinds_of(self.runs, name, self.fields)) <= {"a number"}
-
     def drawn(self, row: _Key, cells: Mapping[_Key, list[int]], columns: Sequence[_Key]) -> list[Cell]:
         if self.columns:
             return [_label(row), *(self.cell(cells[key]) if key in cells else Cell("") for key in columns)]
         members, mark = cells[()], self.mark(cells[()])
         heads = [Cell(shown(name, value)) for name, value in row]
-        return [*heads, *(Cell(self.text(name, members) + mark * (i == 0)) for i, name in enumerate(self.cells))]
+        values = [self.value(name, members) for name in self.cells]
+        return [*heads, Cell(values[0].marked(mark)), *map(Cell, values[1:])]
 
     def cell(self, members: Sequence[int]) -> Cell:
         """The first field as mean ± deviation, the others below it as means."""
         (first, *others), mark = self.cells, self.mark(members)
         if not any(self.finished[index] for index in members):
             return Cell(NOTHING + mark)
-        text = self.text(first, members)
-        second = ", ".join(f"{self.head(name)} {self.text(name, members, spread=False)}" for name in others)
-        return Cell(text, second + mark) if others else Cell(text + mark)
+        value = self.value(first, members)
+        second = ", ".join(f"{self.head(name)} {self.value(name, members, spread=False)}" for name in others)
+        return Cell(value, second + mark) if others else Cell(value.marked(mark))
 
     def mark(self, members: Sequence[int]) -> str:
         return "" if all(self.finished[index] for index in members) else _UNFINISHED
 
-    def text(self, name: str, members: Sequence[int], spread: bool = True) -> str:
+    def value(self, name: str, members: Sequence[int], spread: bool = True) -> Quantity:
         count = sum(self.finished[index] for index in members)
         if name == COUNT:
-            return str(count)
+            return Quantity.of(count, "")
         summary = self.summary(name, members)
         if summary is None:
-            return NOTHING
-        text = shown_mean(name, summary.mean, summary.std if spread else None, self.pivot.digits)
-        return text if summary.n == count else f"{text} ({summary.n} of {count})"
+            return MISSING
+        mean = shown_mean(name, summary.mean, summary.std if spread else None, self.pivot.digits)
+        return mean if summary.n == count else mean.within(after=f" ({summary.n} of {count})")
 
     def summary(self, name: str, members: Sequence[int]) -> Summary | None:
         """Of the finished runs that have a value."""
@@ -219,9 +222,7 @@ class _Maker:
         for name in self.cells:
             if name != COUNT:
                 summary = self.summary(name, cell.members)
-                record[f"{name}_mean"] = summary.mean if summary else None
-                record[f"{name}_std"] = summary.std if summary else None
-                record[f"{name}_n"] = summary.n if summary else 0
+                record |= {**summary_fields(name, summary), f"{name}_n": summary.n if summary else 0}
         return {**record, "averaged_over": cell.averaged_over}
 
     def averaged_over(self, members: Sequence[int]) -> dict[str, list[Any]]:
@@ -298,5 +299,7 @@ def _column_name(key: _Key) -> str:
 
 def _listed(name: str, values: Mapping[Any, None]) -> str:
     ordered = sorted(values, key=value_order)
-    texts = [sparsity(v) if name == "sparsity" else "none" if v is None else in_words(v) for v in ordered[:_LISTED]]
+    texts = [
+        str(sparsity(v)) if name == "sparsity" else "none" if v is None else in_words(v) for v in ordered[:_LISTED]
+    ]
     return ", ".join(texts) + (f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, header, is_right, shown
-from itopctl.report.groups import BEST_BY, hashable, in_words, measured_fields, short_name, studies
+from itopctl.report.groups import BEST_BY, MEASURED_WHEN, hashable, in_words, measured_fields, short_name, studies
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, duration, number
 
@@ -68,7 +68,7 @@ def runs_table(
         ]
         for run in runs
     ]  # fmt: skip
-    notes = ["Test accuracy and R_s at the epoch with the best validation accuracy."] if best_by != "final" else []
+    notes = [f"Test accuracy and R_s {MEASURED_WHEN[best_by]}."] if best_by != "final" else []
     return Table(title, headers, rows, [_record(run) for run in runs], notes)
 
 

@@ -33,6 +33,11 @@ def summarise(values: Sequence[float]) -> Summary | None:
     return Summary(statistics.mean(values), spread, len(values))
 
 
+def summary_fields(name: str, summary: Summary | None) -> dict[str, float | None]:
+    """Mean and standard deviation as fields of a record: `name_mean` and `name_std`."""
+    return {f"{name}_mean": summary.mean if summary else None, f"{name}_std": summary.std if summary else None}
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean difference, and what is known of its error.

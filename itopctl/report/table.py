@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from itopctl.report.quantity import Quantity
+
 Record = dict[str, Any]
 
 FORMATS = ("rich", "markdown", "latex", "csv", "json", "html")
@@ -18,8 +20,8 @@ class Column:
 
     Attributes:
         header: its heading.
-        align: where its cells are set; those set right are numbers, and never folded: at the decimal point where
-            all that have a digit are `97.31`, `97.31 ± 0.20`, `1,500`, `96.5 %`, `2.00×*` and of one unit.
+        align: where its cells are set; those set right are never folded. Quantities in it that are of one unit, and
+            have no text beside them, stand with their decimal points below each other.
         whole: whether cells set left must not be folded either.
         rank: where a terminal is too narrow for all, columns of the highest rank are left out first; 0 stays.
         key: whether it says which row it is, as the first column always does: where a table is split into parts side
@@ -38,21 +40,21 @@ class Cell:
     """What stands in one place.
 
     Attributes:
-        text: one line.
+        value: a text of one line, or a number with all that formats need to align and to sort it.
         second: a lesser line, shown under the first where there is room for it, else behind it.
         best: to be marked as the best of its column.
         style: a rich style for terminals.
     """
 
-    text: str
+    value: str | Quantity
     second: str = ""
     best: bool = False
     style: str = ""
 
     @property
-    def one_line(self) -> str:
-        """Both lines in one."""
-        return f"{self.text}, {self.second}" if self.second else self.text
+    def text(self) -> str:
+        """What stands there, as text."""
+        return str(self.value)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
     sparsity >= 0.9 and method in (set-itop, rigl-itop)
     not (optimizer.lr = 0.1 or model ~ resnet*) and update_interval is not none
 
-Nothing is ever evaluated as code. A recursive descent, rather than a parser library: the grammar has four rules, and
-every refusal says in words what belongs in the place it points to.
+Nothing is ever evaluated as code. Python's own `ast` cannot read these texts: `wrn-22-2` is a subtraction there, and
+`~ resnet*`, `90 %` and a single `=` are errors, so a tokenizer would have to rewrite the text first. A parser library
+would not make this shorter: the grammar has four rules, and most of the module is what each refusal says belongs in the
+place that it points to.
 
     any   = all ("or" all)*
     all   = one ("and" one)*
@@ -17,7 +19,7 @@ every refusal says in words what belongs in the place it points to.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -74,9 +76,9 @@ class _Token:
 
     @property
     def keyword(self) -> str:
-        """The keyword that it is, or nothing."""
+        """The keyword or mark that it is; empty if it is neither."""
         lowered = self.text.lower()
-        return lowered if self.kind == "word" and lowered in KEYWORDS else ""
+        return lowered if self.kind == "mark" or (self.kind == "word" and lowered in KEYWORDS) else ""
 
     @property
     def shown(self) -> str:
@@ -182,14 +184,8 @@ class _Parser:
         return token
 
     def took(self, keyword: str) -> bool:
-        """Take the keyword if it comes next."""
+        """Take the keyword or mark if it comes next."""
         if self.next.keyword == keyword:
-            self.place += 1
-            return True
-        return False
-
-    def took_mark(self, mark: str) -> bool:
-        if self.next.kind == "mark" and self.next.text == mark:
             self.place += 1
             return True
         return False
@@ -206,16 +202,16 @@ class _Parser:
         return found
 
     def any(self) -> Condition:
-        parts = [self.all()]
-        while self.took("or"):
-            parts.append(self.all())
-        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+        return self.joined("or", self.all, Or)
 
     def all(self) -> Condition:
-        parts = [self.one()]
-        while self.took("and"):
-            parts.append(self.one())
-        return parts[0] if len(parts) == 1 else And(tuple(parts))
+        return self.joined("and", self.one, And)
+
+    def joined(self, word: str, part: Callable[[], Condition], kind: type[And | Or]) -> Condition:
+        parts = [part()]
+        while self.took(word):
+            parts.append(part())
+        return parts[0] if len(parts) == 1 else kind(tuple(parts))
 
     def one(self) -> Condition:
         first = self.next
@@ -225,11 +221,11 @@ class _Parser:
         try:
             if self.took("not"):
                 return Not(self.one())
-            if self.took_mark("("):
+            if self.took("("):
                 inner = self.any()
                 if self.next.kind == "end":
                     self.refuse("this parenthesis is not closed.", first)
-                if not self.took_mark(")"):
+                if not self.took(")"):
                     self.refuse(f"`and`, `or` or `)` expected, found {self.next.shown}.")
                 return inner
             return self.comparison()
@@ -267,19 +263,17 @@ class _Parser:
         self.refuse(f"{expected} expected after {quoted(name, 40)}, found {self.next.shown}.")
 
     def membership(self, name: str, token: _Token, negated: bool) -> Condition:
-        if not self.took_mark("("):
+        if not self.took("("):
             self.refuse(f"`(` expected after `in`, found {self.next.shown}: {text_of(name)} in (one, another).")
-        values, spans = [], [token.span]
-        while True:
+        values: list[Value] = []
+        spans = [token.span]
+        while not (values and self.took(")")):  # a comma at the end does no harm
             value, span = self.value()
             values.append(value)
             spans.append(span)
-            if self.took_mark(")"):
-                return Membership(name, tuple(values), negated, tuple(spans))
-            if not self.took_mark(","):
+            if not self.took(",") and self.next.keyword != ")":
                 self.refuse(f"`,` or `)` expected, found {self.next.shown}.")
-            if self.took_mark(")"):  # a comma at the end does no harm
-                return Membership(name, tuple(values), negated, tuple(spans))
+        return Membership(name, tuple(values), negated, tuple(spans))
 
     def value(self) -> tuple[Value, tuple[int, int]]:
         token = self.take()

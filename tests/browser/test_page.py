@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from itopctl.report.page import Page, render_page
+from itopctl.report.page import Figure, Page, render_page
 from itopctl.report.table import Cell, Column, Table
 from tests.browser.chromium import DESK, PHONE, Browser
 from tests.report import pages
+from tests.report.written import cell
 
 RUNS, VERDICTS = "#runs-table", "#verdict-1"
 
@@ -64,7 +65,7 @@ def sticking_out(browser: Browser) -> list[str]:
         """const out = [];
         for (const one of document.body.querySelectorAll("*")) {
           const box = one.getBoundingClientRect();
-          if (one.parentElement.closest(".box, pre, svg") || !box.width) continue;
+          if (one.parentElement.closest(".box, pre") || !box.width) continue;
           if (box.right > innerWidth + 0.5 || box.left < -0.5) out.push(`${one.tagName} ${one.className} ${one.id}`);
         }
         if (document.documentElement.scrollWidth > innerWidth) out.push("the page");
@@ -140,7 +141,7 @@ def test_all_text_stands_out_from_what_is_behind_it(shown: Open, scheme: str) ->
     pairs = browser.run(
         """const found = new Map();
         const clear = (one) => getComputedStyle(one).backgroundColor === "rgba(0, 0, 0, 0)";
-        for (const one of document.body.querySelectorAll("*:not(svg *)")) {
+        for (const one of document.body.querySelectorAll("*")) {
           if (![...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())) continue;
           let behind = one;
           while (behind && clear(behind)) behind = behind.parentElement;
@@ -161,17 +162,28 @@ def test_all_text_stands_out_from_what_is_behind_it(shown: Open, scheme: str) ->
     )
 
 
-def test_a_clip_path_is_that_of_its_own_figure(shown: Open) -> None:
+def test_every_figure_is_drawn_as_wide_as_there_is_room(shown: Open) -> None:
     browser = shown()
     found = browser.run(
-        """return [...document.querySelectorAll("figure")].map((figure) => [...figure.querySelectorAll("[clip-path]")]
-          .every((one) => figure.contains(document.getElementById(one.getAttribute("clip-path").slice(5, -1)))))"""
+        """return [...document.querySelectorAll(".card img")].map((one) => {
+          const {width, height} = one.getBoundingClientRect(), canvas = document.createElement("canvas");
+          [canvas.width, canvas.height] = [width, height];
+          canvas.getContext("2d").drawImage(one, 0, 0, width, height);
+          const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+          const coloured = [...pixels.keys()].some((at) => at % 4 === 0 && pixels[at] + 50 < pixels[at + 2]);
+          return [width / one.parentElement.clientWidth, width / height, coloured];
+        })"""
     )
-    assert found == [True, True]
-    boxes = browser.run(
-        "return [...document.querySelectorAll('figure use')].map((one) => one.getBoundingClientRect().width)"
-    )
-    assert len(boxes) == 2 and min(boxes) > 1  # the markers are there to be seen
+    assert len(found) == 2
+    assert all(share > 0.85 and abs(shape - 241.2 / 160) < 0.02 for share, shape, _ in found)
+    assert found[0][2]  # its line is blue
+
+
+def test_a_figure_runs_no_script(shown: Open) -> None:
+    hostile = pages.svg().replace("<metadata>", "<script>top.ran = parent.ran = window.ran = 1</script><metadata>")
+    browser = shown(pages.page(figures=[Figure("one", "One", "A dot.", hostile)]))
+    assert browser.run("const one = document.querySelector('.card img'); return [one.complete, one.naturalWidth > 0]")
+    assert browser.run("return typeof window.ran") == "undefined"
 
 
 # Sorting and filtering -------------------------------------------------------------------------------------------
@@ -181,7 +193,7 @@ def numbers_table() -> Table:
     texts = ["1,500", "90", "–", "1,200", "9.5 ± 0.1", "−3", "", "200"]
     times = ["2 h 05 min", "42 s", "0.8 s", "–", "3 min 20 s", "3 d 4 h", "", "59 min 59 s"]
     words = ["run-10", "run-9", "B", "a", "run-1", "", "ä", "C"]
-    table_rows = [[Cell(str(i)), Cell(a), Cell(b), Cell(c)]
+    table_rows = [[cell(str(i)), cell(a), cell(b), Cell(c)]
                   for i, (a, b, c) in enumerate(zip(texts, times, words, strict=True))]  # fmt: skip
     columns = [Column("n", "right"), Column("number", "right"), Column("time", "right"), Column("word")]
     return Table("Numbers", columns, table_rows, [])

@@ -11,6 +11,7 @@ from itopctl.report.runs import runs_table
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.store.queries import RUN_COLUMNS
 from tests.report.records import run, unfinished
+from tests.report.written import cell
 
 METHODS = ("dense", "static", "set-itop", "rigl-itop")
 
@@ -73,12 +74,12 @@ def verdicts() -> Table:
     columns = [Column("claim"), Column("statistic", "right"), Column("95 % interval", "right"), Column("n", "right"),
                Column("p", "right"), Column("verdict")]  # fmt: skip
     rows = [
-        [Cell("accuracy rises with R_s", "at sparsity 90 %"), Cell("0.81"), Cell("[0.42, 0.95]"), Cell("9"),
-         Cell("0.003"), Cell("holds", style="green")],
-        [Cell("dynamic beats static", "set-itop, ΔT 10"), Cell("0.62"), Cell("[−0.11, 1.35]"), Cell("3"),
-         Cell("0.071"), Cell("not enough runs", "4 more seeds", style="yellow")],
-        [Cell("sparse matches dense", "within 0.5 points"), Cell("−2.10"), Cell("[−3.02, −1.18]"), Cell("3"),
-         Cell("< 0.001"), Cell("does not hold", style="red")],
+        [Cell("accuracy rises with R_s", "at sparsity 90 %"), cell("0.81"), cell("[0.42, 0.95]"), cell("9"),
+         cell("0.003"), Cell("holds", style="green")],
+        [Cell("dynamic beats static", "set-itop, ΔT 10"), cell("0.62"), cell("[−0.11, 1.35]"), cell("3"),
+         cell("0.071"), Cell("not enough runs", "4 more seeds", style="yellow")],
+        [Cell("sparse matches dense", "within 0.5 points"), cell("−2.10"), cell("[−3.02, −1.18]"), cell("3"),
+         cell("< 0.001"), Cell("does not hold", style="red")],
     ]  # fmt: skip
     return Table("The paper's claims", columns, rows, [], ["p: corrected after Holm for 3 tests."])
 

@@ -58,7 +58,7 @@ def test_kinds_are_told_by_the_values_that_there_are() -> None:
     ],
 )  # fmt: skip
 def test_a_value_is_shown_as_its_field_is_read(name: str, value: Any, digits: int | None, text: str) -> None:
-    assert shown(name, value, digits) == text
+    assert str(shown(name, value, digits)) == text
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_value_is_shown_as_its_field_is_read(name: str, value: Any, digits: in
 def test_a_mean_is_shown_as_its_field_is_read(
     name: str, mean: float, std: float | None, digits: int | None, text: str
 ) -> None:
-    assert shown_mean(name, mean, std, digits) == text
+    assert str(shown_mean(name, mean, std, digits)) == text
 
 
 values = st.none() | st.integers(-5, 5) | st.floats(-5, 5) | st.sampled_from(["a", "b", "c"])

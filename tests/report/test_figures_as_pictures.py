@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import warnings
 
 import matplotlib
 import pytest
@@ -233,3 +234,12 @@ def test_chosen_ticks_stand_apart(positions: list[float], least: float) -> None:
     kept = spaced(positions, least)
     assert all(positions[b] - positions[a] >= least for a, b in itertools.pairwise(kept))
     assert bool(kept) == bool(positions) and kept[:1] == [0][: len(kept)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_of_a_single_interval_are_drawn_without_a_warning(name: str, width: str) -> None:
+    made = material(study_runs([0.9, 0.95], {"static": [None], "set-itop": [1_000_000]}, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded(picture(name, figure_records(name, made), Look(width)), "svg")

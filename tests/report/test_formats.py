@@ -26,6 +26,7 @@ from itopctl.report.runs import runs_table
 from itopctl.report.table import FORMATS, Cell, Column, Table
 from tests.report.records import paper_runs, run, store_runs
 from tests.report.texts import number_texts, tables_of_anything, texts
+from tests.report.written import value_of
 
 GOLDEN = Path(__file__).parent / "golden"
 _ENDINGS = {"markdown": "md", "latex": "tex", "csv": "csv", "json": "json", "html": "html", "rich": "txt"}
@@ -103,7 +104,7 @@ def test_a_control_character_never_reaches_the_output(style: str, tables: list[T
 
 
 def column(*texts: str, best: int | None = None) -> list[Table]:
-    rows = [[Cell(text, best=place == best)] for place, text in enumerate(texts)]
+    rows = [[Cell(value_of(text), best=place == best)] for place, text in enumerate(texts)]
     return [Table("", [Column("value", "right")], rows, [])]
 
 
@@ -122,6 +123,7 @@ def body(style: str, tables: list[Table]) -> list[str]:
         (["90 %", "96.5 %", "96.5 %*"], ["90 %   ", "96.5 % ", "96.5 %*"]),
         (["-0.5", "+12", "−3.25"], [" -0.5 ", "+12   ", " −3.25"]),
         (["1,500", "2.5"], ["1,500  ", "    2.5"]),
+        (["1,230 ± 1,060", "7 ± 90"], ["1,230 ± 1,060", "    7 ±    90"]),
         (["3 min 20 s", "8.5 s"], ["3 min 20 s", "     8.5 s"]),
         (["4.5 kB", "300 MB"], ["4.5 kB", "300 MB"]),
         (["[0.1, 0.25]", "3.5"], ["[0.1, 0.25]", "        3.5"]),
@@ -420,8 +422,8 @@ def test_html_is_a_document_that_needs_nothing_else() -> None:
 
 
 def test_a_cell_of_html_says_its_number() -> None:
-    text = html_fragment(column("1,500.5 ± 2 %", "–", "−3×")[0])
-    assert re.findall(r'data-value="(.*?)"', text) == ["1500.5", "-3"]
+    text = html_fragment(column("1,500.5 ± 2 %", "–", "−3×", "3 min 20 s", "4.5 kB")[0])
+    assert re.findall(r'data-value="(.*?)"', text) == ["1500.5", "-3", "200", "4500"]
 
 
 # A terminal -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.report.latex import Compiled
 from tests.report.records import run, store_runs
 from tests.report.test_formats import one_cell, reports
 from tests.report.texts import tables_of_anything
+from tests.report.written import cell, value_of
 
 Latex = Callable[..., Compiled]
 _SIUNITX = ("", "[=v2]")
@@ -27,7 +28,7 @@ _WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)  # which woul
 
 
 def numbers(*texts: str, header: str = "value", best: int | None = None) -> Table:
-    rows = [[Cell(text, best=place == best)] for place, text in enumerate(texts)]
+    rows = [[Cell(value_of(text), best=place == best)] for place, text in enumerate(texts)]
     return Table("Numbers", [Column(header, "right")], rows, [])
 
 
@@ -116,6 +117,7 @@ def test_a_latex_table_has_one_cell_a_column_in_every_row() -> None:
         (["97.50 ± 0.71", "9.00"], "S[table-format = 2.2(2)]"),
         (["97.50 ± 12.71"], "S[table-format = 2.2(4)]"),
         (["97.50 ± 0.00"], "S[table-format = 2.2(1)]"),
+        (["1,230 ± 1,060", "12,500 ± 90"], "S[table-format = 5.0(4)]"),
         (["90 %", "96.5 %"], r"S[table-format = 2.1, table-space-text-post = {\,\%}]"),
         (["2.00×*", "1.00×"], r"S[table-format = 1.2, table-space-text-post = {$\times$*}]"),
         (["1e-05", "2.5e-05"], "S[table-format = 1.1e-1]"),
@@ -216,10 +218,10 @@ HARD = Table(
     [
         [
             Cell("[x] café Ångström ǎ ż", "ΔT 10, lr 0.1, drop fraction 0.3, batch 100"),
-            Cell("97.50 ± 0.71", "R_s 0.93, ours -0.12, within noise", best=True), Cell("α β Γ Ω ά ∞"),
+            Cell(value_of("97.50 ± 0.71"), "R_s 0.93, ours -0.12, within noise", best=True), Cell("α β Γ Ω ά ∞"),
             Cell("RuntimeError: no room in /very/long/path/to/some/folder_with_a_long_name/file.pt --workers 3"),
         ],
-        [Cell("*star* 模型 👩‍💻", "x"), Cell("7.50 ± 12.00*"), Cell("✓ ★ ☃ § ¶ © £ €"), Cell("")],
+        [Cell("*star* 模型 👩‍💻", "x"), cell("7.50 ± 12.00*"), Cell("✓ ★ ☃ § ¶ © £ €"), Cell("")],
         [Cell("Привет עברית \x1b[31m \u202e"), Cell("–*"), Cell("x²"), Cell("‘q’ “qq” – — …", best=True)],
         [Cell(""), Cell(""), Cell(""), Cell("")],
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from itopctl.report.paper import paper_tables
 from itopctl.report.table import Cell, Record, Table
 from tests.report.records import paper_runs, run, unfinished
+from tests.report.written import value_of
 
 
 def table_of(runs: list[Record], order: tuple[str, ...] = ()) -> Table:
@@ -56,7 +57,7 @@ def test_a_cell_is_mean_deviation_and_number_of_seeds_with_the_exploration_rate(
     """0.93, 0.95, 0.97: mean 0.95, deviation √((0.0004 + 0 + 0.0004) / 2) = 0.02; rates 0.2, 0.3, 0.4: mean 0.3."""
     runs = [run(seed=n, accuracy=0.93 + 0.02 * n, exploration_rate=0.2 + 0.1 * n) for n in range(3)]
     table = table_of(runs)
-    assert cell(table, "set-itop", "sparsity 90 %") == Cell("95.00 ± 2.00", "R_s 0.30, n 3")
+    assert cell(table, "set-itop", "sparsity 90 %") == Cell(value_of("95.00 ± 2.00"), "R_s 0.30, n 3")
     (record,) = table.records
     assert record["test_accuracy_mean"] == pytest.approx(0.95)
     assert record["test_accuracy_std"] == pytest.approx(0.02)
@@ -68,7 +69,7 @@ def test_a_cell_is_mean_deviation_and_number_of_seeds_with_the_exploration_rate(
 
 def test_one_seed_has_a_mean_and_no_deviation() -> None:
     table = table_of([run(accuracy=0.9123)])
-    assert cell(table, "set-itop", "sparsity 90 %") == Cell("91.23", "R_s 0.10, n 1")
+    assert cell(table, "set-itop", "sparsity 90 %") == Cell(value_of("91.23"), "R_s 0.10, n 1")
     assert table.records[0]["test_accuracy_std"] is None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from itopctl.report.fields import Fields
 from itopctl.report.groups import studies
 from itopctl.report.pivot import Pivot, pivot_table
+from itopctl.report.table import Cell
 from itopctl.report.versions import same_code, version_notes
 from itopctl.spec.config import defining_settings
 from tests.helpers import run_config
@@ -82,6 +83,6 @@ def test_a_seed_that_two_versions_made_counts_once_the_finished_one() -> None:
 def test_a_pivot_names_the_versions_that_it_averages_over() -> None:
     fields = Fields(("method", "sparsity", "test_accuracy", "exploration_rate"))
     apart = pivot_table([record(A), record(B)], Pivot(), fields)
-    assert [row[0].one_line for row in apart.rows] == [f"static, nets {A}", f"static, nets {B}"]
+    assert [row[0] for row in apart.rows] == [Cell("static", f"nets {A}"), Cell("static", f"nets {B}")]
     pooled = pivot_table([record(A), record(B)], Pivot(rows=("method",)), fields)
     assert f"Averaged over own_code.nets {A}, {B}." in pooled.notes

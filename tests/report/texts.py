@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from itopctl.report.table import Cell, Column, Table
+from tests.report.written import value_of
 
 # What has made trouble in some format: its special characters, controls, what reorders, joins, combines, or is wide.
 _TROUBLE = (
@@ -45,9 +46,12 @@ def tables_of_anything(draw: st.DrawFn) -> Table:
             max_size=5,
         )
     )
-    contents = [draw(st.sampled_from([texts(), number_texts()])) for _ in columns]
+    contents = [draw(st.sampled_from([texts(), number_texts()])).map(value_of) for _ in columns]
     second = st.one_of(st.just(""), texts())
     rows = draw(
-        st.lists(st.tuples(*(st.builds(Cell, content, second, st.booleans()) for content in contents)), max_size=5)
+        st.lists(
+            st.tuples(*(st.builds(Cell, content, second, st.booleans()) for content in contents)),
+            max_size=5,
+        )
     )
     return Table(draw(texts()), columns, rows, [], draw(st.lists(texts(), max_size=2)), draw(texts()))

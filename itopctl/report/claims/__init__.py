@@ -24,8 +24,8 @@ def claims_tables(
     runs: Sequence[Record],
     method_order: Sequence[str] = (),
     best_by: str = "final",
-    margin: float = 0.005,
-    confidence: float = 0.95,
+    margin: float | None = None,
+    confidence: float | None = None,
 ) -> list[Table]:
     """One table for each data set and model, in the order of the runs.
 
@@ -36,12 +36,13 @@ def claims_tables(
         method_order: methods in the order their rows should have.
         best_by: which accuracy counts, of `itopctl.report.groups.BEST_BY`.
         margin: the least difference of accuracy that counts, as a fraction in (0, 1): how much worse than dense is
-            still a match, and how small an advantage is none.
-        confidence: of the intervals, in (0, 1); verdicts are false with a chance of at most 1 − confidence.
+            still a match, and how small an advantage is none. None: 0.005.
+        confidence: of the intervals, in (0, 1), None: 0.95; verdicts are false with a chance of at most 1 − confidence.
 
     Raises:
         UserError: a margin or confidence out of range.
     """
+    margin, confidence = 0.005 if margin is None else margin, 0.95 if confidence is None else confidence
     for name, value in (("margin", margin), ("confidence", confidence)):
         if not 0 < value < 1:
             raise UserError(f"{name} {value:g}: must be a fraction above 0 and below 1.")

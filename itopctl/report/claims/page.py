@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from itopctl.report.claims.exploration import SMALLEST_CORRELATION
 from itopctl.report.claims.finding import Claim, Finding, Options
 from itopctl.report.claims.verdicts import FAILS, FEWEST_SEEDS, HOLDS, OPEN
-from itopctl.report.groups import ENDED_BADLY, Study, unfinished_in_words
+from itopctl.report.groups import ENDED_BADLY, MEASURED_WHEN, Study, unfinished_in_words
+from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import Difference
 from itopctl.report.table import Cell, Column, Record, Table
 from itopctl.report.words import NOTHING, sparsity
 
 _STYLES = {HOLDS: "green", FAILS: "red", OPEN: "yellow"}
-_ACCURACIES = {"final": "after the last step", "validation": "at the epoch with the best validation accuracy"}
-
 
 _NO_SPREAD = (
     "No interval: all pairs differ by the same, which says nothing of the spread; only the number of pairs counts (sign"
@@ -45,10 +45,10 @@ def _row(claim: Claim, finding: Finding) -> list[Cell]:
         Cell(f"{claim.number} {finding.label}" if whole else finding.label, _counts(finding), style=style),
         Cell("" if finding.sparsity is None or finding.statistic == "largest sparsity" else sparsity(finding.sparsity)),
         Cell(_effect(claim, finding), style=style),
-        Cell("" if finding.n is None else str(finding.n)),
+        Cell("" if finding.n is None else Quantity.of(finding.n, "")),
         Cell(_p_values(finding)),
         Cell(verdict.word, "" if _heads(finding) else finding.remark, style=f"{style} {_STYLES[verdict.word]}".strip()),
-        Cell(verdict.more.text if verdict.more else ""),
+        Cell(verdict.more.shown if verdict.more else ""),
     ]  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def _counts(finding: Finding) -> str:
     return f"{finding.remark}; {counts}" if finding.remark else counts
 
 
-def _effect(claim: Claim, finding: Finding) -> str:
+def _effect(claim: Claim, finding: Finding) -> str | Quantity:
     if finding.statistic == "largest sparsity":
         return NOTHING if finding.estimate is None else f"up to {sparsity(finding.estimate)}"
     if finding.estimate is None:
@@ -79,22 +79,23 @@ def _effect(claim: Claim, finding: Finding) -> str:
     scaled = [value if claim.number == 1 else 100 * value for value in values]
     digits = 2 if all(abs(value) < 9.995 for value in scaled) else 1
     estimate, *ends = (_signed(value, digits) for value in scaled)
-    return f"{estimate} [{', '.join(ends)}]" if len(ends) == 2 else estimate
+    return estimate.within(after=f" [{', '.join(map(str, ends))}]") if len(ends) == 2 else estimate
 
 
-def _signed(value: float, digits: int) -> str:
+def _signed(value: float, digits: int) -> Quantity:
     rounded = round(value, digits)
-    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
+    found = Quantity.of(rounded or 0.0, f"{'+' if rounded else ''}.{digits}f")
+    return replace(found, digits=found.digits.replace("-", "−"))
 
 
-def _p_values(finding: Finding) -> str:
+def _p_values(finding: Finding) -> str | Quantity:
     if finding.p_value is None or finding.p_corrected is None:
         return ""
-    return f"{_p(finding.p_value)} ({_p(finding.p_corrected)})"
+    return _p(finding.p_value).within(after=f" ({_p(finding.p_corrected)})")
 
 
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float) -> Quantity:
+    return Quantity.of(max(value, 0.001), ".3f").within("< " if value < 0.001 else "")
 
 
 def _percents(fraction: float) -> str:
@@ -105,7 +106,7 @@ def _notes(claims: Sequence[Claim], options: Options) -> list[str]:
     margin = f"{round(100 * options.margin, 6):g} points"
     level = _percents(options.level)
     return [
-        f"effect: difference of test accuracy {_ACCURACIES[options.best_by]} in percentage points, with its"
+        f"effect: difference of test accuracy {MEASURED_WHEN[options.best_by]} in percentage points, with its"
         f" {_percents(options.confidence)} confidence interval (of one comparison by itself): dynamic − static (2),"
         " ITOP − original (3), sparse − dense (4), longer − shortest interval (5). Claim 1: Spearman's rank correlation"
         " of R_s and accuracy, from −1 to +1.",

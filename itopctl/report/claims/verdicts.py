@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import MOST_SEEDS, Difference, holm
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not enough runs"
@@ -31,10 +32,10 @@ class More:
     at_least: bool = False
 
     @property
-    def text(self) -> str:
+    def shown(self) -> Quantity:
         """`+5 seeds`, `≥ +2 seeds`."""
         noun = self.of if self.count != 1 else self.of.removesuffix("s")
-        return f"{'≥ ' if self.at_least else ''}+{self.count:,} {noun}"
+        return Quantity.of(self.count, "+,").within("≥ " if self.at_least else "", f" {noun}")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from itopctl.report.figures.panels import (
 )
 from itopctl.report.figures.references import draw_level, point_records
 from itopctl.report.figures.style import GREY, INK, LINES, MARKERS, LineStyle, Look, Name, label_of, name_of, styles
-from itopctl.report.groups import Kind
 from itopctl.report.table import Record
 
 if TYPE_CHECKING:
@@ -40,7 +39,8 @@ def records(material: Material) -> list[Record]:
     `details` are the settings that vary beside the interval.
     """
     details = {
-        (group.kind.method, group.kind.details): _without_interval(group.kind).details for _, group in material.groups()
+        (group.kind.method, group.kind.details): group.kind.without({"update_interval"}).details
+        for _, group in material.groups()
     }
     found = []
     for record in point_records(material):
@@ -52,10 +52,6 @@ def records(material: Material) -> list[Record]:
     if all(record["update_interval"] is None for record in found):
         raise nothing("interval", "none of the finished runs has an update interval (dense and static ones have none)")
     return found
-
-
-def _without_interval(kind: Kind) -> Kind:
-    return Kind(kind.method, tuple(item for item in kind.settings if item[0] != "update_interval"))
 
 
 @FIGURES.add("interval", source="", records=records)
@@ -73,6 +69,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     colors = ScalarMappable(Normalize(0.0, min(1.0, math.ceil(10 * most) / 10) or 1.0), "cividis")
     for panel, axis in zip(panels, axes, strict=True):
         axis.set_xscale("log")
+        axis.set_xlim(*_limits(shown))  # otherwise a single interval has no width, and matplotlib warns
         _draw_panel(axis, panel, moving, levels, colors, _edge(shown))
     few_numbers(axes, look)
     _set_intervals(axes, look, shown)
@@ -136,13 +133,17 @@ def _draw_panel(
 
 def _set_intervals(axes: Sequence[Axes], look: Look, shown: Sequence[Record]) -> None:
     values = sorted({record["update_interval"] for record in shown if record["update_interval"]})
-    edge = _edge(shown)
-    low, high = values[0] / edge, values[-1] * edge
+    low, high = _limits(shown)
     for axis in axes:
-        axis.set_xlim(low, high)
         share = [math.log(value / low) / math.log(high / low) for value in values]
         ticks_at(axis, look, values, [f"{value:g}" if value < 1e6 else f"{value:.3g}" for value in values], share)
     share_x(axes)
+
+
+def _limits(shown: Sequence[Record]) -> tuple[float, float]:
+    """Of the x axis."""
+    values = [record["update_interval"] for record in shown if record["update_interval"]]
+    return min(values) / _edge(shown), max(values) * _edge(shown)
 
 
 def _edge(shown: Sequence[Record]) -> float:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.report.groups import ENDED_BADLY, Group, Study, unfinished_in_words
 from itopctl.report.published import published_for
-from itopctl.report.statistics import Summary
 from itopctl.report.table import Record
 
 
@@ -87,11 +86,6 @@ def identity(study: Study, group: Group) -> Record:
         "dataset": study.dataset, "model": study.model, "method": group.kind.method, "details": group.kind.details,
         "sparsity": group.sparsity,
     }  # fmt: skip
-
-
-def summary_fields(name: str, summary: Summary | None) -> Record:
-    """Mean and standard deviation as fields of a record."""
-    return {f"{name}_mean": summary.mean if summary else None, f"{name}_std": summary.std if summary else None}
 
 
 def nothing(figure: str, why: str) -> EnvironmentUnfitError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from itopctl.report.figures.material import Material, identity, summary_fields
+from itopctl.report.figures.material import Material, identity
 from itopctl.report.figures.style import LineStyle
 from itopctl.report.groups import Group, measured_fields
+from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Record
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def draw(records: Sequence[Record], look: Look) -> Figure:
     figure, axes = lay_out(look, records, panels, list(handles))
     for panel, axis in zip(panels, axes, strict=True):
         axis.set_xscale("log")
-        axis.set_xlim(*_limits(shown))  # or a single sparsity would have no width, and matplotlib complain
+        axis.set_xlim(*_limits(shown))  # otherwise a single sparsity has no width, and matplotlib warns
         _draw_panel(axis, panel, own, published)
     few_numbers(axes, look)
     _set_sparsities(axes, look, shown)

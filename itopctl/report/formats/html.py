@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from itopctl.report.formats.characters import clean
-from itopctl.report.formats.numbers import align, parse
+from itopctl.report.formats.numbers import align
+from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Column, Table
 
 _FIGURE_SPACE, _PUNCTUATION_SPACE = "\u2007", "\u2008"
@@ -52,7 +53,7 @@ def write_html(tables: Sequence[Table]) -> str:
 def html_fragment(table: Table) -> str:
     """A table and its notes, to be put into a page that has `STYLE`.
 
-    A cell that is a number has it, without grouping and unit, in `data-value`.
+    A cell that is a number has it, in its base unit (`Quantity.value`), in `data-value`.
     """
     lines = ['<div class="itopctl-scroll">', '<table class="itopctl">']
     lines += [f"<caption>{_text(table.title)}</caption>"] if table.title else []
@@ -73,14 +74,15 @@ def _cells(column: Column, cells: Sequence[Cell]) -> list[str]:
     ]
     before, after = [mark[0] for mark in marks], [mark[1] for mark in marks]
     if column.align == "right":
-        shown = align(texts, [""] * len(texts), [""] * len(texts), _escaped, _FIGURE_SPACE, _PUNCTUATION_SPACE)
+        none, values = [""] * len(texts), [cell.value for cell in cells]
+        shown = align(values, texts, none, none, _escaped, _FIGURE_SPACE, _PUNCTUATION_SPACE)
         # On the left nothing has to be filled up.
         shown = [text.lstrip(_FIGURE_SPACE) for text in shown]
     else:
         shown = [_escaped(text) for text in texts]
     return [
-        f"<td{_class(f'{_place(column)} {_look(cell)}')}{_value(column, text)}>{b}{inner}{a}{_second(cell)}</td>"
-        for cell, text, inner, b, a in zip(cells, texts, shown, before, after, strict=True)
+        f"<td{_class(f'{_place(column)} {_look(cell)}')}{_value(column, cell)}>{b}{inner}{a}{_second(cell)}</td>"
+        for cell, inner, b, a in zip(cells, shown, before, after, strict=True)
     ]
 
 
@@ -88,9 +90,9 @@ def _second(cell: Cell) -> str:
     return f"<br><small>{_text(cell.second)}</small>" if cell.second else ""
 
 
-def _value(column: Column, text: str) -> str:
-    number = parse(text) if column.align == "right" else None
-    return f' data-value="{number.value:.12g}"' if number else ""
+def _value(column: Column, cell: Cell) -> str:
+    value = cell.value.value if column.align == "right" and isinstance(cell.value, Quantity) else None
+    return "" if value is None else f' data-value="{value:.12g}"'
 
 
 def _text(text: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itopctl.report.formats.characters import clean
 from itopctl.report.formats.latex_columns import LatexColumn
 from itopctl.report.formats.latex_text import latex_escape, unknown_characters
+from itopctl.report.formats.panels import in_panels
 from itopctl.report.table import Table
 
 _HEAD = r"""% needs in the preamble:
@@ -67,7 +68,7 @@ def _table(table: Table, label: str) -> str:
     size, room, width, lesser = next(
         (choice for choice in _SIZES if _width(columns, *choice[:2]) <= choice[2]), _SIZES[-1]
     )
-    panels = list(_panels(columns, size, room, width))
+    panels = list(in_panels(columns, lambda some: _width(some, size, room), width))
     notes = [latex_escape(note, breakable=True) for note in table.all_notes("Bold: ") if note.strip()]
     room_of_rows = max(_FEWEST_LINES, _LINES[size] - sum(len(note) // _NOTE_LETTERS + 1 for note in notes))
     floats = list(_floats(panels, len(table.rows), room_of_rows))
@@ -97,20 +98,6 @@ def _table(table: Table, label: str) -> str:
 def _width(columns: Sequence[LatexColumn], size: str, room: int) -> float:
     """Width of a table in em of its type."""
     return sum(column.width for column in columns) + 2 * room / _POINTS[size] * (len(columns) - 1)
-
-
-def _panels(columns: Sequence[LatexColumn], size: str, room: int, width: float) -> Iterator[list[LatexColumn]]:
-    """Columns in as many tables as it takes to fit a width, each beginning with those that say which row it is."""
-    keys = [column for place, column in enumerate(columns) if column.column.key or not place]
-    if 2 * _width(keys, size, room) > width:
-        keys = [columns[0]]  # or there would be no room beside them
-    panel = list(keys)
-    for column in (column for column in columns if column not in keys):
-        if len(panel) > len(keys) and _width([*panel, column], size, room) > width:
-            yield panel
-            panel = list(keys)
-        panel.append(column)
-    yield panel
 
 
 _Piece = tuple[list[LatexColumn], range]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from itopctl.report.formats.characters import clean
 from itopctl.report.formats.latex_text import latex_escape, unknown_characters
-from itopctl.report.formats.numbers import Number, parse_column
+from itopctl.report.formats.numbers import in_line
+from itopctl.report.quantity import Digits, Quantity
 from itopctl.report.table import Cell, Column
 
 _WIDEST_TEXT = 16.0  # em; longer texts are set as paragraphs of this width
@@ -24,6 +25,7 @@ class LatexColumn:
     """A column as it is set.
 
     Attributes:
+        key: whether it says which row it is.
         header: its lines.
         seconds: the lines of the lesser text of each cell.
         numbers: those of its cells, where it is a column of numbers; else None.
@@ -32,12 +34,12 @@ class LatexColumn:
     """
 
     def __init__(self, column: Column, cells: Sequence[Cell]) -> None:
-        self.column, self.cells = column, cells
+        self.column, self.cells, self.key = column, cells, column.key
         self.texts = [clean(cell.text).strip() for cell in cells]
-        self.numbers = _numbers(self.texts) if column.align == "right" else None
+        self.numbers = _numbers(cells) if column.align == "right" else None
         self.has_best = any(cell.best for cell in cells)
-        spreads = [number.spread for number in self._numbers() if number and number.spread]
-        self.has_zero_spread = any(not float("".join(spread)) for spread in spreads)
+        spreads = [_ungrouped(number.spread) for number in self._numbers() if number and number.spread]
+        self.has_zero_spread = any(not float(spread) for spread in spreads)
         body = max((_em(text) for text, n in zip(self.texts, self._numbers(), strict=True) if n is None), default=0.0)
         self._format = _Format(self.numbers) if self.numbers else None
         if self._format:
@@ -50,7 +52,7 @@ class LatexColumn:
         self.header = _wrapped(header, max([body, *map(_em, header.split())])) or [""]
         self.width = max([body, *map(_em, self.header)])
 
-    def _numbers(self) -> Sequence[Number | None]:
+    def _numbers(self) -> Sequence[Quantity | None]:
         return self.numbers or [None] * len(self.cells)
 
     @property
@@ -90,23 +92,31 @@ class LatexColumn:
         return f"{{{text}}}" if self.numbers and text else text
 
 
-def _numbers(texts: Sequence[str]) -> list[Number | None] | None:
+def _numbers(cells: Sequence[Cell]) -> list[Quantity | None] | None:
     """The numbers of a column that siunitx can set: with as many decimals in what comes after `±` as before it."""
-    numbers = parse_column(texts)
-    uneven = [n for n in numbers or [] if n and n.spread and (len(n.spread[1]) != len(n.fraction) or n.exponent)]
-    return None if uneven else numbers
+    numbers = in_line([cell.value for cell in cells])
+    return None if any(n and n.spread and _is_uneven(n) for n in numbers or []) else numbers
 
 
-def _input(number: Number) -> str:
+def _is_uneven(number: Quantity) -> bool:
+    digits = Digits.of(number.digits)
+    return bool(digits.exponent) or len(digits.fraction) != len(Digits.of(number.spread).fraction)
+
+
+def _ungrouped(digits: str) -> str:
+    return digits.replace(",", "")
+
+
+def _input(number: Quantity) -> str:
     """A number as siunitx reads it."""
-    sign = number.sign.replace("−", "-")
-    exponent = f"e{int(number.exponent)}" if number.exponent else ""
-    spread = f" +- {''.join(number.spread)}" if number.spread else ""
-    after = _after(number)
-    return f"{sign}{number.whole.replace(',', '')}{number.fraction}{exponent}{spread}{f'{{{after}}}' if after else ''}"
+    digits, after = Digits.of(_ungrouped(number.digits)), _after(number)
+    exponent = f"e{int(digits.exponent)}" if digits.exponent else ""
+    spread = f" +- {_ungrouped(number.spread)}" if number.spread else ""
+    sign = digits.sign.replace("−", "-")
+    return f"{sign}{digits.whole}{digits.fraction}{exponent}{spread}{f'{{{after}}}' if after else ''}"
 
 
-def _after(number: Number) -> str:
+def _after(number: Quantity) -> str:
     unit = number.unit.strip()
     space = r"\," if number.unit.startswith(" ") else ""
     return space + _UNITS.get(unit, latex_escape(unit)) + latex_escape(number.mark)
@@ -115,16 +125,19 @@ def _after(number: Number) -> str:
 class _Format:
     """Room for the numbers of a column."""
 
-    def __init__(self, numbers: Sequence[Number | None]) -> None:
+    def __init__(self, numbers: Sequence[Quantity | None]) -> None:
         known = [number for number in numbers if number is not None]
-        self.whole = max(len(number.whole.replace(",", "")) for number in known)
-        self.fraction = max(len(number.fraction.removeprefix(".")) for number in known)
-        spreads = ["".join(n.spread).replace(".", "").lstrip("0") for n in known if n.spread]
-        self.spread = max((max(len(digits), 1) for digits in spreads), default=0)
-        self.spread_width = max((len("".join(n.spread)) for n in known if n.spread), default=0)
-        self.exponent = max((len(n.exponent.lstrip("+-").lstrip("0")) or 1 for n in known if n.exponent), default=0)
-        self.sign = any(number.sign for number in known)
-        self.negative_exponent = any(number.exponent.startswith("-") for number in known)
+        digits = [Digits.of(_ungrouped(number.digits)) for number in known]
+        spreads = [_ungrouped(number.spread) for number in known if number.spread]
+        self.whole = max(len(one.whole) for one in digits)
+        self.fraction = max(len(one.fraction.removeprefix(".")) for one in digits)
+        self.spread = max((len(spread.replace(".", "").lstrip("0")) or 1 for spread in spreads), default=0)
+        self.spread_width = max(map(len, spreads), default=0)
+        self.exponent = max(
+            (len(one.exponent.lstrip("+-").lstrip("0")) or 1 for one in digits if one.exponent), default=0
+        )
+        self.sign = any(one.sign for one in digits)
+        self.negative_exponent = any(one.exponent.startswith("-") for one in digits)
         self.after, self.after_width = max(
             ((_after(number), _em(number.unit + number.mark)) for number in known), key=lambda pair: pair[1]
         )

@@ -1,4 +1,8 @@
-"""Text for pdfLaTeX with no package but what `article` has: every character is set, or stands there by its number."""
+r"""Text for pdfLaTeX with no package but what `article` has: every character is set, or stands there by its number.
+
+The library `pylatexenc` does not do that: of the characters below U+3000 it writes more than 200 as commands of other
+packages (`\CYRYA`, `\mathbb`, `\texteuro`), which do not compile, and it lacks 850 that are set here.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +44,10 @@ _GREEK_AS_LATIN = {
     "ALPHA": "A", "BETA": "B", "EPSILON": "E", "ZETA": "Z", "ETA": "H", "IOTA": "I", "KAPPA": "K", "MU": "M", "NU": "N",
     "OMICRON": "O", "RHO": "P", "TAU": "T", "CHI": "X",
 }  # fmt: skip
-_GREEK_SMALL = {
-    name.upper(): name
-    for name in (
-        "alpha", "beta", "gamma", "delta", "zeta", "eta", "theta", "iota", "kappa", "mu", "nu", "xi", "pi", "rho",
-        "sigma", "tau", "upsilon", "chi", "psi", "omega",
-    )
-} | {"EPSILON": "varepsilon", "PHI": "varphi", "LAMDA": "lambda"}  # fmt: skip
-_GREEK_CAPITAL = {
-    name.upper(): name for name in ("Gamma", "Delta", "Theta", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega")
-} | {"LAMDA": "Lambda"}
+_GREEK_LETTERS = {
+    *_GREEK_AS_LATIN, "GAMMA", "DELTA", "THETA", "LAMDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA",
+}  # fmt: skip
+_GREEK_COMMANDS = {"epsilon": "varepsilon", "phi": "varphi", "lamda": "lambda", "Lamda": "Lambda"}
 _ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u", "\u0307": ".",
     "\u0308": '"', "\u030a": "r", "\u030b": "H", "\u030c": "v", "\u0323": "d", "\u0327": "c", "\u0331": "b",
@@ -126,14 +124,14 @@ def _known(char: str) -> str | None:
 
 def _greek(char: str) -> str | None:
     found = _GREEK.fullmatch(unicodedata.name(char, ""))
-    if found is None:
+    if found is None or found[2] not in _GREEK_LETTERS:
         return None
-    size, name = found.groups()
-    command = (_GREEK_SMALL if size == "SMALL" else _GREEK_CAPITAL).get(name)
-    if command:
-        return f"$\\{command}$"
-    latin = _GREEK_AS_LATIN.get(name)
-    return latin and f"$\\mathrm{{{latin if size == 'CAPITAL' else latin.lower()}}}$"
+    small, name = found[1] == "SMALL", found[2]
+    if name == "OMICRON" or (not small and name in _GREEK_AS_LATIN):
+        latin = _GREEK_AS_LATIN[name]
+        return f"$\\mathrm{{{latin.lower() if small else latin}}}$"
+    command = name.lower() if small else name.capitalize()
+    return f"$\\{_GREEK_COMMANDS.get(command, command)}$"
 
 
 def _accented(char: str) -> str | None:

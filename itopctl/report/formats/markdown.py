@@ -50,7 +50,7 @@ def _cells(column: Column, cells: Sequence[Cell]) -> list[str]:
     before = ["**" if cell.best and text else "" for cell, text in zip(cells, texts, strict=True)]
     after = [second + mark for second, mark in zip(seconds, before, strict=True)]
     if column.align == "right":
-        return align(texts, before, after, escape=_text)
+        return align([cell.value for cell in cells], texts, before, after, escape=_text)
     return [mark + _text(text) + end for mark, text, end in zip(before, texts, after, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.align import Align
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from itopctl.report.formats.characters import clean
 from itopctl.report.formats.numbers import align
+from itopctl.report.formats.panels import in_panels
 from itopctl.report.table import Cell, Table
 
 _BEST_SIGN = "★"
@@ -45,7 +46,7 @@ class _Fitted:
                 break
             columns.remove(last)
             left_out.append(last.header)
-        for panel in _panels(columns, options.max_width) if columns else ():
+        for panel in in_panels(columns, _least_width, options.max_width) if columns else ():
             yield _rich(self.table, panel, options.max_width)
         for note in self.table.all_notes(f"{_BEST_SIGN} "):
             yield Text(clean(note), style="dim")
@@ -58,23 +59,6 @@ def _least_width(columns: Sequence[_RichColumn]) -> int:
     return sum(column.least_width + 3 for column in columns) + 1
 
 
-def _panels(columns: Sequence[_RichColumn], width: int) -> Iterator[list[_RichColumn]]:
-    """Columns in as many tables as it takes to fit a width, each beginning with those that say which row it is.
-
-    Where these alone would fill it, with the first.
-    """
-    keys = [column for place, column in enumerate(columns) if column.key or not place]
-    if 2 * _least_width(keys) > width:
-        keys = [columns[0]]
-    panel = list(keys)
-    for column in (column for column in columns if column not in keys):
-        if len(panel) > len(keys) and _least_width([*panel, column]) > width:
-            yield panel
-            panel = list(keys)
-        panel.append(column)
-    yield panel
-
-
 class _RichColumn:
     """A column as it is drawn: its cells, and the least width that shows them well."""
 
@@ -85,7 +69,8 @@ class _RichColumn:
         cells = [row[index] for row in table.rows]
         lines = [_lines(cell) for cell in cells]
         if column.align == "right":
-            first = align([cell_lines[0] for cell_lines in lines], [_sign(cell) for cell in cells], [""] * len(cells))
+            values, signs = [cell.value for cell in cells], [_sign(cell) for cell in cells]
+            first = align(values, [text for text, *_ in lines], signs, [""] * len(cells))
             lines = [[text, *rest] for text, (_, *rest) in zip(first, lines, strict=True)]
         else:
             lines = [[_sign(cell) + text, *rest] for cell, (text, *rest) in zip(cells, lines, strict=True)]

@@ -2,11 +2,10 @@
 
 A single HTML file that asks for nothing from anywhere, and reads without JavaScript, which only adds sorting, filtering
 and copying. `content.py` what stands on it, as values · `configs.py` configs said as briefly as they can be ·
-`numbers.py` what sorts a cell · `svg.py` figures made fit to stand in a page · `render.py` the page as text ·
-`page.html.jinja`, `page.css`, `page.js`.
+`render.py` the page as text · `page.html.jinja`, `page.css`, `page.js`.
 
-Whatever somebody else wrote (names, messages, specs, log lines, the text of a figure) is text here and nothing else:
-escaped where it stands, and a Content-Security-Policy allows no script but the page's own and no request at all.
+Whatever somebody else wrote (names, messages, specs, log lines) is text here and nothing else: escaped where it stands,
+and a Content-Security-Policy allows no script but the page's own and no request at all.
 """
 
 from itopctl.report.page.content import Attempt, Environment, Figure, Page, RunEntry, Section, Spec

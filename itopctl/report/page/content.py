@@ -31,7 +31,7 @@ class Figure:
     Attributes:
         name: as `itopctl plot` knows it.
         title, caption: above and below it.
-        svg: the picture; ids in it need not differ from those of other figures.
+        svg: the picture.
         csv: its data; may be empty.
     """
 

@@ -1,8 +1,9 @@
 """The page as text: what the template needs is worked out here, and the file is put together.
 
-Everything goes through Jinja's escaping; what may stand as it is (the style sheet, the script, cleaned figures) is
-marked where it is made. At the end no character is left in the file that is not to be seen, or that would turn the
-reading direction of its neighbours: they are written as `\\u202e`.
+Everything goes through Jinja's escaping; what may stand as it is (the style sheet and the script) is marked where it is
+made. A figure is an image as data: in an image browsers run no script and load nothing. At the end no character is left
+in the file that is not to be seen, or that would turn the reading direction of its neighbours: they are written as
+`\\u202e`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from itopctl.errors import plural
 from itopctl.report import words
 from itopctl.report.page.configs import Configs, compact, in_yaml
 from itopctl.report.page.content import Page, RunEntry, Spec
-from itopctl.report.page.numbers import sort_attribute
-from itopctl.report.page.svg import embedded
+from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Table
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ def _prepared(page: Page) -> dict[str, Any]:
         "figures": [
             (
                 figure,
-                Markup(embedded(figure.svg, f"f{number}-", figure.title)),
+                f"data:image/svg+xml;base64,{base64.b64encode(figure.svg.encode('utf-8', 'replace')).decode()}",
                 figure.csv if len(figure.csv) <= MOST_CSV else "",
                 words.size(len(figure.csv.encode("utf-8", "replace"))),
             )
-            for number, figure in enumerate(page.figures, 1)
+            for figure in page.figures
         ],
         "anchors": anchors,
         "shared": _in_words(configs.shared),
@@ -119,7 +120,7 @@ def _counts(runs: Sequence[RunEntry]) -> str:
     """`66 runs: 64 done, 2 failed`."""
     states = Counter(str(run.record.get("state")) for run in runs)
     said = ", ".join(f"{count:,} {state}" for state, count in states.most_common())
-    return f"{len(runs):,} run{'s' * (len(runs) != 1)}: {said}" if runs else ""
+    return f"{plural(len(runs), 'run')}: {said}" if runs else ""
 
 
 def _contents(page: Page) -> Iterator[tuple[str, str]]:
@@ -163,7 +164,7 @@ def _label(record: Mapping[str, Any]) -> str:
     """`rigl-itop, 90 %, ΔT 40, seed 0`."""
     parts = [str(record.get("method") or "")]
     if record.get("sparsity"):
-        parts.append(words.sparsity(record["sparsity"]))
+        parts.append(str(words.sparsity(record["sparsity"])))
     if record.get("update_interval") is not None:
         parts.append(f"ΔT {words.number(record['update_interval'])}")
     if record.get("seed") is not None:
@@ -176,7 +177,11 @@ def _in_words(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sort_attribute(table: Table, place: int, cell: Cell) -> str:
-    return sort_attribute(cell.text) if table.columns[place].align == "right" else ""
+    """What the script needs beside the text to sort by; empty where the text is that number as it stands."""
+    number = cell.value
+    if table.columns[place].align != "right" or not isinstance(number, Quantity) or number.value is None or number.bare:
+        return ""
+    return f"{number.value:.12g}"
 
 
 def _cell_class(cell: Cell) -> str:
