@@ -23,7 +23,7 @@ from itopctl.errors import EnvironmentUnfitError, plural
 
 if TYPE_CHECKING:
     from itopctl.report.table import Table
-    from itopctl.store.exchange import Imported
+    from itopctl.store.archives import Imported
     from itopctl.store.maintenance import Finding
 
 app = typer.Typer(help="Check, rebuild, export and import results.", no_args_is_help=True)
@@ -92,7 +92,7 @@ def export(
 
     Checkpoints and networks stay here: send what `itopctl export RUN` writes.
     """
-    from itopctl.store.exchange import export as write_archive
+    from itopctl.store.archives import export as write_archive
     from itopctl.store.queries import named_runs, select_runs
 
     folder, opened = open_results(results, store)
@@ -122,7 +122,7 @@ def import_(
     Ends with 1 where runs were finished here with other results, or were not believed.
     """
     from itopctl.api.opening import make_results
-    from itopctl.store.exchange import import_runs
+    from itopctl.store.archives import import_runs
     from itopctl.store.ingest import ingest
     from itopctl.store.maintenance import forget_runs
     from itopctl.store.rundir import Results

@@ -23,8 +23,8 @@ from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableErro
 from itopctl.store import tables
 from itopctl.store.files import aside, explained
 from itopctl.store.filesystem import is_local
+from itopctl.store.integrity import DamagedStoreError, check_files, check_rows, check_schema
 from itopctl.store.migration import back_up, make_tables, migrate, version_of
-from itopctl.store.soundness import DamagedStoreError, check_files, check_rows, check_schema
 
 _BUSY_SECONDS = 10  # that SQLite waits for another writer by itself
 _PATIENCE_SECONDS = 60  # in all, asked again and again

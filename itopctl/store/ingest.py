@@ -23,7 +23,7 @@ from itopctl.store.files import flush_folder, read_json, remove
 from itopctl.store.journal import mark_at
 from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
 from itopctl.store.manifests import is_config, points_of
-from itopctl.store.run_news import OF_JOB, RunNews, config_columns, new_run_row
+from itopctl.store.run_update import OF_JOB, RunUpdate, config_columns, new_run_row
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
@@ -97,23 +97,23 @@ def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
 
 
 def _ingest_some(store: Store, results: Results, ids: list[str]) -> None:
-    with store.write() as connection:  # from the first look, so that no other process writes older news over newer
+    with store.write() as connection:  # from the first look, so that no process overwrites newer rows with older ones
         earlier = _rows(connection, ids)
         for run_id, row in earlier.items():
             if _is_another(results.run(run_id).journal, row):
                 earlier[run_id] = _forgotten(connection, row)
                 upsert(connection, tables.runs, [earlier[run_id]])
         attempts = _attempt_rows(connection, ids)
-        news = [RunNews(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
-        for run in news:
+        updates = [RunUpdate(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
+        for run in updates:
             if run.unsaid and not store.in_memory:  # the result may be seen before it is on disk
                 with contextlib.suppress(OSError):
                     flush_folder(run.run.path)
-        upsert(connection, tables.runs, [run.row for run in news if run.row is not None and run.changed])
-        upsert(connection, tables.attempts, [row for run in news for row in run.attempts])
-        upsert(connection, tables.evaluations, [row for run in news for row in run.evaluations])
-        upsert(connection, tables.layers, [row for run in news for row in run.layers])
-    for run in news:
+        upsert(connection, tables.runs, [run.row for run in updates if run.row is not None and run.changed])
+        upsert(connection, tables.attempts, [row for run in updates for row in run.attempts])
+        upsert(connection, tables.evaluations, [row for run in updates for row in run.evaluations])
+        upsert(connection, tables.layers, [row for run in updates for row in run.layers])
+    for run in updates:
         if run.just_done and not store.in_memory:
             _tidy(run.run)
 

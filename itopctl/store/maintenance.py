@@ -19,11 +19,11 @@ from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
 from itopctl.store.ingest import ingest, is_whole_manifest
+from itopctl.store.integrity import COMPANIONS, DamagedStoreError, check_rows
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held, one_at_a_time
 from itopctl.store.migration import make_tables
 from itopctl.store.rundir import Results, RunDirectory
-from itopctl.store.soundness import COMPANIONS, DamagedStoreError, check_rows
 
 _LOOKS = 3
 _BEFORE_IT_BEGINS = ("cancel", "lock")  # what the folder of a run may have without a config

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from itopctl.store import tables
 from itopctl.store.files import cannot_write, flush_folder, remove, rename
-from itopctl.store.soundness import DamagedStoreError
+from itopctl.store.integrity import DamagedStoreError
 
 
 def version_of(connection: Connection) -> int | None:

@@ -53,7 +53,7 @@ def config_columns(config: dict[str, Any]) -> Row:
     }
 
 
-class RunNews:
+class RunUpdate:
     """Rows of one run, brought up to date with its files.
 
     Attributes:
