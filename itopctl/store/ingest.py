@@ -258,14 +258,10 @@ _TAKE_OVER_JOB = (
 
 
 def _job_rows(submission: Submission) -> list[dict[str, Any]]:
-    called_off = {
-        run_id for run_id in submission.request.runs if submission.directory.results.run(run_id).cancel.exists()
-    }
     rows = [
         {
             "run_id": run_id, "job_name": submission.name, "job_id": submission.id_of(index), "job_phase": job.phase,
-            "job_reason": job.reason, "job_cause": "cancelled" if run_id in called_off else job.cause,
-            "job_message": job.message,
+            "job_reason": job.reason, "job_cause": job.cause, "job_message": job.message,
             "job_after": submission.request.attempts.get(run_id, 0), "submitted_at": submission.request.created_at,
         }
         for index, job in enumerate(submission.state.jobs)

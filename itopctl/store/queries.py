@@ -83,7 +83,7 @@ def select_runs(
     states: Sequence[str] = (),
     columns: Sequence[str] = RUN_COLUMNS,
 ) -> list[Record]:
-    """Runs as records, in the order of their sweeps.
+    """Runs as records, in the order of their sweeps; those of no sweep come last, by id.
 
     Args:
         sweeps: only members of these; none given: every run.
@@ -91,7 +91,7 @@ def select_runs(
         columns: names of `tables.runs`, or `sweep`.
     """
     chosen = [tables.runs.c[name] for name in columns if name != "sweep"]
-    query = sa.select(tables.runs.c.run_id.label("_id"), *chosen)
+    query = sa.select(tables.runs.c.run_id.label("_id"), *chosen).order_by(tables.runs.c.run_id)
     if states:
         query = query.where(tables.runs.c.state.in_(list(states)))
     with store.read() as connection:
@@ -129,6 +129,7 @@ def finished_on(store: Store, host: str, models: Sequence[str]) -> list[Record]:
         sa.select(*(runs[name] for name in _PACE_COLUMNS), attempts.started_at)
         .join_from(tables.runs, tables.attempts, last)
         .where(runs.state == "done", attempts.host == host, runs.model.in_(list(models)))
+        .order_by(runs.run_id)
     )
     with store.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]

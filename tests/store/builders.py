@@ -87,14 +87,14 @@ class Lab:
         results.runs.mkdir(parents=True, exist_ok=True)
         return cls(results, open_store(results.database, url))
 
-    def sweep(self, name: str, points: dict[str, dict[str, Any]]) -> None:
-        """Write a sweep's manifest."""
+    def sweep(self, name: str, points: dict[str, dict[str, Any]], **told: Any) -> None:
+        """Write a sweep's manifest; `told` goes into it."""
         write_json(
             self.results.manifest(name),
             {
                 "sweep": name, "description": "", "specs": [], "slurm": {}, "created_at": "2026-01-01",
                 "updated_at": "2026-01-01",
-                "runs": [{"run_id": id_, "config": point} for id_, point in points.items()],
+                "runs": [{"run_id": id_, "config": point} for id_, point in points.items()], **told,
             },
         )  # fmt: skip
 
