@@ -5,7 +5,8 @@
 `database.py` opening and writing it · `integrity.py` whether its content can be trusted · `run_update.py` the rows that
 follow from a run's files · `ingest.py` all of these → database · `queries.py` what people ask of it.
 
-The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them.
+The run directories and the sweep manifests are the truth; the database can be deleted and is rebuilt from them. That
+is also what happens to an index of an older version (`migration.py`).
 """
 
 GOES_ON = frozenset({"timeout", "preempted", "node-failure", "killed"})

@@ -22,7 +22,7 @@ from itopctl.store.ingest import ingest, is_whole_manifest
 from itopctl.store.integrity import COMPANIONS, DamagedStoreError, check_rows
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held, one_at_a_time
-from itopctl.store.migration import make_tables
+from itopctl.store.migration import make_empty
 from itopctl.store.rundir import Results, RunDirectory
 
 _LOOKS = 3
@@ -248,8 +248,7 @@ def rebuild(results: Results, url: str | None = None) -> tuple[Store, Path | Non
         store = open_store(results.database)
     with store.write() as connection:
         if store.indexes(results.database):
-            tables.metadata.drop_all(connection)
-            make_tables(connection)
+            make_empty(connection)
         else:
             forget_runs(connection, results.run_ids())
             _delete_sweeps(connection, [path.stem for path in results.manifests()])
