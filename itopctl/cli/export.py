@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from itopctl.train.export import Format
     from itopctl.train.export.network import TrainedNetwork
 
-_MOST_BYTES = 64 << 30  # of a network that was kept
-
 
 def _complete_exports(incomplete: str) -> list[str]:
     from itopctl.train.export import FORMATS
@@ -242,7 +240,7 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
 
     try:
         if run.network.exists():
-            return decode(read_bytes(run.network, _MOST_BYTES))
+            return decode(read_bytes(run.network))
         for newest in checkpoints(run):
             return decode(newest.read())
     except (OSError, ValueError, MemoryError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -95,22 +94,13 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
     id_ = run.run_id
     names = {path.name for path in run.path.glob("[!.]*")}  # before the config is read, which is there from the start
     begun, ended = not names.issubset(_BEFORE_IT_BEGINS), run.result.name in names
-    stored = read_json(run.config)
-    if stored is None and begun:
-        yield Finding("problem", id_, "its config.json is missing or not whole.")
-    elif stored is not None:
-        try:
-            found = identity(stored.get("config"))
-        except ValueError as error:
-            yield Finding("problem", id_, f"its config.json is no run's: {' '.join(str(error).split())[:200]}")
-        else:
-            if found != id_:
-                yield Finding("problem", id_, f"its config.json describes run {found}.")
-    result = read_json(run.result)
-    if result is None and ended:
-        yield Finding("problem", id_, "its result.json is not whole.")
-    elif result is not None and result.get("run_id", id_) != id_:
-        yield Finding("problem", id_, f"its result.json is of run {result['run_id']}.")
+    stored, result = read_json(run.config), read_json(run.result)
+    for wrong in (
+        wrong_config(id_, stored, identity) if begun or stored is not None else None,
+        wrong_result(id_, result) if ended or result is not None else None,
+    ):
+        if wrong is not None:
+            yield Finding("problem", id_, f"{wrong}.")
     journal = read_journal(run.journal)
     if journal.damaged:
         yield Finding("note", id_, f"{journal.damaged} damaged lines in its journal are passed over.")
@@ -136,6 +126,25 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
         yield Finding("note", id_, "the lock of a process that is gone; the next one takes it over.")
     if left:
         yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
+
+
+def wrong_config(run_id: str, stored: dict[str, Any] | None, identity: Identity) -> str | None:
+    """What is wrong with the content of a run's `config.json`, if anything is."""
+    if stored is None:
+        return "its config.json is missing or not whole"
+    try:
+        found = identity(stored.get("config"))
+    except ValueError as error:
+        return f"its config.json is no run's: {' '.join(str(error).split())[:200]}"
+    return None if found == run_id else f"its config.json describes run {found}"
+
+
+def wrong_result(run_id: str, result: dict[str, Any] | None) -> str | None:
+    """What is wrong with the content of a run's `result.json`, if anything is."""
+    if result is None:
+        return "its result.json is missing or not whole"
+    found = result.get("run_id", run_id)
+    return None if found == run_id else f"its result.json is of run {found}"
 
 
 def _lasting_differences(store: Store, results: Results) -> Iterator[Finding]:
@@ -286,7 +295,7 @@ def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:
 def _is_whole_archive(path: Path) -> bool:
     """Whether a zip file's parts are what their checksums say."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
             return stored and archive.testzip() is None
     except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, EOFError):  # encrypted, an unknown kind
