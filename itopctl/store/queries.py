@@ -214,9 +214,7 @@ def run_details(store: Store, run_id: str) -> Record:
     with store.read() as connection:
 
         def rows(table: sa.Table, *order: str) -> list[Record]:
-            query = sa.select(table).where(table.c.run_id == run_id).order_by(*(table.c[name] for name in order))
-            fitted = (tables.fitting(table, dict(row)) for row in connection.execute(query).mappings())  # or damaged
-            return [{k: v for k, v in row.items() if k != "run_id"} for row in fitted if row is not None]
+            return _rows_of(connection, table, [run_id], *order).get(run_id, [])
 
         run = dict(connection.execute(sa.select(tables.runs).where(tables.runs.c.run_id == run_id)).mappings().one())
         membership = connection.execute(
@@ -235,30 +233,26 @@ def run_details(store: Store, run_id: str) -> Record:
 
 def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
     """Run id → layers in the order of the network, of those of these runs that have measured any."""
-    wanted, found = set(run_ids), dict[str, list[Record]]()
-    query = sa.select(tables.layers).order_by(tables.layers.c.run_id, tables.layers.c.position)
-    if len(wanted) <= _MOST_NAMED:
-        query = query.where(tables.layers.c.run_id.in_(wanted))
     with store.read() as connection:
-        for damaged_or_not in connection.execute(query).mappings():
-            row = tables.fitting(tables.layers, dict(damaged_or_not))
-            if row is not None and row["run_id"] in wanted:
-                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
-    return found
+        return _rows_of(connection, tables.layers, run_ids, "position")
 
 
 def histories_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
     """Run id → what it measured after each epoch and at each topology update, in order, of those that have any."""
-    wanted, found = set(run_ids), dict[str, list[Record]]()
-    of = tables.evaluations.c
-    query = sa.select(tables.evaluations).order_by(of.run_id, of.step, of.kind)
-    if len(wanted) <= _MOST_NAMED:
-        query = query.where(of.run_id.in_(wanted))
     with store.read() as connection:
-        for damaged_or_not in connection.execute(query).mappings():
-            row = tables.fitting(tables.evaluations, dict(damaged_or_not))
-            if row is not None and row["run_id"] in wanted:
-                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
+        return _rows_of(connection, tables.evaluations, run_ids, "step", "kind")
+
+
+def _rows_of(connection: Connection, table: sa.Table, run_ids: Sequence[str], *order: str) -> dict[str, list[Record]]:
+    """Run id → its rows in a table, in order, without their `run_id`; what a damaged database holds is left out."""
+    wanted, found = set(run_ids), dict[str, list[Record]]()
+    query = sa.select(table).order_by(table.c.run_id, *(table.c[name] for name in order))
+    if len(wanted) <= _MOST_NAMED:
+        query = query.where(table.c.run_id.in_(wanted))
+    for any_row in connection.execute(query).mappings():
+        row = tables.fitting(table, dict(any_row))
+        if row is not None and row["run_id"] in wanted:
+            found.setdefault(row.pop("run_id"), []).append(row)
     return found
 
 
