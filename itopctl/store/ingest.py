@@ -139,7 +139,10 @@ def ingest_sweeps(store: Store, results: Results) -> None:
             upsert(connection, tables.sweep_runs, members)
             _take_over_points(connection, points)
     if store.indexes(results.database):
-        _forget_sweeps(store, set(known) - {path.stem for path in paths})
+        gone = set(known) - {path.stem for path in paths}
+        if gone:
+            with store.write() as connection:
+                forget_sweeps(connection, gone)
 
 
 def is_whole_manifest(path: Path) -> bool:
@@ -175,14 +178,11 @@ def _take_over_points(connection: Connection, points: dict[str, Any]) -> None:
             connection.execute(sa.update(tables.runs).where(runs.run_id == run_id).values(columns))
 
 
-def _forget_sweeps(store: Store, gone: set[str]) -> None:
-    """Sweeps whose manifest somebody deleted are no sweeps any more."""
-    if not gone:
-        return
-    with store.write() as connection:
-        for name in gone:
-            for table in (tables.sweep_runs, tables.sweeps):
-                connection.execute(sa.delete(table).where(table.c.sweep == name))
+def forget_sweeps(connection: Connection, names: Iterable[str]) -> None:
+    """Remove all rows of sweeps, such as those whose manifest somebody deleted."""
+    for name in names:
+        for table in (tables.sweep_runs, tables.sweeps):
+            connection.execute(sa.delete(table).where(table.c.sweep == name))
 
 
 def _forget_unnamed(store: Store, directories: set[str]) -> None:

@@ -17,7 +17,7 @@ from itopctl.store import submissions, tables
 from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
-from itopctl.store.ingest import ingest, is_whole_manifest
+from itopctl.store.ingest import forget_sweeps, ingest, is_whole_manifest
 from itopctl.store.integrity import COMPANIONS, DamagedStoreError, check_rows
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held, one_at_a_time
@@ -260,7 +260,7 @@ def rebuild(results: Results, url: str | None = None) -> tuple[Store, Path | Non
             make_empty(connection)
         else:
             forget_runs(connection, results.run_ids())
-            _delete_sweeps(connection, [path.stem for path in results.manifests()])
+            forget_sweeps(connection, [path.stem for path in results.manifests()])
         ingest(store, results)
     return store, aside
 
@@ -284,12 +284,6 @@ def forget_runs(connection: Connection, run_ids: Iterable[str]) -> None:
     for run_id in run_ids:
         for table in (tables.attempts, tables.evaluations, tables.layers, tables.runs):
             connection.execute(sa.delete(table).where(table.c.run_id == run_id))
-
-
-def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:
-    for name in names:
-        for table in (tables.sweep_runs, tables.sweeps):
-            connection.execute(sa.delete(table).where(table.c.sweep == name))
 
 
 def _is_whole_archive(path: Path) -> bool:
