@@ -22,7 +22,7 @@ from itopctl.schema import Source
 from itopctl.store import tables
 from itopctl.store.database import Store, open_store, upsert
 from itopctl.store.ingest import ingest
-from itopctl.store.run_news import new_run_row
+from itopctl.store.run_update import new_run_row
 from itopctl.store.rundir import Results
 
 EPOCHS = 250

@@ -17,7 +17,7 @@ from tests.helpers import write_spec
 
 PACKAGE = Path(__file__).parents[1] / "itopctl"
 FIELD = """    idle_seconds: Real | None = _result(
-        "time without work", Unit.SECONDS, "idle", better=Better.LOWER, since=VERSION
+        "time without work", Unit.SECONDS, "idle", better=Better.LOWER
     )
 """
 MEASURED = '        "idle_seconds": 90.0,\n'
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a package that measures one quantity more, and a sweep that was made with it."""
     folder = tmp_path_factory.mktemp("one place")
     shutil.copytree(PACKAGE, folder / "itopctl", ignore=shutil.ignore_patterns("__pycache__"))
-    insert(folder / "itopctl/schema/run.py", FIELD.replace("VERSION", "7"), before="    left_dense: ")
+    insert(folder / "itopctl/schema/run.py", FIELD, before="    left_dense: ")
     insert(folder / "itopctl/train/result.py", MEASURED, before='        "threads": ')
     version = folder / "itopctl/schema/__init__.py"
     version.write_text(version.read_text().replace("VERSION = 6", "VERSION = 7"))

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from itopctl.train.export.check import Timing
     from itopctl.train.export.network import TrainedNetwork
 
-_MOST_BYTES = 64 << 30  # of a network that was kept
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -252,7 +250,7 @@ def _kept(run: RunDirectory) -> dict[str, Any]:
 
     try:
         if run.network.exists():
-            return decode(read_bytes(run.network, _MOST_BYTES))
+            return decode(read_bytes(run.network))
         for newest in checkpoints(run):
             return decode(newest.read())
     except (OSError, ValueError, MemoryError) as error:

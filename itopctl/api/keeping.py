@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from itopctl.api.exporting import Exported
     from itopctl.dispatch.cancel import Cancellation, Ended
     from itopctl.dispatch.forget import Forgetting
-    from itopctl.store.exchange import Imported
+    from itopctl.store.archives import Imported
     from itopctl.store.maintenance import Finding
 
 
@@ -139,7 +139,7 @@ class Keeping(Workplace):
         Raises:
             EnvironmentUnfitError: none of the runs is finished.
         """
-        from itopctl.store.exchange import export
+        from itopctl.store.archives import export
         from itopctl.store.queries import named_runs, select_runs
 
         with self.opened() as store:
@@ -159,7 +159,7 @@ class Keeping(Workplace):
         Args:
             source: an archive that `export_runs` wrote, or a results folder.
         """
-        from itopctl.store.exchange import import_runs
+        from itopctl.store.archives import import_runs
         from itopctl.store.ingest import ingest
         from itopctl.store.maintenance import forget_runs
 

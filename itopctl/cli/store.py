@@ -21,7 +21,7 @@ from itopctl.errors import plural
 
 if TYPE_CHECKING:
     from itopctl.report.table import Table
-    from itopctl.store.exchange import Imported
+    from itopctl.store.archives import Imported
     from itopctl.store.maintenance import Finding
 
 app = typer.Typer(help="Check, rebuild, export and import results.", no_args_is_help=True)

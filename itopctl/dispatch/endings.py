@@ -11,7 +11,7 @@ from itopctl.store import GOES_ON
 from itopctl.store.files import last_lines
 from itopctl.store.journal import LOG_LINES, JournalWriter, attempts_in, open_attempt
 from itopctl.store.locks import drop_lock_of_the_dead, lock_holder, one_at_a_time
-from itopctl.store.run_news import LOST
+from itopctl.store.run_update import LOST
 from itopctl.store.rundir import RunDirectory
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from itopctl.plan.versions import superseded
 from itopctl.spec.config import RunConfig
 from itopctl.spec.identity import SCHEMA_VERSION
 from itopctl.spec.slurm import SlurmOptions
-from itopctl.store.files import cannot_write, explained, leftovers, make_folder, read_json, remove, write_json
+from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
 from itopctl.store.locks import is_held, one_at_a_time, without_the_lock
 from itopctl.store.manifests import accepted_in, as_points, points_of
@@ -115,8 +114,6 @@ def record_config(results: Results, run_id: str, config: RunConfig) -> None:
         EnvironmentUnfitError: it cannot be written; also where the run's folder is a link to another place.
     """
     run = results.run(run_id)
-    if run.path.is_symlink():
-        raise cannot_write(run.path, OSError(errno.ELOOP, "it is a symbolic link"))
     content = {"run_id": run_id, "schema": SCHEMA_VERSION, "config": config.model_dump(mode="json")}
     if read_json(run.config) == content:
         return

@@ -112,7 +112,6 @@ class Field:
         unit: what a number counts.
         heading: what stands above a column of it.
         better: which end of it is the better one, where there is one.
-        since: the schema version of the store which had it first.
         written: its name in the file that it comes from.
         listed: whether lists of runs have it, in JSON and CSV.
         stored: whether the table of its record has a column of it.
@@ -129,7 +128,6 @@ class Field:
     unit: Unit = Unit.NONE
     heading: str = ""
     better: Better | None = None
-    since: int = 1
     written: str = ""
     listed: bool = False
     stored: bool = True

@@ -30,11 +30,11 @@ class Attempt:
     cause: Text | None = _journal("why it ended")
     message: Text | None = _journal("what is said of that")
     resumed_from_step: Large | None = _journal("the step of the checkpoint that it went on from; 0: from the start")
-    git_commit: Text | None = _journal("the commit of the code that ran", since=2)
-    git_dirty: Flag | None = _journal("whether files differed from that commit", since=2)
-    code: Text | None = _journal("digest of the code that ran", since=2)
-    submitted_code: Text | None = _journal("digest of the code that was submitted", since=2)
-    log: Text | None = _journal("the last lines of its log, where it failed", since=3)
+    git_commit: Text | None = _journal("the commit of the code that ran")
+    git_dirty: Flag | None = _journal("whether files differed from that commit")
+    code: Text | None = _journal("digest of the code that ran")
+    submitted_code: Text | None = _journal("digest of the code that was submitted")
+    log: Text | None = _journal("the last lines of its log, where it failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ class Layer:
     active: Large | None = _result("of those active at the end", needed=True)
     density: Real | None = _result("active ÷ size", Unit.SHARE, needed=True)
     exploration_rate: Real | None = _result("weights ever active ÷ size", Unit.EXPLORATION, "R_s", needed=True)
-    dropped: Large | None = _result("weights dropped in all updates together", since=4)
-    backend: Text | None = _result("how it was computed with: masked or sparse", since=5)
+    dropped: Large | None = _result("weights dropped in all updates together")
+    backend: Text | None = _result("how it was computed with: masked or sparse")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ _store = functools.partial(declared, Source.STORE)
 _config = functools.partial(declared, Source.CONFIG, listed=True)
 _journal = functools.partial(declared, Source.JOURNAL)
 _result = functools.partial(declared, Source.RESULT, listed=True)
-_job = functools.partial(declared, Source.JOB, since=2)
+_job = functools.partial(declared, Source.JOB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +100,17 @@ class Measured:
     peak_memory_bytes: Large | None = _result(
         "peak memory of the device, or of the process", Unit.BYTES, "memory", better=Better.LOWER, repeats=False
     )
-    train_flops: Real | None = _result(
-        "FLOPs of the whole training", Unit.FLOPS, "training FLOPs", better=Better.LOWER, since=4
-    )
-    inference_flops: Real | None = _result(
-        "FLOPs of inference, of one sample", Unit.FLOPS, better=Better.LOWER, since=4
-    )
+    train_flops: Real | None = _result("FLOPs of the whole training", Unit.FLOPS, "training FLOPs", better=Better.LOWER)
+    inference_flops: Real | None = _result("FLOPs of inference, of one sample", Unit.FLOPS, better=Better.LOWER)
     energy_joules: Real | None = _result(
-        "energy of the device", Unit.JOULES, "energy", better=Better.LOWER, since=4, repeats=False
+        "energy of the device", Unit.JOULES, "energy", better=Better.LOWER, repeats=False
     )
-    device_name: Text | None = _result("device of the last attempt", heading="device", since=4, repeats=False)
-    threads: Small | None = _result("threads of PyTorch", since=4)
-    total_density: Real | None = _result("density over all weights", Unit.SHARE, "density of all weights", since=6)
-    trainable: Large | None = _result("trained weights, masked or not", since=6)
+    device_name: Text | None = _result("device of the last attempt", heading="device", repeats=False)
+    threads: Small | None = _result("threads of PyTorch")
+    total_density: Real | None = _result("density over all weights", Unit.SHARE, "density of all weights")
+    trainable: Large | None = _result("trained weights, masked or not")
     left_dense: Counts | None = _result(
-        "left dense: trained parameters of two or more dimensions without a mask, by size", since=6, listed=False
+        "left dense: trained parameters of two or more dimensions without a mask, by size", listed=False
     )
 
 
@@ -145,7 +141,7 @@ class Read:
     """How much of its journal the store has taken in."""
 
     journal_offset: Large | None = _store("bytes read", needed=True)
-    journal_mark: Text | None = _store("digest of the bytes before that, to see that they stay the same", since=3)
+    journal_mark: Text | None = _store("digest of the bytes before that, to see that they stay the same")
     damaged_lines: Small | None = _store("lines that are no event", needed=True)
 
 

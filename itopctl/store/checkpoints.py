@@ -20,7 +20,6 @@ from itopctl.store.rundir import RunDirectory
 
 KEPT = 2
 _NAME = re.compile(r"checkpoint-(\d{12})-([0-9a-f]{16})\.pt")
-_MOST_BYTES = 64 << 30
 
 
 class DamagedCheckpointError(ValueError):
@@ -49,7 +48,7 @@ class Checkpoint:
             OSError: it cannot be read just now (an I/O error, no permission), which says nothing of it.
         """
         try:
-            data = read_bytes(self.path, _MOST_BYTES)
+            data = read_bytes(self.path)
         except OSError as error:
             if error.errno not in (errno.ENOENT, *NOT_OURS):
                 raise

@@ -23,8 +23,8 @@ from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableErro
 from itopctl.store import tables
 from itopctl.store.files import aside, explained
 from itopctl.store.filesystem import is_local
-from itopctl.store.migration import back_up, make_tables, migrate, version_of
-from itopctl.store.soundness import DamagedStoreError, check_files, check_rows, check_schema
+from itopctl.store.integrity import DamagedStoreError, check_files, check_rows, check_schema
+from itopctl.store.migration import make_empty, make_tables, migrate, version_of
 
 _BUSY_SECONDS = 10  # that SQLite waits for another writer by itself
 _PATIENCE_SECONDS = 60  # in all, asked again and again
@@ -41,7 +41,8 @@ class Store:
 
     Args:
         url: any SQLAlchemy URL; for SQLite the file is created where there is none.
-        checked: whether rows that this package cannot have written are looked for.
+        index: the database of a results folder: if that is what the URL names, and it is of an older schema version, it
+            is emptied, for the next ingest to fill. Any other database gets the columns that it lacks.
 
     Raises:
         UserError: the URL makes no sense.
@@ -49,7 +50,7 @@ class Store:
             Its classes NotWritableError and DiskFullError say that only writing is impossible.
     """
 
-    def __init__(self, url: str | sa.URL, checked: bool = True) -> None:
+    def __init__(self, url: str | sa.URL, index: Path | None = None) -> None:
         parsed = _parsed(url)
         self.name = _shown(parsed)
         try:
@@ -59,7 +60,7 @@ class Store:
         except (NoSuchModuleError, ValueError) as error:
             raise UserError(f"--store {self.name}: {error}. A URL of sqlite or postgresql+psycopg expected.") from error
         self._transaction: Connection | None = None
-        self._prepare(checked)
+        self._prepare(index)
 
     @property
     def file(self) -> Path | None:
@@ -110,33 +111,31 @@ class Store:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _prepare(self, checked: bool) -> None:
+    def _prepare(self, index: Path | None) -> None:
         if self.file is not None:
             check_files(self.file.resolve(), self.name)
         with self.read() as connection:
-            filled = self.file is not None and sa.inspect(connection).has_table(tables.runs.name)
-            if checked and self.file is not None:
+            if self.file is not None:
                 check_schema(connection, self.name)
-            version = version_of(connection)
-            if version is None and filled:
+            present = version_of(connection)
+            if present is None and self.file is not None and sa.inspect(connection).has_table(tables.runs.name):
                 raise DamagedStoreError(self.name, "it has runs, and does not say of which schema version")
-        if version is not None and version > tables.SCHEMA_VERSION:
+        if present is not None and present > tables.SCHEMA_VERSION:
             raise EnvironmentUnfitError(
-                f"{self.name} has schema version {version}; this itopctl knows {tables.SCHEMA_VERSION}. "
+                f"{self.name} has schema version {present}; this itopctl knows {tables.SCHEMA_VERSION}. "
                 "Update itopctl, or name another store."
             )
         if self.file is not None:
             self._choose_journal(self.file)
-        if version is None:
+        if present != tables.SCHEMA_VERSION:
             with self.write() as connection:
-                make_tables(connection)
-        elif version < tables.SCHEMA_VERSION:
-            with self.write() as connection:
-                version = version_of(connection) or version  # another process may just have brought it forward
-                if self.file is not None and version < tables.SCHEMA_VERSION:
-                    back_up(self.file, version)
-                migrate(connection)
-        if checked and version is not None and self.file is not None:
+                now = version_of(connection)  # another process may have been faster
+                if now is None:
+                    make_tables(connection)
+                elif now < tables.SCHEMA_VERSION:
+                    is_index = index is not None and self.indexes(index)
+                    make_empty(connection) if is_index else migrate(connection)
+        if present is not None and self.file is not None:
             with self.read() as connection:
                 check_rows(connection, self.name)
 
@@ -167,7 +166,7 @@ def open_store(database: Path, url: str | None = None) -> Store:
     """The store of a results folder, or the one a URL names."""
     if url is None and database.is_symlink():
         raise NotWritableError(f"{database} is a symbolic link; name what it points to with --store.")
-    return Store(url or sa.URL.create("sqlite", database=str(database)))
+    return Store(url or sa.URL.create("sqlite", database=str(database)), index=database)
 
 
 def upsert(connection: Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -23,10 +23,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from itopctl.errors import DiskFullError, EnvironmentUnfitError, NotWritableError
 
-MOST_BYTES = 64 << 20
-"""What is larger is no JSON file of ours: a manifest of some 50,000 runs."""
-
-_MOST_BY_NAME = {"lock": 1 << 16, "config.json": 1 << 20, "environment.json": 1 << 20, "result.json": 16 << 20}
+_MOST_BYTES = {
+    "lock": 1 << 16, "config.json": 1 << 20, "environment.json": 1 << 20, "result.json": 16 << 20, ".json": 64 << 20,
+    ".jsonl": 128 << 20, ".txt": 256 << 20, ".pt": 64 << 30,
+}  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -69,8 +69,13 @@ def _do(change: Change, call: Callable[[], T]) -> T:
 # Reading ----------------------------------------------------------------------------------------------------
 
 
-def open_regular(path: Path) -> int:
-    """Open a file for reading; the caller closes the descriptor.
+def most_bytes(path: Path) -> int:
+    """A file of this name that is larger is none of ours; of JSON, 64 MiB are a manifest of some 50,000 runs."""
+    return _MOST_BYTES.get(path.name) or _MOST_BYTES.get(path.suffix, _MOST_BYTES[".json"])
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading. Everything here and elsewhere that reads a results folder opens its files by this.
 
     Raises:
         OSError: it is missing, no regular file, or cannot be read.
@@ -79,15 +84,13 @@ def open_regular(path: Path) -> int:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    return handle
+    return os.fdopen(handle, "rb")
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
-    """The content of a file. Raises OSError as `open_regular` does, and where it is larger than one of its name is."""
-    most = most or _MOST_BY_NAME.get(path.name, MOST_BYTES)
-    handle = open_regular(path)
-    with os.fdopen(handle, "rb") as file:
-        if os.fstat(handle).st_size > most:
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises OSError as `open_regular` does, and where it is larger than `most_bytes`."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > (most := most_bytes(path)):
             raise OSError(errno.EFBIG, f"it is larger than {most >> 20} MiB", str(path))
         return file.read()
 
@@ -99,15 +102,15 @@ def pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
         EnvironmentUnfitError: it is no regular file, or cannot be read.
     """
     try:
-        handle = open_regular(path)
+        file = open_regular(path)
     except FileNotFoundError:
         return
     except OSError as error:
         reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
         raise EnvironmentUnfitError(f"{path} cannot be read: {reason}.") from error
-    with os.fdopen(handle, "rb") as file:
+    with file:
         file.seek(offset)
-        left = os.fstat(handle).st_size - offset
+        left = os.fstat(file.fileno()).st_size - offset
         while left > 0 and (piece := file.read(min(left, _PIECE))):
             left -= len(piece)
             yield piece
@@ -116,7 +119,7 @@ def pieces(path: Path, offset: int = 0) -> Iterator[bytes]:
 def last_lines(path: Path, count: int, width: int = 300) -> list[str]:
     """The last lines of a text file, each cut to a width; none where it cannot be read."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * count * width))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
@@ -214,11 +217,8 @@ def flush_folder(path: Path) -> None:
 
 def flush(path: Path) -> None:
     """Make sure that a file's content is on disk. Raises OSError."""
-    handle = open_regular(path)
-    try:
-        _do(Change("flush", path), lambda: os.fsync(handle))
-    finally:
-        os.close(handle)
+    with open_regular(path) as file:
+        _do(Change("flush", path), lambda: os.fsync(file.fileno()))
 
 
 def write_json(path: Path, data: Any) -> None:

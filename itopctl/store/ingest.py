@@ -23,7 +23,7 @@ from itopctl.store.files import flush_folder, read_json, remove
 from itopctl.store.journal import mark_at
 from itopctl.store.locks import is_held, release_lock_of_the_dead, remove_leftovers
 from itopctl.store.manifests import is_config, points_of
-from itopctl.store.run_news import OF_JOB, RunNews, config_columns, new_run_row
+from itopctl.store.run_update import OF_JOB, RunUpdate, config_columns, new_run_row
 from itopctl.store.rundir import Results, RunDirectory
 from itopctl.store.submissions import Submission, SubmissionDirectory, directories, load
 
@@ -97,23 +97,23 @@ def ingest_runs(store: Store, results: Results, run_ids: Iterable[str]) -> None:
 
 
 def _ingest_some(store: Store, results: Results, ids: list[str]) -> None:
-    with store.write() as connection:  # from the first look, so that no other process writes older news over newer
+    with store.write() as connection:  # from the first look, so that no process overwrites newer rows with older ones
         earlier = _rows(connection, ids)
         for run_id, row in earlier.items():
             if _is_another(results.run(run_id).journal, row):
                 earlier[run_id] = _forgotten(connection, row)
                 upsert(connection, tables.runs, [earlier[run_id]])
         attempts = _attempt_rows(connection, ids)
-        news = [RunNews(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
-        for run in news:
+        updates = [RunUpdate(results.run(run_id), earlier.get(run_id), attempts.get(run_id, {})) for run_id in ids]
+        for run in updates:
             if run.unsaid and not store.in_memory:  # the result may be seen before it is on disk
                 with contextlib.suppress(OSError):
                     flush_folder(run.run.path)
-        upsert(connection, tables.runs, [run.row for run in news if run.row is not None and run.changed])
-        upsert(connection, tables.attempts, [row for run in news for row in run.attempts])
-        upsert(connection, tables.evaluations, [row for run in news for row in run.evaluations])
-        upsert(connection, tables.layers, [row for run in news for row in run.layers])
-    for run in news:
+        upsert(connection, tables.runs, [run.row for run in updates if run.row is not None and run.changed])
+        upsert(connection, tables.attempts, [row for run in updates for row in run.attempts])
+        upsert(connection, tables.evaluations, [row for run in updates for row in run.evaluations])
+        upsert(connection, tables.layers, [row for run in updates for row in run.layers])
+    for run in updates:
         if run.just_done and not store.in_memory:
             _tidy(run.run)
 
@@ -139,7 +139,10 @@ def ingest_sweeps(store: Store, results: Results) -> None:
             upsert(connection, tables.sweep_runs, members)
             _take_over_points(connection, points)
     if store.indexes(results.database):
-        _forget_sweeps(store, set(known) - {path.stem for path in paths})
+        gone = set(known) - {path.stem for path in paths}
+        if gone:
+            with store.write() as connection:
+                forget_sweeps(connection, gone)
 
 
 def is_whole_manifest(path: Path) -> bool:
@@ -175,14 +178,11 @@ def _take_over_points(connection: Connection, points: dict[str, Any]) -> None:
             connection.execute(sa.update(tables.runs).where(runs.run_id == run_id).values(columns))
 
 
-def _forget_sweeps(store: Store, gone: set[str]) -> None:
-    """Sweeps whose manifest somebody deleted are no sweeps any more."""
-    if not gone:
-        return
-    with store.write() as connection:
-        for name in gone:
-            for table in (tables.sweep_runs, tables.sweeps):
-                connection.execute(sa.delete(table).where(table.c.sweep == name))
+def forget_sweeps(connection: Connection, names: Iterable[str]) -> None:
+    """Remove all rows of sweeps, such as those whose manifest somebody deleted."""
+    for name in names:
+        for table in (tables.sweep_runs, tables.sweeps):
+            connection.execute(sa.delete(table).where(table.c.sweep == name))
 
 
 def _forget_unnamed(store: Store, directories: set[str]) -> None:
@@ -258,14 +258,10 @@ _TAKE_OVER_JOB = (
 
 
 def _job_rows(submission: Submission) -> list[dict[str, Any]]:
-    called_off = {
-        run_id for run_id in submission.request.runs if submission.directory.results.run(run_id).cancel.exists()
-    }
     rows = [
         {
             "run_id": run_id, "job_name": submission.name, "job_id": submission.id_of(index), "job_phase": job.phase,
-            "job_reason": job.reason, "job_cause": "cancelled" if run_id in called_off else job.cause,
-            "job_message": job.message,
+            "job_reason": job.reason, "job_cause": job.cause, "job_message": job.message,
             "job_after": submission.request.attempts.get(run_id, 0), "submitted_at": submission.request.created_at,
         }
         for index, job in enumerate(submission.state.jobs)

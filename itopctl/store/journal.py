@@ -12,21 +12,19 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from itopctl.store.files import Appender, hold_space, open_regular, parse_object, remove
+from itopctl.store.files import Appender, hold_space, most_bytes, open_regular, parse_object, remove
 
 _DURABLE = frozenset({"started", "checkpoint", "finished", "failed"})
 LOG_LINES = 50
 """Lines of a run's log that go into the last word of an attempt that failed."""
 
 _LONGEST_LINE = 1 << 20
-_MOST_BYTES = 128 << 20  # of a journal; what lies beyond is not looked at
 _MARKED_BYTES = 512  # the last event or two, with their times and numbers
 _RESERVED_BYTES = 64 << 10  # more than the longest last word
 
@@ -48,8 +46,9 @@ class JournalPart:
     torn: bool
 
 
-def read_journal(path: Path, offset: int = 0, until: int = _MOST_BYTES) -> JournalPart:
+def read_journal(path: Path, offset: int = 0, until: int | None = None) -> JournalPart:
     """Events from byte `offset` on, and before byte `until`; an absent file has none, and so has what is no file."""
+    until = most_bytes(path) if until is None else until
     events, damaged, end, torn = [], 0, offset, False
     with contextlib.suppress(OSError):
         for line, length in _lines(path, offset, until):
@@ -71,7 +70,7 @@ def mark_at(path: Path, offset: int) -> str | None:
         return None
     length = min(offset, _MARKED_BYTES)
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
+        with open_regular(path) as file:
             file.seek(offset - length)
             data = file.read(length)
     except OSError:
@@ -81,7 +80,7 @@ def mark_at(path: Path, offset: int) -> str | None:
 
 def _lines(path: Path, offset: int, until: int) -> Iterator[tuple[bytes, int]]:
     """Lines with their ends, the last perhaps without, and their lengths; of a long one the end. Raises OSError."""
-    with os.fdopen(open_regular(path), "rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         while (left := until - file.tell()) > 0 and (line := file.readline(min(left, _LONGEST_LINE))):
             length = len(line)

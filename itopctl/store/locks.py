@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from itopctl.errors import EnvironmentUnfitError, NotWritableError
+from itopctl.errors import EnvironmentUnfitError
 from itopctl.store.files import aside, explained, make_folder, place, read_json_surely, remove
 from itopctl.store.rundir import RunDirectory
 
@@ -45,8 +45,7 @@ def locked(run: RunDirectory, job_id: str | None = None, job_start: int = 0) -> 
         RunLockedError: a live process, or one of another host, holds it.
     """
     mine = {**this_process(), "job_id": job_id, "job_start": job_start}
-    if run.path.is_symlink():
-        raise NotWritableError(f"{run.path} is a symbolic link; a run's files stay in the results folder.")
+    run.check()
     with explained(run.lock), one_at_a_time(run.path), aside(run.lock, json.dumps(mine).encode()) as written:
         holder = lock_holder(run)
         if holder is None or _gone(holder) or _earlier_start(holder, mine):
@@ -102,6 +101,7 @@ def without_the_lock(run: RunDirectory, named: Path) -> Iterator[None]:
     Raises:
         EnvironmentUnfitError: it cannot be written.
     """
+    run.check()
     with explained(named):
         make_folder(run.path)
         with one_at_a_time(run.path):

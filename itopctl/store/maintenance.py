@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +18,12 @@ from itopctl.store import tables
 from itopctl.store.checkpoints import DamagedCheckpointError, checkpoints
 from itopctl.store.database import Store, open_store
 from itopctl.store.files import cannot_write, flush_folder, open_regular, read_json, rename
-from itopctl.store.ingest import ingest, is_whole_manifest
+from itopctl.store.ingest import forget_sweeps, ingest, is_whole_manifest
+from itopctl.store.integrity import COMPANIONS, DamagedStoreError, check_rows
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held, one_at_a_time
-from itopctl.store.migration import make_tables
+from itopctl.store.migration import make_empty
 from itopctl.store.rundir import Results, RunDirectory
-from itopctl.store.soundness import COMPANIONS, DamagedStoreError, check_rows
 
 _LOOKS = 3
 _BEFORE_IT_BEGINS = ("cancel", "lock")  # what the folder of a run may have without a config
@@ -96,22 +95,13 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
     id_ = run.run_id
     names = {path.name for path in run.path.glob("[!.]*")}  # before the config is read, which is there from the start
     begun, ended = not names.issubset(_BEFORE_IT_BEGINS), run.result.name in names
-    stored = read_json(run.config)
-    if stored is None and begun:
-        yield Finding("problem", id_, "its config.json is missing or not whole.")
-    elif stored is not None:
-        try:
-            found = identity(stored.get("config"))
-        except ValueError as error:
-            yield Finding("problem", id_, f"its config.json is no run's: {' '.join(str(error).split())[:200]}")
-        else:
-            if found != id_:
-                yield Finding("problem", id_, f"its config.json describes run {found}.")
-    result = read_json(run.result)
-    if result is None and ended:
-        yield Finding("problem", id_, "its result.json is not whole.")
-    elif result is not None and result.get("run_id", id_) != id_:
-        yield Finding("problem", id_, f"its result.json is of run {result['run_id']}.")
+    stored, result = read_json(run.config), read_json(run.result)
+    for wrong in (
+        wrong_config(id_, stored, identity) if begun or stored is not None else None,
+        wrong_result(id_, result) if ended or result is not None else None,
+    ):
+        if wrong is not None:
+            yield Finding("problem", id_, f"{wrong}.")
     journal = read_journal(run.journal)
     if journal.damaged:
         yield Finding("note", id_, f"{journal.damaged} damaged lines in its journal are passed over.")
@@ -137,6 +127,25 @@ def _check_run(run: RunDirectory, identity: Identity) -> Iterator[Finding]:
         yield Finding("note", id_, "the lock of a process that is gone; the next one takes it over.")
     if left:
         yield Finding("note", id_, f"left aside by a process that was killed: {', '.join(left)}.")
+
+
+def wrong_config(run_id: str, stored: dict[str, Any] | None, identity: Identity) -> str | None:
+    """What is wrong with the content of a run's `config.json`, if anything is."""
+    if stored is None:
+        return "its config.json is missing or not whole"
+    try:
+        found = identity(stored.get("config"))
+    except ValueError as error:
+        return f"its config.json is no run's: {' '.join(str(error).split())[:200]}"
+    return None if found == run_id else f"its config.json describes run {found}"
+
+
+def wrong_result(run_id: str, result: dict[str, Any] | None) -> str | None:
+    """What is wrong with the content of a run's `result.json`, if anything is."""
+    if result is None:
+        return "its result.json is missing or not whole"
+    found = result.get("run_id", run_id)
+    return None if found == run_id else f"its result.json is of run {found}"
 
 
 def _lasting_differences(store: Store, results: Results) -> Iterator[Finding]:
@@ -249,11 +258,10 @@ def rebuild(results: Results, url: str | None = None) -> tuple[Store, Path | Non
         store = open_store(results.database)
     with store.write() as connection:
         if store.indexes(results.database):
-            tables.metadata.drop_all(connection)
-            make_tables(connection)
+            make_empty(connection)
         else:
             forget_runs(connection, results.run_ids())
-            _delete_sweeps(connection, [path.stem for path in results.manifests()])
+            forget_sweeps(connection, [path.stem for path in results.manifests()])
         ingest(store, results)
     return store, aside
 
@@ -286,21 +294,15 @@ def forget(store: Store, run_ids: Iterable[str], sweeps: Iterable[str], submissi
         forget_runs(connection, ids)
         for run_id in ids:
             connection.execute(sa.delete(tables.sweep_runs).where(tables.sweep_runs.c.run_id == run_id))
-        _delete_sweeps(connection, sweeps)
+        forget_sweeps(connection, sweeps)
         for name in submissions:
             connection.execute(sa.delete(tables.submissions).where(tables.submissions.c.name == name))
-
-
-def _delete_sweeps(connection: Connection, names: Iterable[str]) -> None:
-    for name in names:
-        for table in (tables.sweep_runs, tables.sweeps):
-            connection.execute(sa.delete(table).where(table.c.sweep == name))
 
 
 def _is_whole_archive(path: Path) -> bool:
     """Whether a zip file's parts are what their checksums say."""
     try:
-        with os.fdopen(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
             return stored and archive.testzip() is None
     except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, EOFError):  # encrypted, an unknown kind

@@ -1,18 +1,20 @@
-"""Bringing a database of an older schema version forward, with a copy of it kept beside it."""
+"""The schema version of a database, and what happens to one of an older version.
+
+The index of a results folder is emptied, and the ingest that follows fills it again: nothing lives in it alone. A store
+that was named by a URL may hold runs of other folders, so it gets the columns and tables that it lacks. For 10,000 runs
+adding columns takes 0.4 s; rebuilding takes one CPU core 17 s (10 epochs each) to 100 s (250 epochs each), once per
+version. In return a rebuilt index has the values of new columns for finished runs, too, and needs no backup.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sqlite3
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from itopctl.store import tables
-from itopctl.store.files import cannot_write, flush_folder, remove, rename
-from itopctl.store.soundness import DamagedStoreError
+from itopctl.store.integrity import DamagedStoreError
 
 
 def version_of(connection: Connection) -> int | None:
@@ -28,47 +30,25 @@ def version_of(connection: Connection) -> int | None:
 
 
 def make_tables(connection: Connection) -> None:
-    """Make what is missing, in a transaction that writes."""
+    """Make the tables that are missing, in a transaction that writes, and record the present version."""
     tables.metadata.create_all(connection)
-    if version_of(connection) is None:
-        row = {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)}
-        connection.execute(tables.meta.insert(), row)
+    connection.execute(sa.delete(tables.meta))
+    connection.execute(tables.meta.insert(), {"key": "schema_version", "value": str(tables.SCHEMA_VERSION)})
+
+
+def make_empty(connection: Connection) -> None:
+    """Make all tables anew, without rows, in a transaction that writes."""
+    tables.metadata.drop_all(connection)
+    make_tables(connection)
 
 
 def migrate(connection: Connection) -> None:
-    """Bring an older schema forward, in a transaction that writes; another process may just have done so."""
-    present = version_of(connection) or tables.SCHEMA_VERSION
-    tables.metadata.create_all(connection)
-    prepare = connection.dialect.identifier_preparer.quote
-    for version in range(present + 1, tables.SCHEMA_VERSION + 1):
-        for column in tables.added_in(version):
-            kind, name = column.type.compile(connection.dialect), prepare(column.name)
-            connection.exec_driver_sql(f"ALTER TABLE {prepare(column.table.name)} ADD COLUMN {name} {kind}")
-    connection.execute(
-        sa.update(tables.meta).where(tables.meta.c.key == "schema_version").values(value=str(tables.SCHEMA_VERSION))
-    )
-
-
-def back_up(database: Path, version: int) -> Path:
-    """Copy an SQLite file to `<name>.v<version>.backup` beside it, unless that is there; returns the copy's path.
-
-    Only for who holds the write lock: so nobody else makes the same copy, or changes what is copied.
-
-    Raises:
-        EnvironmentUnfitError: it cannot be written.
-    """
-    copy = database.with_name(f"{database.name}.v{version}.backup")
-    if copy.exists():
-        return copy
-    aside = copy.with_name(f".{copy.name}")
-    try:
-        remove(aside)
-        with contextlib.closing(sqlite3.connect(database)) as source, contextlib.closing(sqlite3.connect(aside)) as to:
-            source.backup(to)
-        rename(aside, copy)
-        flush_folder(copy.parent)
-    except (OSError, sqlite3.Error) as error:
-        with contextlib.suppress(OSError):
-            remove(aside)
-        raise cannot_write(copy, error if isinstance(error, OSError) else OSError(str(error))) from error
-    return copy
+    """Add the columns and tables that an older database lacks, in a transaction that writes."""
+    inspector, quoted = sa.inspect(connection), connection.dialect.identifier_preparer.quote
+    for name in tables.metadata.tables.keys() & set(inspector.get_table_names()):
+        present = {column["name"] for column in inspector.get_columns(name)}
+        for column in tables.metadata.tables[name].columns:
+            if column.name not in present:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {quoted(name)} ADD COLUMN {quoted(column.name)} {kind}")
+    make_tables(connection)

@@ -83,7 +83,7 @@ def select_runs(
     states: Sequence[str] = (),
     columns: Sequence[str] = RUN_COLUMNS,
 ) -> list[Record]:
-    """Runs as records, in the order of their sweeps.
+    """Runs as records, in the order of their sweeps; those of no sweep come last, by id.
 
     Args:
         sweeps: only members of these; none given: every run.
@@ -91,7 +91,7 @@ def select_runs(
         columns: names of `tables.runs`, or `sweep`.
     """
     chosen = [tables.runs.c[name] for name in columns if name != "sweep"]
-    query = sa.select(tables.runs.c.run_id.label("_id"), *chosen)
+    query = sa.select(tables.runs.c.run_id.label("_id"), *chosen).order_by(tables.runs.c.run_id)
     if states:
         query = query.where(tables.runs.c.state.in_(list(states)))
     with store.read() as connection:
@@ -129,6 +129,7 @@ def finished_on(store: Store, host: str, models: Sequence[str]) -> list[Record]:
         sa.select(*(runs[name] for name in _PACE_COLUMNS), attempts.started_at)
         .join_from(tables.runs, tables.attempts, last)
         .where(runs.state == "done", attempts.host == host, runs.model.in_(list(models)))
+        .order_by(runs.run_id)
     )
     with store.read() as connection:
         return [dict(row) for row in connection.execute(query).mappings()]
@@ -213,9 +214,7 @@ def run_details(store: Store, run_id: str) -> Record:
     with store.read() as connection:
 
         def rows(table: sa.Table, *order: str) -> list[Record]:
-            query = sa.select(table).where(table.c.run_id == run_id).order_by(*(table.c[name] for name in order))
-            fitted = (tables.fitting(table, dict(row)) for row in connection.execute(query).mappings())  # or damaged
-            return [{k: v for k, v in row.items() if k != "run_id"} for row in fitted if row is not None]
+            return _rows_of(connection, table, [run_id], *order).get(run_id, [])
 
         run = dict(connection.execute(sa.select(tables.runs).where(tables.runs.c.run_id == run_id)).mappings().one())
         membership = connection.execute(
@@ -234,30 +233,26 @@ def run_details(store: Store, run_id: str) -> Record:
 
 def layers_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
     """Run id → layers in the order of the network, of those of these runs that have measured any."""
-    wanted, found = set(run_ids), dict[str, list[Record]]()
-    query = sa.select(tables.layers).order_by(tables.layers.c.run_id, tables.layers.c.position)
-    if len(wanted) <= _MOST_NAMED:
-        query = query.where(tables.layers.c.run_id.in_(wanted))
     with store.read() as connection:
-        for damaged_or_not in connection.execute(query).mappings():
-            row = tables.fitting(tables.layers, dict(damaged_or_not))
-            if row is not None and row["run_id"] in wanted:
-                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
-    return found
+        return _rows_of(connection, tables.layers, run_ids, "position")
 
 
 def histories_of(store: Store, run_ids: Sequence[str]) -> dict[str, list[Record]]:
     """Run id → what it measured after each epoch and at each topology update, in order, of those that have any."""
-    wanted, found = set(run_ids), dict[str, list[Record]]()
-    of = tables.evaluations.c
-    query = sa.select(tables.evaluations).order_by(of.run_id, of.step, of.kind)
-    if len(wanted) <= _MOST_NAMED:
-        query = query.where(of.run_id.in_(wanted))
     with store.read() as connection:
-        for damaged_or_not in connection.execute(query).mappings():
-            row = tables.fitting(tables.evaluations, dict(damaged_or_not))
-            if row is not None and row["run_id"] in wanted:
-                found.setdefault(row["run_id"], []).append({k: v for k, v in row.items() if k != "run_id"})
+        return _rows_of(connection, tables.evaluations, run_ids, "step", "kind")
+
+
+def _rows_of(connection: Connection, table: sa.Table, run_ids: Sequence[str], *order: str) -> dict[str, list[Record]]:
+    """Run id → its rows in a table, in order, without their `run_id`; what a damaged database holds is left out."""
+    wanted, found = set(run_ids), dict[str, list[Record]]()
+    query = sa.select(table).order_by(table.c.run_id, *(table.c[name] for name in order))
+    if len(wanted) <= _MOST_NAMED:
+        query = query.where(table.c.run_id.in_(wanted))
+    for any_row in connection.execute(query).mappings():
+        row = tables.fitting(table, dict(any_row))
+        if row is not None and row["run_id"] in wanted:
+            found.setdefault(row.pop("run_id"), []).append(row)
     return found
 
 

@@ -69,6 +69,10 @@ class RunDirectory:
         """There while somebody wants this run to stop."""
         return self.path / "cancel"
 
+    def check(self) -> None:
+        """Raise NotWritableError where what is written here would land elsewhere."""
+        _check_links(self.path)
+
 
 @dataclass(frozen=True)
 class Results:
@@ -101,12 +105,7 @@ class Results:
 
     def check(self) -> None:
         """Raise NotWritableError where what is written here would land elsewhere."""
-        for path in (self.runs, self.sweeps, self.submissions, self.snapshots, self.database):
-            if path.is_symlink():
-                raise NotWritableError(
-                    f"{path} is a symbolic link. What is written to a results folder stays in it: to keep results "
-                    "elsewhere, name that folder with --results."
-                )
+        _check_links(self.runs, self.sweeps, self.submissions, self.snapshots, self.database)
 
     def run_ids(self) -> list[str]:
         """Ids of all runs that have a folder; whatever else lies there is passed over."""
@@ -127,6 +126,15 @@ class Results:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [path for path in paths if path.suffix == ".json" and is_sweep_name(path.stem)]
+
+
+def _check_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise NotWritableError(
+                f"{path} cannot be written: it is a symbolic link. What is written to a results folder stays in it: to "
+                "keep results elsewhere, name that folder with --results."
+            )
 
 
 def is_sweep_name(name: str) -> bool:

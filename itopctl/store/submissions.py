@@ -10,6 +10,7 @@ the user's machine write it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -18,13 +19,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.locks import is_alive_here, one_at_a_time
 from itopctl.store.rundir import Results, is_run_id
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+_reader = functools.cache(TypeAdapter)
+_NOTHING_ELSE = ConfigDict(extra="forbid")
 
 JobPhase = Literal["pending", "running", "ended"]
 
@@ -88,6 +94,8 @@ class Request:
         created_at: UTC.
     """
 
+    __pydantic_config__: ClassVar = _NOTHING_ELSE
+
     name: str
     sweep: str
     scheduler: str
@@ -120,6 +128,8 @@ class JobState:
         unseen_since: seconds since the epoch, by the clock of `unseen_by`, since the scheduler knows nothing of it.
         unseen_by: the host that looked.
     """
+
+    __pydantic_config__: ClassVar = _NOTHING_ELSE
 
     phase: JobPhase = "pending"
     word: str | None = None
@@ -199,23 +209,12 @@ def save(submission: Submission) -> None:
 
 def load(directory: SubmissionDirectory) -> Submission | None:
     """A recorded submission; None where there is none, or none that is whole."""
-    state = read_json(directory.state)
     try:
         asked = load_request(directory)
-        known = tuple(_job_state(job) for job in (state or {})["jobs"])
-        if len(known) != len(asked.jobs):
-            return None
-        return Submission(directory, asked, SubmissionState((state or {})["job_id"], known))
-    except (KeyError, TypeError, ValueError):
+        known = _reader(SubmissionState).validate_python(read_json(directory.state))
+    except ValueError:
         return None
-
-
-def _job_state(known: Any) -> JobState:
-    state = JobState(**known)
-    words = (state.word, state.reason, state.cause, state.message, state.unseen_by)
-    if state.phase not in get_args(JobPhase) or not all(word is None or isinstance(word, str) for word in words):
-        raise ValueError("no state of a job")
-    return state
+    return Submission(directory, asked, known) if len(known.jobs) == len(asked.jobs) else None
 
 
 def load_request(directory: SubmissionDirectory) -> Request:
@@ -224,19 +223,13 @@ def load_request(directory: SubmissionDirectory) -> Request:
     if request is None or request.get("name") != directory.name:
         raise ValueError(f"{directory.request} is missing or not whole")
     try:
-        if not isinstance(request["jobs"], list) or not all(isinstance(job, list) for job in request["jobs"]):
-            raise TypeError("jobs are no lists of runs")
-        asked = Request(**{**request, "jobs": tuple(tuple(map(str, job)) for job in request["jobs"])})
-        kinds = {**dict.fromkeys(("created_at", "sweep", "data_dir"), str),
-                 **dict.fromkeys(("attempts", "options", "code", "by"), dict)}  # fmt: skip
-        for name, kind in kinds.items():
-            if not isinstance(getattr(asked, name), kind):
-                raise TypeError(f"{name} is no {kind.__name__}")
-        if not all(map(is_run_id, asked.runs)):
-            raise TypeError("a run's id is none")
-        return asked
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory.request} is not whole: {error}") from error
+        asked = _reader(Request).validate_python(request)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{directory.request} is not whole: {first['loc'][0]}: {first['msg']}") from error
+    if not all(map(is_run_id, asked.runs)):
+        raise ValueError(f"{directory.request} is not whole: a run's id is none")
+    return asked
 
 
 def directories(results: Results) -> list[SubmissionDirectory]:

@@ -60,16 +60,6 @@ def columns_from(table: Table, source: Source) -> tuple[str, ...]:
     return tuple(name for name, field in fields(table).items() if field.source is source)
 
 
-def added_in(version: int) -> list[Column[Any]]:
-    """Columns that tables of the version before lack. Whole tables are made where they are missing."""
-    return [
-        table.columns[name]
-        for table in metadata.tables.values()
-        for name, field in fields(table).items()
-        if field.since == version
-    ]
-
-
 def fitting(table: Table, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """A row as every kind of database can hold it: files may say anything, and one must not stop the others.
 

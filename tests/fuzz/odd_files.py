@@ -60,7 +60,7 @@ ODD: dict[str, Callable[[Path, Path], None]] = {
 """What stands there → makes it at a path, with a folder outside."""
 
 _MORE = (
-    "itop.db-wal", "itop.db-shm", "itop.db-journal", "itop.db.v2.backup", ".itop.db.v2.backup", "sweeps/new.json",
+    "itop.db-wal", "itop.db-shm", "itop.db-journal", "sweeps/new.json",
     "snapshots",
     "snapshots/0123456789ab", "submissions/other", "submissions/one-x/ended-77_0.json",
     "submissions/one-x/77_0_0_log.out",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Engine
 
 from itopctl.store import submissions, tables
 from itopctl.store.database import Store, open_store
@@ -55,8 +58,13 @@ def result_of_old() -> dict[str, Any]:
     """What differs in a result as the first versions wrote it: what they did not measure is not there."""
     later = ("dropped", "backend")
     layers = [{name: value for name, value in layer.items() if name not in later} for layer in result()["layers"]]
-    added = (field.written for field in tables.fields(tables.runs).values() if field.since > 1)
-    return {"layers": layers, **{name: None for name in added if name in result()}}
+    return {"layers": layers, **dict.fromkeys(MEASURED_SINCE_VERSION_1)}
+
+
+MEASURED_SINCE_VERSION_1 = (
+    "train_flops", "inference_flops", "energy_joules", "device_name", "threads", "total_density", "trainable",
+    "left_dense",
+)  # fmt: skip
 
 
 STARTED = {
@@ -87,14 +95,14 @@ class Lab:
         results.runs.mkdir(parents=True, exist_ok=True)
         return cls(results, open_store(results.database, url))
 
-    def sweep(self, name: str, points: dict[str, dict[str, Any]]) -> None:
-        """Write a sweep's manifest."""
+    def sweep(self, name: str, points: dict[str, dict[str, Any]], **told: Any) -> None:
+        """Write a sweep's manifest; `told` goes into it."""
         write_json(
             self.results.manifest(name),
             {
                 "sweep": name, "description": "", "specs": [], "slurm": {}, "created_at": "2026-01-01",
                 "updated_at": "2026-01-01",
-                "runs": [{"run_id": id_, "config": point} for id_, point in points.items()],
+                "runs": [{"run_id": id_, "config": point} for id_, point in points.items()], **told,
             },
         )  # fmt: skip
 
@@ -183,3 +191,18 @@ def contents(store: Store) -> dict[str, list[tuple[Any, ...]]]:
             keys = len(table.primary_key.columns)
             found[table.name] = [tuple(row[keys:]) for row in sorted(rows, key=lambda row: tuple(row[:keys]))]
     return found
+
+
+@contextlib.contextmanager
+def broken_off_at(statement: str) -> Iterator[None]:
+    """As if the process were killed just before it executes a statement that starts like this."""
+
+    def break_off(connection: Any, cursor: Any, told: str, *_: Any) -> None:
+        if told.lstrip().startswith(statement):
+            raise KeyboardInterrupt
+
+    sa.event.listen(Engine, "before_cursor_execute", break_off)
+    try:
+        yield
+    finally:
+        sa.event.remove(Engine, "before_cursor_execute", break_off)

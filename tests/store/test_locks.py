@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from itopctl.store.locks import RunLockedError, is_held, lock_holder, locked, process_start
+from itopctl.errors import NotWritableError
+from itopctl.store.locks import RunLockedError, is_held, lock_holder, locked, process_start, without_the_lock
 from itopctl.store.rundir import RunDirectory
 
 _HOLD = """
@@ -231,3 +232,14 @@ def test_what_cannot_be_a_lock_of_ours_is_none(run: RunDirectory, what: str) -> 
     assert lock_holder(run) is None
     with locked(run):
         assert (lock_holder(run) or {})["pid"] == os.getpid()
+
+
+def test_nothing_is_written_into_the_folder_of_a_run_that_is_a_link(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run = RunDirectory(tmp_path / "0123456789ab")
+    run.path.symlink_to(elsewhere)
+    for writing in (locked(run), without_the_lock(run, run.cancel)):
+        with pytest.raises(NotWritableError, match="symbolic link"), writing:
+            pass
+    assert not list(elsewhere.iterdir())

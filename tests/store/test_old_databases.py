@@ -1,4 +1,4 @@
-"""Databases that older versions of itopctl made: `databases/v1.db` to `v4.db`, with the folders that they index.
+"""Databases that older versions of itopctl made: `databases/v1.db` to `v5.db`, with the folders that they index.
 
 Each was written by the code of its schema version, which ran three tiny runs on digits: two done, one failed for its
 learning rate. They are never made anew: what is tested is that files of the past can be read.
@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from itopctl.store import tables
-from itopctl.store.database import open_store
-from itopctl.store.queries import run_details, select_runs, sweep_summaries
+from itopctl.store.database import Store, open_store
+from itopctl.store.ingest import ingest
+from itopctl.store.queries import run_details, run_states, select_runs, sweep_summaries
+from itopctl.store.rundir import Results
+from tests.faults.mounts import small_disk
 from tests.helpers import itopctl
+from tests.store.builders import broken_off_at, contents
 
 DATABASES = Path(__file__).parent / "databases"
 DENSE, FAILED, SET = "eb84d5a71aa6", "71c0dc811ea0", "527d7f6d850c"
@@ -63,31 +69,67 @@ def test_a_file_holds_what_its_version_says(version: int) -> None:
     assert rows(DATABASES / f"v{version}.db")["meta"] == [f"('schema_version', '{version}')"]
 
 
-def test_opening_one_brings_it_to_the_present_version(folder: Path) -> None:
-    open_store(folder / "itop.db").close()
+def test_the_index_of_a_folder_is_emptied_and_filled_from_the_folder(folder: Path) -> None:
+    store = open_store(folder / "itop.db")
     assert rows(folder / "itop.db")["meta"] == [f"('schema_version', '{tables.SCHEMA_VERSION}')"]
+    assert not any(rows for name, rows in contents(store).items() if name != "meta")
+    ingest(store, Results(folder))
+    assert len(select_runs(store)) == 3
+    fresh = Store("sqlite://")
+    ingest(fresh, Results(folder))
+    assert contents(store) == contents(fresh)
+    store.close()
+    assert not list(folder.glob("*backup*"))
 
 
-def test_a_copy_of_the_old_file_stays_beside_it(version: int, folder: Path) -> None:
-    before = rows(folder / "itop.db")
-    open_store(folder / "itop.db").close()
-    backup = folder / f"itop.db.v{version}.backup"
-    assert rows(backup) == before
-    assert [path.name for path in folder.glob("*.backup")] == [backup.name]
+def test_several_that_open_an_index_at_once_and_fill_it_all_find_it_whole(folder: Path) -> None:
+    together = threading.Barrier(8)
+
+    def look(_: int) -> dict[str, Any]:
+        together.wait(20)
+        store = open_store(folder / "itop.db")
+        ingest(store, Results(folder))
+        found = run_states(store)
+        store.close()
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(look, range(8)))
+    assert len(found[0]) == 3 and all(states == found[0] for states in found)
 
 
-def test_opening_it_twice_makes_no_second_copy(version: int, folder: Path) -> None:
-    open_store(folder / "itop.db").close()
-    backup = folder / f"itop.db.v{version}.backup"
-    before = backup.stat().st_mtime_ns, backup.read_bytes()
-    open_store(folder / "itop.db").close()
-    assert (backup.stat().st_mtime_ns, backup.read_bytes()) == before
+@pytest.mark.parametrize("moment", ["CREATE TABLE", "INSERT INTO meta", "INSERT INTO runs", "INSERT INTO layers"])
+def test_a_kill_while_an_index_is_rebuilt_leaves_one_that_the_next_command_completes(folder: Path, moment: str) -> None:
+    expected = Store("sqlite://")
+    ingest(expected, Results(folder))
+    with broken_off_at(moment), pytest.raises(KeyboardInterrupt):
+        ingest(open_store(folder / "itop.db"), Results(folder))
+    store = open_store(folder / "itop.db")
+    ingest(store, Results(folder))
+    assert contents(store) == contents(expected)
+    store.close()
 
 
-def test_its_rows_are_read_before_anything_else_is_looked_at(version: int, folder: Path) -> None:
+@pytest.mark.parametrize("hindrance", ["read-only", "full"])
+def test_where_an_index_cannot_be_rebuilt_commands_read_the_folder(
+    folder: Path, tmp_path: Path, hindrance: str
+) -> None:
+    with small_disk(tmp_path / "small disk", megabytes=3) as disk:
+        results = shutil.copytree(folder, disk.path / "results")
+        disk.read_only() if hindrance == "read-only" else disk.fill()
+        answer = itopctl("status", "--json", "--results", results)
+        assert answer.returncode == 0 and "Read from the run directories instead" in answer.stderr
+        assert json.loads(answer.stdout)[0]["done"] == 2
+        disk.read_only(False)
+        disk.make_room()
+        assert told(results, "status")[0]["done"] == 2
+        assert rows(results / "itop.db")["meta"] == [f"('schema_version', '{tables.SCHEMA_VERSION}')"]
+
+
+def test_a_store_named_by_a_url_keeps_its_rows_whatever_the_folder_holds(version: int, folder: Path) -> None:
     for name in ("runs", "sweeps"):
         shutil.rmtree(folder / name)
-    store = open_store(folder / "itop.db")
+    store = Store(f"sqlite:///{folder / 'itop.db'}")
     (summary,) = sweep_summaries(store)
     assert (summary["sweep"], summary["done"], summary["failed"]) == ("old", 2, 1)
     found = {run["run_id"]: run for run in select_runs(store)}

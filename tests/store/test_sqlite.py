@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from itopctl.errors import EnvironmentUnfitError
 from itopctl.store import database, tables
 from itopctl.store.database import Store, open_store
+from itopctl.store.integrity import DamagedStoreError
 from itopctl.store.maintenance import rebuild
 from itopctl.store.queries import select_runs
-from itopctl.store.soundness import DamagedStoreError
 from tests.store.builders import Lab, run_id
 
 

@@ -1,14 +1,19 @@
 """Finished runs as one file, and taking in somebody else's: results of two people become one folder.
 
 An archive is a tar file of `runs/<run_id>/…` and `sweeps/<name>.json`, as in a results folder. What comes in is not
-believed: names, kinds and sizes of files are checked, a config must have the id it says, and nothing is unpacked but by
-writing the files that a run has.
+trusted: names, kinds and sizes of files are checked, and a config must have the id that its folder says.
+
+Nothing is extracted: a member's content is read, and written as the file of a run. So `tarfile.data_filter`, which
+decides where extraction may write, is not used. It would replace no check: a name must match one pattern, which has
+no `..` and no root, and no link is taken, while the filter accepts links within a folder. To extract to a folder
+first, and import that, would write every file twice and leave that folder behind after a kill.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import lzma
 import re
@@ -24,6 +29,7 @@ from itopctl.schema import Run, fields_of
 from itopctl.store.files import (
     explained,
     make_folder,
+    most_bytes,
     parse_object,
     read_bytes,
     read_json,
@@ -33,17 +39,17 @@ from itopctl.store.files import (
     write_whole,
 )
 from itopctl.store.locks import RunLockedError, locked, one_at_a_time
-from itopctl.store.maintenance import Identity
+from itopctl.store.maintenance import Identity, wrong_config, wrong_result
 from itopctl.store.manifests import as_points, points_of
 from itopctl.store.rundir import Results, RunDirectory, is_run_id, is_sweep_name
 
 FILES = ("config.json", "environment.json", "log.txt", "journal.jsonl", "result.json")
 """Files of a finished run, in the order in which they are put in place: the last makes it count."""
 
+_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.xz": "w:xz"}
 _MEMBER = re.compile(r"(?:runs/(?P<run>[0-9a-f]{12})/(?P<file>[a-z]+\.[a-z]+)|sweeps/(?P<sweep>[^/]+)\.json)")
-_MOST_BYTES = 256 << 20  # of a file
-_MOST_RATIO, _FREE_BYTES = 200, 256 << 20  # of what comes out of an archive to what goes in: more is a trap
-_FREE_MEMBERS, _LEAST_PACKED = 20_000, 20  # and of members, by the bytes that each takes at least, however packed
+_MOST_RATIO, _FREE_BYTES = 200, 128 << 20  # of what comes out of an archive to what goes in: more is a trap
+_BYTES_OF_MEMBER = 4096  # that each counts for beside its content: small ones are packed to 20 bytes and more
 _MOST_UNKNOWN = 1000  # files of no run
 _TIMES = frozenset({"attempt", "finished_at", *(f.written for f in fields_of(Run).values() if not f.repeats)})
 """What may differ between two results of the same run."""
@@ -86,7 +92,9 @@ def export(results: Results, target: Path, run_ids: Sequence[str], sweeps: Itera
         UserError: a name that is none of an archive.
         EnvironmentUnfitError: it cannot be written.
     """
-    mode = _mode(target)
+    mode = next((mode for suffix, mode in _MODES.items() if target.name.endswith(suffix)), None)
+    if mode is None:
+        raise UserError(f"{target} has no name of an archive: .tar, .tar.gz, .tgz or .tar.xz.")
     with explained(target), replacing(target) as file, tarfile.open(fileobj=file, mode=mode) as archive:  # type: ignore[call-overload]
         for name in sweeps:
             _add(archive, f"sweeps/{name}.json", _restricted(results.manifest(name), set(run_ids)))
@@ -94,13 +102,6 @@ def export(results: Results, target: Path, run_ids: Sequence[str], sweeps: Itera
             for name in FILES:
                 with contextlib.suppress(FileNotFoundError):
                     _add(archive, f"runs/{run_id}/{name}", read_bytes(results.run(run_id).path / name))
-
-
-def _mode(target: Path) -> str:
-    for suffix, mode in ((".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.xz", "w:xz")):
-        if target.name.endswith(suffix):
-            return mode
-    raise UserError(f"{target} has no name of an archive: .tar, .tar.gz, .tgz or .tar.xz.")
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -148,7 +149,9 @@ def _parcels(source: Path, done: Imported) -> Iterator[tuple[str, dict[str, byte
         return
     try:
         with tarfile.open(source, "r:*") as archive:
-            yield from _grouped(_members(archive, source.stat().st_size, done))
+            members = _members(archive, source.stat().st_size, done)
+            for name, group in itertools.groupby(members, key=lambda member: member[0]):
+                yield name, {file: data for _, file, data in group}
             _check_end(archive)
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -179,29 +182,27 @@ def _from_folder(results: Results, done: Imported) -> Iterator[tuple[str, dict[s
 
 def _members(archive: tarfile.TarFile, packed: int, done: Imported) -> Iterator[tuple[str, str, bytes]]:
     """Run or sweep, file and content of every member that may come in."""
-    budget, members = _MOST_RATIO * packed + _FREE_BYTES, _FREE_MEMBERS + packed // _LEAST_PACKED
-    unknown = 0
+    budget, unknown = _MOST_RATIO * packed + _FREE_BYTES, 0
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # or the library keeps all it has met
-        budget -= tarfile.BLOCKSIZE + member.size
-        members -= 1
-        if budget < 0 or members < 0:
+        budget -= _BYTES_OF_MEMBER + member.size
+        if budget < 0:
             raise ValueError("it unpacks to far more than it is")
         match = _MEMBER.fullmatch(member.name)
-        name = match and (match["run"] or match["sweep"])
         known = match and (match["file"] in FILES if match["run"] else is_sweep_name(match["sweep"]))
-        if not known or not name:
+        if not known or not match:
             unknown += 1
             if unknown > _MOST_UNKNOWN:
                 raise ValueError(f"more than {_MOST_UNKNOWN:,} of its files are of no run")
             done.refused[_shown(member.name)] = "is no file of a run or a sweep"
             continue
-        if not member.isreg() or member.size > _MOST_BYTES:
+        name = match["run"] or match["sweep"]
+        if not member.isreg() or member.size > most_bytes(Path(member.name)):
             done.refused[name] = f"{_shown(member.name)} is no plain file, or too large"
             continue
         file = archive.extractfile(member)
         assert file is not None
-        yield name, match["file"] or "manifest" if match else "", file.read()
+        yield name, match["file"] or "manifest", file.read()
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
@@ -212,27 +213,14 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise ValueError("it ends before its end; what came before was taken in")
 
 
-def _grouped(members: Iterable[tuple[str, str, bytes]]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    present = ""
-    files: dict[str, bytes] = {}
-    for name, file, data in members:
-        if name != present and files:
-            yield present, files
-            files = {}
-        present = name
-        files[file] = data
-    if files:
-        yield present, files
-
-
 def _take_run(run: RunDirectory, files: Mapping[str, bytes], identity: Identity, done: Imported) -> None:
     id_ = run.run_id
     if id_ in done.refused:
         return
     config, result = parse_object(files.get("config.json", b"")), parse_object(files.get("result.json", b""))
-    why = _mistrusted(id_, config, result, identity)
-    if why is not None or config is None or result is None:
-        done.refused[id_] = why or "it is not whole"
+    wrong = wrong_config(id_, config, identity) or wrong_result(id_, result) or _wrong_accuracy(result or {})
+    if wrong is not None or result is None:
+        done.refused[id_] = str(wrong)
         return
     here = read_json(run.result)
     if here is not None:
@@ -253,26 +241,10 @@ def _take_run(run: RunDirectory, files: Mapping[str, bytes], identity: Identity,
     done.taken.append(id_)
 
 
-def _mistrusted(
-    run_id: str, config: dict[str, Any] | None, result: dict[str, Any] | None, identity: Identity
-) -> str | None:
-    """Why a run is not believed."""
-    if config is None:
-        return "its config.json is missing or not whole"
-    try:
-        found = identity(config.get("config"))
-    except ValueError as error:
-        return f"its config.json is no run's: {' '.join(str(error).split())[:200]}"
-    if found != run_id:
-        return f"its config.json describes run {found}"
-    if result is None:
-        return "its result.json is missing or not whole"
-    if result.get("run_id", run_id) != run_id:
-        return "its result.json is another run's"
-    accuracy = result.get("test_accuracy")
-    if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)) or not 0 <= accuracy <= 1:
-        return "its result.json has no accuracy"
-    return None
+def _wrong_accuracy(result: dict[str, Any]) -> str | None:
+    accuracy: Any = result.get("test_accuracy")
+    is_number = type(accuracy) in (int, float)  # True is none
+    return None if is_number and 0 <= accuracy <= 1 else "its result.json has no accuracy"
 
 
 def _are_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -292,7 +264,7 @@ def _take_sweep(results: Results, name: str, theirs: dict[str, Any], identity: I
     points = {
         run_id: config
         for run_id, config in points_of(theirs).items()
-        if results.run(run_id).result.exists() and _identity_or_none(config, identity) == run_id
+        if results.run(run_id).result.exists() and wrong_config(run_id, {"config": config}, identity) is None
     }
     if not points:
         return
@@ -317,13 +289,6 @@ def _foreign(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
         "sweep": name, "description": description if isinstance(description, str) else "",
         "specs": specs if isinstance(specs, list) else [], "cluster": "local", "slurm": {}, **texts,
     }  # fmt: skip
-
-
-def _identity_or_none(config: Any, identity: Identity) -> str | None:
-    try:
-        return identity(config)
-    except ValueError:
-        return None
 
 
 def _shown(name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from itopctl.errors import DiskFullError, UserError
 from itopctl.store import files
-from itopctl.store.exchange import export, import_runs
+from itopctl.store.archives import export, import_runs
 from itopctl.store.files import Change
 from tests.store.builders import Lab, config, run_id
 
@@ -134,8 +134,8 @@ def test_many_empty_members_are_a_trap(lab: Lab, tmp_path: Path) -> None:
 def test_headers_count_among_what_comes_out_of_an_archive(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("itopctl.store.exchange._FREE_BYTES", 1 << 20)
-    monkeypatch.setattr("itopctl.store.exchange._MOST_RATIO", 20)
+    monkeypatch.setattr("itopctl.store.archives._FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("itopctl.store.archives._MOST_RATIO", 20)
     source = archive_of(tmp_path / "in.tar.gz", ["sweeps/a.json"] * 15_000)
     assert "unpacks to far more than it is" in refusal(lab, source)
 

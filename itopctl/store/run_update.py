@@ -20,6 +20,7 @@ from itopctl.store.rundir import RunDirectory
 Row = dict[str, Any]
 
 LOST = {"state": "failed", "cause": "lost", "message": "its process is gone and left no result"}
+_FINISHED = {"state": "done", "cause": "finished", "message": None, "log": None}  # even if it was taken for lost before
 OF_JOB = tables.columns_from(tables.runs, Source.JOB)
 _OF_CONFIG = tables.columns_from(tables.runs, Source.CONFIG)
 _OF_RESULT = {
@@ -53,7 +54,7 @@ def config_columns(config: dict[str, Any]) -> Row:
     }
 
 
-class RunNews:
+class RunUpdate:
     """Rows of one run, brought up to date with its files.
 
     Attributes:
@@ -125,7 +126,7 @@ class RunNews:
                     **{name: event.get(name) for name in _OF_EVALUATION},
                 })  # fmt: skip
             case "finished":
-                self._set_attempt(event["attempt"], state="done", cause="finished", ended_at=event.get("at"))
+                self._set_attempt(event["attempt"], **_FINISHED, ended_at=event.get("at"))
             case "failed":
                 cause, message = (_text(event.get(name)) for name in ("cause", "message"))
                 state = "cancelled" if cause == "cancelled" else "failed"
@@ -150,7 +151,7 @@ class RunNews:
             self.unsaid = bool(self._open_attempts())
             for number in self._open_attempts():
                 if number == result.get("attempt", number):
-                    self._set_attempt(number, state="done", cause="finished", ended_at=result.get("finished_at"))
+                    self._set_attempt(number, **_FINISHED, ended_at=result.get("finished_at"))
         self._lose_open_attempts()
 
     def _consider_job(self, row: Row) -> None:
@@ -162,10 +163,11 @@ class RunNews:
         since = ever if number > (row["job_after"] or 0) else None
         live = row["job_phase"] != "ended"
         own = since is not None and since["job_id"] == row["job_id"]
+        ended = "cancelled" if self.run.cancel.exists() else row["job_cause"]
         if live and (since is None or not own or since["cause"] in GOES_ON | {"lost"}):
             row.update(state="pending", cause=None, message=row["job_reason"])
-        elif not live and since is None and row["job_cause"] is not None:
-            row.update(state=_state_after(row["job_cause"]), cause=row["job_cause"], message=row["job_message"])
+        elif not live and since is None and ended is not None:
+            row.update(state=_state_after(ended), cause=ended, message=row["job_message"])
         else:
             cause, message = (ever["cause"], ever["message"]) if ever is not None else (None, None)
             row.update(state=_state_after(cause), cause=cause, message=message)
