@@ -16,7 +16,7 @@ from itopctl.store.rundir import Results
 from tests.chaos.check import different_files, different_stores, different_when_rebuilt, left_behind, wrong_journals
 from tests.chaos.harness import Chaos
 from tests.chaos.processes import need_proc, two_cores
-from tests.helpers import itopctl, write_spec
+from tests.helpers import started, write_spec
 
 pytestmark = pytest.mark.alone
 SEED = int(os.environ.get("ITOPCTL_CHAOS_SEED", "0"))
@@ -55,15 +55,15 @@ def survive(folder: Path, kills: int, sections: dict[str, Any]) -> None:
     with two_cores():
         began = time.monotonic()
         never = ("--set", "checkpoint_minutes=1000")  # what is saved, and when, may not matter either
-        peace = itopctl("sweep", spec, "--results", reference.path, "--workers", "2", *never)
+        peace = started("sweep", spec, "--results", reference.path, "--workers", "2", *never)
         assert peace.returncode == 0, peace.stdout + peace.stderr
         middle = time.monotonic()
         chaos = Chaos(spec, "trial", results, tuple(reference.run_ids()), SEED, kills)
         chaos.carry_out()
         (folder / "kills.txt").write_text("".join(f"{kill}\n" for kill in chaos.kills))
         print(f"{middle - began:.0f} s in peace, {time.monotonic() - middle:.0f} s under fire")
-    again = itopctl("sweep", spec, "--results", results.path, "--workers", "2")
-    checked = itopctl("store", "check", "--json", "--results", results.path)
+    again = started("sweep", spec, "--results", results.path, "--workers", "2")
+    checked = started("store", "check", "--json", "--results", results.path)
     wrong = [
         *chaos.wrong, *different_stores(results, reference), *different_files(results, reference),
         *wrong_journals(results, reference, chaos.kills), *left_behind(results),

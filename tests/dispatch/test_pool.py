@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,22 @@ from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held
 from itopctl.store.rundir import Results
+from tests.forked import fork_modules
 from tests.helpers import itopctl, run_config, write_spec
+
+
+@pytest.fixture(autouse=True)
+def _workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of the pool are forked from here, but where a test asks for those that are
+    `really_started`. That saves importing torch for each."""
+    if "really_started" not in request.fixturenames:
+        import_module("itopctl.train.loop")
+        fork_modules(monkeypatch.setattr)
+
+
+@pytest.fixture
+def really_started() -> None:
+    """For tests with workers that are started as programs, as a user's are."""
 
 
 class Watcher:
@@ -80,7 +96,7 @@ def test_a_result_does_not_depend_on_what_runs_beside_it(tmp_path: Path) -> None
     assert len({str(measured(together, config)) for config in configs}) == 4
 
 
-def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
+def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path, really_started: None) -> None:
     config = run_config()
     results = Results(tmp_path)
     run_pool(results, [config])
@@ -97,7 +113,7 @@ def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
     assert "epoch 2 " in run.log.read_text()
 
 
-def test_a_killed_worker_costs_its_run_one_attempt(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_run_one_attempt(tmp_path: Path, really_started: None) -> None:
     config, other = run_config(epochs=8), run_config(epochs=8, seed=1)
     results = Results(tmp_path / "killed")
     killed: list[int] = []
@@ -286,7 +302,7 @@ SEEING = (
 
 @pytest.mark.parametrize(("slot", "seen"), [(Slot(2, "3"), "sees '3' 2"), (Slot(1), "sees None 1")])
 def test_a_worker_sees_its_gpu_alone_and_has_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot, seen: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, really_started: None, slot: Slot, seen: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = run_config(model=own_model(tmp_path, SEEING), device="cpu")
