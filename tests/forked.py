@@ -103,11 +103,7 @@ def _serve() -> None:
     for name in _NEEDED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    from itopctl.train.data.files import read_digits
-    from itopctl.train.setup import choose_exact_arithmetic
-
-    read_digits()
-    choose_exact_arithmetic()
+    import_what_workers_need()
     known = os.environ["PYTHONPATH"].split(os.pathsep)
     paths = [path for path in sys.path[1:] if path not in known]
     gc.collect()
@@ -116,6 +112,16 @@ def _serve() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line), paths)), file=answers, flush=True)
+
+
+def import_what_workers_need() -> None:
+    """So that none that is forked from here has to."""
+    from itopctl.train import loop, measure, models  # noqa: F401
+    from itopctl.train.data.files import read_digits
+    from itopctl.train.setup import choose_exact_arithmetic
+
+    read_digits()
+    choose_exact_arithmetic()  # imports much
 
 
 def _run(asked: dict[str, Any], paths: list[str]) -> int | None:

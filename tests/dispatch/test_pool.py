@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held
 from itopctl.store.rundir import Results
-from tests.forked import fork_modules
+from tests.forked import fork_modules, import_what_workers_need
 from tests.helpers import itopctl, run_config, write_spec
 
 
@@ -34,7 +33,7 @@ def _workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Worker processes of the pool are forked from here, but where a test asks for those that are
     `really_started`. That saves importing torch for each."""
     if "really_started" not in request.fixturenames:
-        import_module("itopctl.train.loop")
+        import_what_workers_need()
         fork_modules(monkeypatch.setattr)
 
 
