@@ -29,9 +29,8 @@ def limited(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield place
 
 
-def test_preempted_runs_go_on_to_the_result_of_uninterrupted_ones(
-    limited: Place, place: Place, cluster: Cluster
-) -> None:
+@pytest.mark.alone  # whatever else ran on the node would be preempted, too
+def test_preempted_runs_go_on_to_the_result_of_uninterrupted_ones(place: Place, cluster: Cluster) -> None:
     place.slow()
     spec = place.spec(seeds=2, epochs=LONG, slurm={"additional_parameters": {"nodelist": "n1"}})
     place.submit(spec)
