@@ -3,7 +3,7 @@
 1. Tests marked `slurm` mostly wait for jobs. They run beside 2, in processes of their own. What they print comes at
    the end of 2.
 2. All other tests, on as many processes as `--jobs` says, with a lower priority: jobs of 1 come first.
-3. Tests marked `alone`, which want the machine, or the cluster, for themselves: one after the other, with nothing beside.
+3. Tests marked `alone`, which want the machine or the cluster for themselves, run one by one after the others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
 
 def _start(which: str, processes: int, nice: int, to: IO[str] | None = None) -> subprocess.Popen[bytes]:
     """Start pytest on the tests of these markers; one thread for each process where there are several."""
-    several = ["-n", str(processes), "--dist", "loadfile"] if processes else []
+    several = ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"] if processes else []
     environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if processes else {})}
     return subprocess.Popen(
         ["nice", "-n", str(nice), sys.executable, "-m", "pytest", "-m", which, *several],

@@ -367,7 +367,8 @@ LONG = {
 
 @pytest.mark.slow
 def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_result(tmp_path: Path) -> None:
-    spec, results = write_spec(tmp_path, **LONG), Results(tmp_path / "results")
+    base = {**LONG["base"], "epochs": 100}  # type: ignore[dict-item]
+    spec, results = write_spec(tmp_path, **{**LONG, "base": base}), Results(tmp_path / "results")
     sweep = start_sweep(spec, results.path)
     pids = wait_for_steps(results)
     os.killpg(sweep.pid, signal.SIGINT)
@@ -391,7 +392,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     assert not checkpoints(run)
     undisturbed = Results(tmp_path / "undisturbed")
     itopctl("sweep", spec, "--results", undisturbed.path)
-    for config in (run_config(**LONG["base"], seed=seed) for seed in range(2)):  # type: ignore[arg-type]
+    for config in (run_config(**base, seed=seed) for seed in range(2)):
         assert measured(results, config) == measured(undisturbed, config)
 
 
