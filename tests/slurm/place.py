@@ -24,7 +24,7 @@ from tests.helpers import itopctl, write_spec
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for what takes a few, on a machine with much else to do."""
 
 STEP_SECONDS = 0.1
