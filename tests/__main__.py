@@ -15,7 +15,7 @@ import sys
 import tempfile
 from typing import IO
 
-from tests.share import VARIABLE
+from tests.share import VARIABLE, chosen
 
 _NOTHING_TO_RUN = 5  # pytest's exit code
 
@@ -29,6 +29,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.all:
         os.environ[VARIABLE] = "all"
+    print(f"{VARIABLE}={chosen()}", flush=True)
     quick = " and not slow" * asked.fast
     with tempfile.TemporaryFile("w+") as said:
         slurm = _start("slurm and not alone" + quick, 2, nice=0, to=said)

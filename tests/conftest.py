@@ -71,10 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
     share.chosen()
 
 
-def pytest_report_header() -> str:
-    return f"{share.VARIABLE}={share.chosen()}"
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of cases marked `rotates`, leave those of this run's share; begin with the files that take longest."""
