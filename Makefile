@@ -4,11 +4,12 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint types format bench slurm-up slurm-down clean install install-test help
+.PHONY: demo test test-all test-fast lint types format bench slurm-up slurm-down clean install install-test help
 
 help:
 	@echo "make demo       install, run sweeps/digits.yaml, print its table"
 	@echo "make test       lint, types, tests           make test-fast  the same without the slow tests"
+	@echo "make test-all   the same with every exhaustive case, where make test takes an eighth, another one each commit"
 	@echo "make bench      measure speed                make format     format and sort imports"
 	@echo "make slurm-up   a SLURM cluster for the tests make slurm-down  stop it and remove it (root, Debian)"
 	@echo "make lint       ruff                         make types      mypy"
@@ -45,12 +46,13 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m 'not alone'
-	$(BIN)/pytest -m alone
+	$(BIN)/python -m tests --jobs $(JOBS)
+
+test-all: lint types
+	$(BIN)/python -m tests --jobs $(JOBS) --all
 
 test-fast: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) -m 'not slow and not alone'
-	$(BIN)/pytest -m 'not slow and alone'
+	$(BIN)/python -m tests --jobs $(JOBS) --fast
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks

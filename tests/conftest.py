@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import share
 from tests.browser.chromium import missing as no_browser
 from tests.helpers import itopctl, write_spec
 from tests.report import latex
@@ -16,6 +17,15 @@ from tests.store.postgres import Postgres, a_postgres, missing
 
 _NO_POSTGRES = "no PostgreSQL for the tests"
 NO_BROWSER = "no browser for the tests"
+
+LONGEST = (
+    "cli/test_robustness.py", "dispatch/test_isolation.py", "dispatch/test_pool.py", "faults/test_power_cut.py",
+    "faults/test_killed_submission.py", "faults/test_killed_run.py", "faults/test_unwritable_results.py",
+    "train/test_ranks.py", "train/test_loop.py", "fuzz/test_inputs.py", "fuzz/test_found.py", "cli/test_export.py",
+    "cli/test_nameless.py", "cli/test_plan.py", "browser/test_page.py", "slurm/test_resuming.py",
+    "slurm/test_submitting.py",
+)  # fmt: skip
+"""Files that are given to processes first: with one of them last, the other processes would wait for it."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,34 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the share before other processes are started that take it, too."""
+    share.chosen()
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """There is one cluster, and its tests share it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of cases marked `rotates`, leave those of this run's share; begin with the files that take longest."""
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.alone)
+        if item.get_closest_marker("rotates"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = {item for name, group in cases.items() for item in set(group) - set(share.of_share(group, name))}
+    if left_out and not _asked_for_one(config):
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
+
+def _asked_for_one(config: pytest.Config) -> bool:
+    """Whether cases were named on the command line: those run, whatever the share is."""
+    return any("[" in argument for argument in config.args)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was left out, and why."""
+    """Say in one line what was left out, and why; and how to run what failed again."""
+    if terminalreporter.stats.get("failed") and share.chosen() != "all":
+        terminalreporter.write_line(f"{share.VARIABLE}={share.chosen()} runs the same share of exhaustive cases again")
     for what, lacking in ((_NO_POSTGRES, missing), (latex.NO_LATEX, latex.missing), (NO_BROWSER, no_browser)):
         skipped = [report for report in terminalreporter.stats.get("skipped", []) if what in str(report.longrepr)]
         if skipped:

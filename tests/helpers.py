@@ -15,6 +15,7 @@ from itopctl.spec.config import RunConfig
 from itopctl.spec.expand import expand
 from itopctl.spec.reading import read_text
 from itopctl.spec.sweep import parse_sweep
+from tests.forked import Server
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -53,8 +54,19 @@ def write_spec(folder: Path, **sections: Any) -> Path:
     return path
 
 
+_forked = Server()
+
+
 def itopctl(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command line, as a process of its own."""
+    """The real command line, in a process of its own, which is forked (`tests.forked`) wherever that is the same."""
+    whole = {**os.environ, **environment}
+    if _forked.can(whole):
+        return _forked(list(map(str, arguments)), cwd or Path.cwd(), whole, timeout=240)
+    return started(*arguments, cwd=cwd, **environment)
+
+
+def started(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command line, started as a user's shell does."""
     return subprocess.run(
         [sys.executable, "-m", "itopctl", *map(str, arguments)],
         capture_output=True,

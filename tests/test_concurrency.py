@@ -18,7 +18,7 @@ import pytest
 from itopctl.store.database import open_store
 from itopctl.store.journal import read_journal
 from itopctl.store.rundir import Results
-from tests.helpers import itopctl, write_spec
+from tests.helpers import started, write_spec
 from tests.store.builders import Lab, contents
 
 PEOPLE, SECONDS = 16, 60
@@ -60,7 +60,7 @@ def somebody(number: int, spec: Path, results: Path, run_ids: list[str], until: 
     answers = []
     while time.monotonic() < until:
         verb = rng.choices(list(OFTEN), list(OFTEN.values()))[0]
-        done = itopctl(*command(verb, spec, rng, run_ids), "--results", results)
+        done = started(*command(verb, spec, rng, run_ids), "--results", results)
         answers.append(Answer(verb, done.returncode, done.stdout, done.stderr))
     return answers
 
@@ -85,7 +85,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Crowd:
         include=[{"base": {"optimizer.lr": 1e20, "method": "dense"}}],
     )  # fmt: skip
     results = folder / "results"
-    plan = json.loads(itopctl("sweep", spec, "--dry-run", "--format", "json", "--results", results).stdout)
+    plan = json.loads(started("sweep", spec, "--dry-run", "--format", "json", "--results", results).stdout)
     run_ids = [row["run_id"] for row in plan]
     assert len(run_ids) == RUNS + 1
     begun = [
@@ -149,15 +149,15 @@ class TestCrowd:
             assert [event["event"] for event in events_of(crowd.results, run_id)].count("finished") <= 1
 
     def test_one_more_sweep_brings_all_to_an_end(self, crowd: Crowd) -> None:
-        last = itopctl("sweep", crowd.spec, "--results", crowd.results.path)
+        last = started("sweep", crowd.spec, "--results", crowd.results.path)
         assert last.returncode == 1 and last.stderr == ""
-        (row,) = json.loads(itopctl("status", "--json", "--results", crowd.results.path).stdout)
+        (row,) = json.loads(started("status", "--json", "--results", crowd.results.path).stdout)
         assert (row["total"], row["done"], row["failed"], row["running"]) == (RUNS + 1, RUNS, 1, 0)
         finished = [events_of(crowd.results, run_id) for run_id in crowd.results.run_ids()]
         assert sorted([event["event"] for event in one].count("finished") for one in finished) == [0] + [1] * RUNS
 
     def test_nothing_is_wrong_with_what_is_left(self, crowd: Crowd) -> None:
-        checked = itopctl("store", "check", "--json", "--results", crowd.results.path)
+        checked = started("store", "check", "--json", "--results", crowd.results.path)
         assert (checked.returncode, json.loads(checked.stdout)) == (0, [])
 
     def test_the_store_says_what_a_store_made_anew_says(self, crowd: Crowd) -> None:

@@ -10,7 +10,7 @@ import pytest
 from itopctl.store.journal import read_journal
 from itopctl.store.rundir import Results
 from tests.chaos.check import different_files, different_stores, left_behind
-from tests.helpers import itopctl, write_spec
+from tests.helpers import itopctl, started, write_spec
 
 # A model of the user's runs in the worker: it listens to what the interpreter is about to do to files, and dies once.
 DEADLY = """
@@ -58,11 +58,11 @@ def test_a_worker_that_dies_as_its_run_ends_loses_nothing_and_leaves_nothing(
     spec = write_spec(tmp_path, base=base, grid={"seed": [0]})
     reference, results = Results(tmp_path / "in peace"), Results(tmp_path / "results")
     assert itopctl("sweep", spec, "--results", reference.path, cwd=tmp_path).returncode == 0
-    first = itopctl("sweep", spec, "--results", results.path, cwd=tmp_path, DEADLY="1")
+    first = started("sweep", spec, "--results", results.path, cwd=tmp_path, DEADLY="1")
     (run_id,) = results.run_ids()
     assert (results.path / f"died-{run_id}").exists(), first.stdout + first.stderr
     assert first.returncode == (-9 if pool_too else 0)
-    last = itopctl("sweep", spec, "--results", results.path, cwd=tmp_path, DEADLY="1")
+    last = started("sweep", spec, "--results", results.path, cwd=tmp_path, DEADLY="1")
     assert last.returncode == 0
     events = [event["event"] for event in read_journal(results.run(run_id).journal).events]
     assert events.count("started") == (2 if moment == "before_its_result" else 1)

@@ -24,7 +24,22 @@ from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_held
 from itopctl.store.rundir import Results
+from tests.forked import fork_modules, import_what_workers_need
 from tests.helpers import itopctl, run_config, write_spec
+
+
+@pytest.fixture(autouse=True)
+def _workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes of the pool are forked from here, but where a test asks for those that are
+    `really_started`. That saves importing torch for each."""
+    if "really_started" not in request.fixturenames:
+        import_what_workers_need()
+        fork_modules(monkeypatch.setattr)
+
+
+@pytest.fixture
+def really_started() -> None:
+    """For tests with workers that are started as programs, as a user's are."""
 
 
 class Watcher:
@@ -80,7 +95,7 @@ def test_a_result_does_not_depend_on_what_runs_beside_it(tmp_path: Path) -> None
     assert len({str(measured(together, config)) for config in configs}) == 4
 
 
-def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
+def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path, really_started: None) -> None:
     config = run_config()
     results = Results(tmp_path)
     run_pool(results, [config])
@@ -97,7 +112,7 @@ def test_a_finished_run_leaves_its_files_and_no_lock(tmp_path: Path) -> None:
     assert "epoch 2 " in run.log.read_text()
 
 
-def test_a_killed_worker_costs_its_run_one_attempt(tmp_path: Path) -> None:
+def test_a_killed_worker_costs_its_run_one_attempt(tmp_path: Path, really_started: None) -> None:
     config, other = run_config(epochs=8), run_config(epochs=8, seed=1)
     results = Results(tmp_path / "killed")
     killed: list[int] = []
@@ -286,7 +301,7 @@ SEEING = (
 
 @pytest.mark.parametrize(("slot", "seen"), [(Slot(2, "3"), "sees '3' 2"), (Slot(1), "sees None 1")])
 def test_a_worker_sees_its_gpu_alone_and_has_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot, seen: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, really_started: None, slot: Slot, seen: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = run_config(model=own_model(tmp_path, SEEING), device="cpu")
@@ -352,7 +367,8 @@ LONG = {
 
 @pytest.mark.slow
 def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_result(tmp_path: Path) -> None:
-    spec, results = write_spec(tmp_path, **LONG), Results(tmp_path / "results")
+    base = {**LONG["base"], "epochs": 100}  # type: ignore[dict-item]
+    spec, results = write_spec(tmp_path, **{**LONG, "base": base}), Results(tmp_path / "results")
     sweep = start_sweep(spec, results.path)
     pids = wait_for_steps(results)
     os.killpg(sweep.pid, signal.SIGINT)
@@ -376,7 +392,7 @@ def test_an_interrupt_stops_cleanly_and_the_same_command_goes_on_to_the_same_res
     assert not checkpoints(run)
     undisturbed = Results(tmp_path / "undisturbed")
     itopctl("sweep", spec, "--results", undisturbed.path)
-    for config in (run_config(**LONG["base"], seed=seed) for seed in range(2)):  # type: ignore[arg-type]
+    for config in (run_config(**base, seed=seed) for seed in range(2)):
         assert measured(results, config) == measured(undisturbed, config)
 
 

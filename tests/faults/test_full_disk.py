@@ -13,6 +13,7 @@ from itopctl.store.journal import LOG_LINES, JournalWriter, open_attempt, read_j
 from tests.faults.mounts import SmallDisk, is_full
 from tests.faults.trials import ATTEMPT, RUN, Undisturbed, begun, check_the_end, check_what_readers_see
 from tests.faults.zygote import Fate, Zygote
+from tests.share import of_share
 from tests.store.builders import Lab
 
 QUICK = 6
@@ -20,12 +21,16 @@ QUICK = 6
 
 
 @pytest.fixture(
-    params=[pytest.param(True, id="some of them"), pytest.param(False, marks=pytest.mark.slow, id="all others")]
+    params=[
+        pytest.param(True, id="some of them"),
+        pytest.param(False, marks=pytest.mark.slow, id="a share of the others"),
+    ]
 )
 def moments(request: pytest.FixtureRequest, undisturbed: Undisturbed) -> Iterable[int]:
     """Numbers of the changes before which the disk becomes full."""
     some = range(0, len(undisturbed.changes), QUICK)
-    return some if request.param else [number for number in range(len(undisturbed.changes)) if number not in some]
+    others = [number for number in range(len(undisturbed.changes)) if number not in some]
+    return some if request.param else of_share(others, request.node.name)
 
 
 def check_ended_for_want_of_room(fate: Fate, lab: Lab, undisturbed: Undisturbed) -> None:

@@ -14,6 +14,7 @@ from tests.dispatch.told import lab_at
 from tests.faults.ingesting import more_work, records_in, worked_in
 from tests.faults.trials import without_stamps
 from tests.faults.zygote import Zygote
+from tests.share import of_share
 from tests.store.builders import Lab, contents
 
 WRITE, TAKE_IN = "tests.faults.ingesting:write_records", "tests.faults.ingesting:take_in"
@@ -72,7 +73,7 @@ def test_a_store_whose_writer_was_killed_at_any_statement_is_brought_up_to_date_
 
     count = zygote.call(TAKE_IN, results=str(lab.results.path), database=str(begin("whole"))).value
     assert count > 20
-    for number in range(count):
+    for number in of_share(range(count), f"any statement, {filled}", 4):
         database = begin(str(number))
         fate = zygote.call(TAKE_IN, results=str(lab.results.path), database=str(database), kill_at=number)
         assert fate.killed

@@ -22,18 +22,23 @@ from tests.faults.trials import (
 )
 from tests.faults.typed import look_with_every_command
 from tests.faults.zygote import Zygote
+from tests.share import of_share
 
 QUICK = 8
 """Every so many changes, one is taken where there is no time for all."""
 
 
 @pytest.fixture(
-    params=[pytest.param(True, id="some of them"), pytest.param(False, marks=pytest.mark.slow, id="all others")]
+    params=[
+        pytest.param(True, id="some of them"),
+        pytest.param(False, marks=pytest.mark.slow, id="a share of the others"),
+    ]
 )
 def moments(request: pytest.FixtureRequest, undisturbed: Undisturbed) -> range | list[int]:
     """Numbers of the changes before which the process is killed."""
     some = range(0, len(undisturbed.changes), QUICK)
-    return some if request.param else [number for number in range(len(undisturbed.changes)) if number not in some]
+    others = [number for number in range(len(undisturbed.changes)) if number not in some]
+    return some if request.param else of_share(others, request.node.name)
 
 
 def test_the_run_in_question_does_all_that_a_run_does(undisturbed: Undisturbed) -> None:
@@ -60,7 +65,8 @@ def test_a_run_that_is_killed_before_any_change_goes_on_to_the_same_end(
 def test_a_run_that_is_killed_in_the_middle_of_any_write_goes_on_to_the_same_end(
     zygote: Zygote, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    for number in [number for number, kind in enumerate(undisturbed.changes) if kind == "write"]:
+    writes = [number for number, kind in enumerate(undisturbed.changes) if kind == "write"]
+    for number in of_share(writes, "the middle of any write", 4):
         lab = begun(tmp_path / str(number))
         assert zygote.call(ATTEMPT, results=str(lab.results.path), kill_at=number, torn=True).killed
         check_what_readers_see(lab, undisturbed.numbers)
@@ -68,6 +74,7 @@ def test_a_run_that_is_killed_in_the_middle_of_any_write_goes_on_to_the_same_end
         check_the_end(lab, undisturbed.numbers)
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize(
     ("seed", "trials"), [pytest.param(0, 5), *(pytest.param(n, 15, marks=pytest.mark.slow) for n in (1, 2, 3))]
 )

@@ -20,6 +20,7 @@ from tests.faults.submitting import FIRST, RUNS, Site, go_on, jobs_of_runs, kill
 from tests.faults.trials import rows
 from tests.faults.zygote import Fate, Zygote
 from tests.helpers import write_spec
+from tests.share import of_share
 from tests.store.builders import Lab, run_id
 
 HERE = "tests.faults.submitting"
@@ -41,7 +42,7 @@ def test_a_submitter_that_is_killed_before_any_change_leaves_no_run_with_two_job
     zygote: Zygote, site: Site, changes: list[str], torn: bool, look_first: bool
 ) -> None:
     numbers = [number for number, kind in enumerate(changes) if kind == "write" or not torn]
-    for number in numbers if torn or look_first else numbers[::6]:
+    for number in of_share(numbers, f"{torn}, {look_first}", 6):
         fake, results = site(number)
         fate = zygote.call(SUBMIT, results=str(results.path), environment=fake.env, kill_at=number, torn=torn)
         assert fate.killed
@@ -174,13 +175,13 @@ def test_a_look_that_was_killed_is_finished_by_the_next(
     made = zygote.call(LOOK, results=str(whole.results.path), words=words).value
     expected = outcome(whole)
     assert expected[:2] == [["node-failure"], None]
-    for number, kind in enumerate(made):
-        for torn in (False, True) if kind == "write" else (False,):
-            lab = lost_with_its_node(tmp_path / f"{number} {torn}")
-            assert zygote.call(LOOK, results=str(lab.results.path), words=words, kill_at=number, torn=torn).killed
-            lab.ingest()
-            zygote.call(LOOK, results=str(lab.results.path), words=words)
-            assert outcome(lab) == expected
+    kills = [(number, torn) for number, kind in enumerate(made) for torn in (False, True)[: 1 + (kind == "write")]]
+    for number, torn in of_share(kills, "a look", 4):
+        lab = lost_with_its_node(tmp_path / f"{number} {torn}")
+        assert zygote.call(LOOK, results=str(lab.results.path), words=words, kill_at=number, torn=torn).killed
+        lab.ingest()
+        zygote.call(LOOK, results=str(lab.results.path), words=words)
+        assert outcome(lab) == expected
 
 
 def without_times(found: Any) -> Any:

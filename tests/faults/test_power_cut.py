@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -23,6 +24,9 @@ from tests.faults.disk import CUTS, KILL, Cut, Left, digest, lay_out, moments
 from tests.faults.trials import ATTEMPT, RUN, Undisturbed, begun, check_the_end, check_what_readers_see
 from tests.faults.typed import look_with_every_command
 from tests.faults.zygote import Zygote
+from tests.share import of_share
+
+T = TypeVar("T")
 
 QUICK = 5
 """Every so many states, one is taken where there is no time for all."""
@@ -65,10 +69,16 @@ def recorded_tidy(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> R
     return record(zygote, tmp_path_factory.mktemp("recorded tidy"), tidy=True)
 
 
-@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["some of them", "all"])
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["some of them", "a share of all"])
 def step(request: pytest.FixtureRequest) -> int:
     """Every so many states is taken."""
     return 1 if request.param else QUICK
+
+
+def taken(states: Sequence[T], step: int, name: str) -> list[tuple[int, T]]:
+    """Every `step`-th state with its number; of all, this run's share."""
+    numbered = list(enumerate(states))
+    return numbered[::step] if step > 1 else of_share(numbered, name)
 
 
 def test_changes_that_were_recorded_make_what_the_run_left(recorded: Recorded) -> None:
@@ -99,9 +109,7 @@ def test_what_a_power_cut_leaves_can_be_read_and_holds_nothing_wrong(
     recorded: Recorded, recorded_tidy: Recorded, undisturbed: Undisturbed, tmp_path: Path, step: int, tidy: bool
 ) -> None:
     states = (recorded_tidy if tidy else recorded).states((KILL, *CUTS))
-    for number, (moment, left) in enumerate(states):
-        if number % step:
-            continue
+    for number, (moment, left) in taken(list(states), step, f"readable, {tidy}"):
         lab = begun(tmp_path / str(number))
         lay_out(lab.results.runs, left, "runs")
         check_what_readers_see(lab, undisturbed.numbers)
@@ -117,7 +125,8 @@ def test_a_run_whose_power_was_cut_goes_on_to_the_same_end(
     zygote: Zygote, recorded: Recorded, undisturbed: Undisturbed, tmp_path: Path, step: int
 ) -> None:
     states = list(recorded.states(CUTS))
-    for moment, left in random.Random(step).sample(states, 12 if step > 1 else 80):
+    some = random.Random(step).sample(states, 12 if step > 1 else 80)
+    for moment, left in some if step > 1 else of_share(some, "the same end"):
         lab = begun(tmp_path / moment)
         lay_out(lab.results.runs, left, "runs")
         saved = checkpoints(lab.results.run(RUN))
@@ -168,8 +177,8 @@ def test_a_store_that_had_seen_what_the_power_cut_took_is_right_in_the_end(
     zygote: Zygote, recorded: Recorded, undisturbed: Undisturbed, tmp_path: Path, step: int, looks: bool
 ) -> None:
     """It may have read what was never flushed, and its own file may be on another disk."""
-    for count, (number, there, left) in enumerate(seen_before(recorded)):
-        if count % step == 0 and not had_result(there):
+    for _, (number, there, left) in taken(list(seen_before(recorded)), step, f"seen before, {looks}"):
+        if not had_result(there):
             check_a_store_that_had_seen(there, left, zygote, undisturbed, tmp_path / str(number), looks)
 
 

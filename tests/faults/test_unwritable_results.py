@@ -92,8 +92,8 @@ def test_a_sweep_whose_disk_becomes_full_says_so_and_goes_on_once_there_is_room(
     disk: SmallDisk, tmp_path: Path
 ) -> None:
     """It ends by itself; the same command ends with the numbers of a sweep that nothing happened to."""
-    base = {**BASE, "method": "set-itop", "sparsity": 0.9, "update_interval": 2, "epochs": 40, "batch_size": 50}
-    spec = write_spec(tmp_path, base={**base, "checkpoint_minutes": 1e-3}, grid={"seed": 4})
+    base = {**BASE, "method": "set-itop", "sparsity": 0.9, "update_interval": 2, "epochs": 20, "batch_size": 50}
+    spec = write_spec(tmp_path, base={**base, "checkpoint_minutes": 1e-3}, grid={"seed": 3})
     results = disk.path / "results"
     command = [sys.executable, "-m", "itopctl", "sweep", str(spec), "--results", str(results), "--workers", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as sweep:

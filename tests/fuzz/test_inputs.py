@@ -1,4 +1,4 @@
-"""More than ten thousand inputs, each the same every time: no traceback, no hang, nothing touched that lies outside.
+"""More than ten thousand inputs, a share in each run: no traceback, no hang, nothing touched that lies outside.
 
 `python -m tests.fuzz KIND NUMBER` tries one of them again.
 """
@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.bench import Bench, patience
 from tests.fuzz.kinds import ALL, INPUTS, KINDS, QUICK, attempt
+from tests.share import of_share
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         yield Bench(Path(folder))
 
 
-def try_all(bench: Bench, kind: str, numbers: range) -> None:
+def try_all(bench: Bench, kind: str, numbers: Sequence[int]) -> None:
     with patience() as begin:
         for number in numbers:
             begin()
@@ -47,8 +48,8 @@ def test_some_inputs_of_each_kind_meet_a_designed_end(bench: Bench, kind: str) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_inputs_meet_a_designed_end(bench: Bench, kind: str) -> None:
-    try_all(bench, kind, range(QUICK[kind], ALL[kind]))
+def test_a_share_of_all_inputs_meets_a_designed_end(bench: Bench, kind: str) -> None:
+    try_all(bench, kind, of_share(range(QUICK[kind], ALL[kind]), kind))
 
 
 def test_the_watch_sees_what_a_command_must_not_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from tests.fuzz.bench import BEGUN, DONE, EXIT_CODES, FAILED, QUEUED, Bench, pat
 from tests.fuzz.odd_files import ODD, put
 from tests.fuzz.test_inputs import bench as bench  # the fixture
 from tests.helpers import itopctl
+from tests.share import of_share
 
 PLACES = (
     "runs", "sweeps", "submissions", "snapshots", "itop.db", "itop.db-wal", "itop.db-shm", "itop.db-journal",
@@ -34,16 +35,17 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def asked_at(bench: Bench, places: tuple[str, ...], asked: Iterator[tuple[str, ...]], each: int) -> list[str]:
-    """What is wrong with commands in turn, `each` of them at everything odd in every place."""
+    """What is wrong with commands in turn, `each` of them at everything odd in every place; of a share of all that."""
     problems = []
+    odd = itertools.product(places, sorted(ODD))
+    cases = [(place, what, command) for place, what in odd for command in itertools.islice(asked, each)]
     with patience() as begin:
-        for place, what in itertools.product(places, sorted(ODD)):
-            for command in itertools.islice(asked, each):
-                begin()
-                folder = bench.fresh()
-                put(folder / place, what, bench.canary)
-                told = bench.call([*command, "--results", str(folder)])
-                problems += [f"{what} at {place}: {' '.join(command)}: {problem}" for problem in told]
+        for place, what, command in of_share(cases, places[0]):
+            begin()
+            folder = bench.fresh()
+            put(folder / place, what, bench.canary)
+            told = bench.call([*command, "--results", str(folder)])
+            problems += [f"{what} at {place}: {' '.join(command)}: {problem}" for problem in told]
     return problems
 
 
@@ -103,6 +105,7 @@ def test_a_part_that_lies_elsewhere_is_not_written_to(bench: Bench, part: str) -
 
 
 @pytest.mark.slow
+@pytest.mark.rotates
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("verb", ["sweep", "retry"])
 def test_nor_is_it_by_those_who_train(bench: Bench, part: str, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:

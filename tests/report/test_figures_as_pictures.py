@@ -73,12 +73,14 @@ def flaws(figure: Figure) -> list[str]:
     return found
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_cut_and_nothing_covers_anything_in_a_column(name: str, case: str) -> None:
     assert flaws(drawn(name, case)) == []
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("case", ["fashion", "two studies", "odd names"])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_cut_and_nothing_covers_anything_on_a_page(name: str, case: str) -> None:
@@ -100,6 +102,7 @@ def test_a_figure_is_as_wide_as_what_it_is_for_and_its_letters_can_be_read(width
     assert all(7 <= text.get_fontsize() <= 9 for text in texts(figure))
 
 
+@pytest.mark.rotates
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_in_a_legend_differs_in_line_or_marker(name: str, case: str) -> None:

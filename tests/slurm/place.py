@@ -20,11 +20,11 @@ from typing import Any
 from itopctl.store.journal import read_journal
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import Submission, directories, load
-from tests.helpers import write_spec
+from tests.helpers import itopctl, write_spec
 from tests.slurm.cluster import Cluster
 from tests.slurm.processes import wait_until
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds for what takes a few, on a machine with much else to do."""
 
 STEP_SECONDS = 0.1
@@ -140,11 +140,10 @@ class Place:
         )  # fmt: skip
 
     def _carry_out(self, arguments: tuple[str | Path, ...], code: int | None, **environment: str) -> tuple[str, str]:
-        process = self.start(*arguments, **environment)
-        output, errors = process.communicate(timeout=240)
-        assert code is None or process.returncode == code, f"exit code {process.returncode}\n{output}{errors}"
-        assert "Traceback" not in errors, errors
-        return output, errors
+        done = itopctl(*arguments, cwd=self.folder, **{**self.environment, **environment})
+        assert code is None or done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.stdout, done.stderr
 
     def itopctl(self, *arguments: str | Path, code: int | None = 0, **environment: str) -> str:
         """Carry out a command; returns all that it printed. Its exit code must be `code`, unless that is None."""

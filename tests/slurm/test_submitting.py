@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests import share
 from tests.slurm.cluster import Cluster
 from tests.slurm.place import DIVERGES, LONG, Place, sbatch_that_kills_who_asks
 
@@ -82,24 +83,37 @@ def test_no_more_jobs_of_a_sweep_run_at_one_time_than_asked_for_over_all_its_sub
 
 
 @pytest.mark.slow
-def test_a_sweep_of_more_jobs_than_an_array_may_have_is_split_and_completes(place: Place) -> None:
-    output = place.submit(place.spec(seeds=52, epochs=1, slurm={"mem": "400M"}))
+def test_a_sweep_of_more_jobs_than_an_array_may_have_is_split(place: Place, cluster: Cluster) -> None:
+    """Of each array the first and the last job run, by the right id, or all of them where every case is asked for."""
+    held = {"additional_parameters": {"hold": True}}
+    output = place.submit(place.spec(seeds=52, epochs=1, slurm={"mem": "400M", **held}))
     assert output.count("Submitted 26 jobs") == 2
-    place.wait(place.done, seconds=240)
-    place.wait(lambda: place.states() == [("done", "finished")] * 52, seconds=10)
-    assert {run["attempts"] for run in place.runs()} == {1}
-    assert len({place.events(run_id)[0]["job_id"] for run_id in place.submitted_runs}) == 52
+    assert [state for _, state in place.queue()] == ["PENDING"] * 52
+    chosen = list(range(52)) if share.chosen() == "all" else [0, 25, 26, 51]
+    jobs = [(one.id_of(index), run) for one in place.submissions for index, (run,) in enumerate(one.request.jobs)]
+    assert len(jobs) == 52
+    released = [jobs[number] for number in chosen]
+    cluster.run("scontrol", "release", ",".join(str(job) for job, _ in released))
+    runs = [run for _, run in released]
+    place.wait(lambda: place.done(*runs), seconds=240)
+    place.wait(lambda: sorted(place.states()).count(("done", "finished")) == len(runs), seconds=10)
+    assert place.states().count(("pending", None)) == 52 - len(runs)
+    for job, run in released:
+        (attempt,) = place.attempts(run)
+        assert attempt["job_id"] == job
 
 
 @pytest.mark.slow
-def test_two_hundred_runs_share_four_jobs_two_at_a_time(place: Place) -> None:
-    options = {"runs_per_job": 50, "runs_per_gpu": 2, "cpus_per_task": 2, "mem": "1G"}
-    assert "Submitted 4 jobs for 200 runs" in place.submit(place.spec(seeds=200, epochs=1, slurm=options), "--wait")
-    assert place.states() == [("done", "finished")] * 200
+def test_many_runs_share_four_jobs_two_at_a_time(place: Place) -> None:
+    each = 50 if share.chosen() == "all" else 10
+    options = {"runs_per_job": each, "runs_per_gpu": 2, "cpus_per_task": 2, "mem": "1G"}
+    submitted = place.submit(place.spec(seeds=4 * each, epochs=1, slurm=options), "--wait")
+    assert f"Submitted 4 jobs for {4 * each} runs" in submitted
+    assert place.states() == [("done", "finished")] * (4 * each)
     for job in place.submissions[0].request.jobs:
         started = [place.events(run_id, "started")[0] for run_id in job]
         finished = [place.events(run_id, "finished")[0] for run_id in job]
-        assert len({event["pid"] for event in started}) == 50  # the model is the user's own: a process for each run
+        assert len({event["pid"] for event in started}) == each  # the model is the user's own: a process for each run
         assert {event["threads"] for event in started} == {1}
         changes = sorted([*((e["at"], 1) for e in started), *((e["at"], -1) for e in finished)])
         assert max(sum(change for _, change in changes[:end]) for end in range(1, len(changes) + 1)) == 2

@@ -16,6 +16,8 @@ from itopctl.store.locks import locked
 from itopctl.store.queries import find_run, run_details, select_runs, sweep_names, sweep_summaries
 from tests.store.builders import STARTED, Lab, config, evaluated, result, run_id
 
+pytestmark = pytest.mark.rotates
+
 A, B, C = (run_id(number) for number in range(10, 13))
 
 LARGE = [

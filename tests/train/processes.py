@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import set_forkserver_preload
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,9 @@ def leaving_out(input_shape, classes):
 def dropping(input_shape, classes):
     return Dropping(nn.Flatten(), nn.Linear(64, 32), nn.Dropout(0.5), nn.Linear(32, classes))
 """
+
+_PRELOADED = ["tests.train.processes", "torch._inductor.config", "sklearn.datasets"]
+"""Modules that take long to import, and that every process needs."""
 
 Spoil = Callable[[Training, int], None]
 
@@ -131,8 +135,8 @@ def config_of(case: str) -> RunConfig:
         "an epoch ends with an update": {"update_interval": 11},
         "eight steps an epoch": {"batch_size": 172},
         "augmented": {
-            "dataset": "synthetic", "model": "lenet-5", "augment": "crop-flip", "batch_size": 1001,
-            "epochs": 1, "update_interval": 3, "label_smoothing": 0.1,
+            "model": "lenet-5", "augment": "crop-flip", "batch_size": 301, "update_interval": 3,
+            "label_smoothing": 0.1,
         },
         "a last batch of two": {"batch_size": TRAINED_ON - 2},
         "a last batch of three": {"batch_size": TRAINED_ON - 3, "update_interval": 1},
@@ -241,11 +245,11 @@ def all_cases(rank: Rank, alone: dict[str, Any]) -> dict[str, Any]:
     found["parameters left out, resumed"] = train(of_own("leaving_out"), rank, _saved_by_the_first(rank, stopped))
 
     for name, settings in (
-        ("fp16", {"precision": "fp16"}),
+        ("fp16", {"precision": "fp16", "model": "lenet-300-100"}),  # convolutions in fp16 take minutes on a CPU
         ("bf16", {"precision": "bf16"}),
         ("channels last", {"channels_last": True}),
     ):
-        found[name] = train(run_config(model="lenet-5", epochs=6, sparsity=0.5, **settings), rank)
+        found[name] = train(run_config(**{"model": "lenet-5", "epochs": 6, "sparsity": 0.5, **settings}), rank)
     return found
 
 
@@ -290,10 +294,14 @@ def run_processes(count: int, cases: Cases, folder: Path, alone: dict[str, Any] 
 
 
 def start_processes(count: int, cases: Cases, folder: Path, alone: dict[str, Any] | None = None) -> Any:
-    """Start `count` processes that go through cases."""
+    """Start `count` processes that go through cases: forked from one that has computed nothing and has no thread."""
     (folder / "own_models_of_ranks.py").write_text(OWN_MODELS)
     torch.save(alone or {}, folder / "alone.pt")
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    return multiprocessing.spawn(_work, args=(Rank(0, count, 0, address), cases, folder), nprocs=count, join=False)
+    set_forkserver_preload(_PRELOADED)
+    arguments = (Rank(0, count, 0, address), cases, folder)
+    return multiprocessing.start_processes(
+        _work, args=arguments, nprocs=count, join=False, start_method="forkserver"
+    )  # fmt: skip
