@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Figure
-from itopctl.spec.config import RunConfig
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.run_config import RunConfig
+from itopctl.config.sweep import parse_sweep
 from itopctl.train.loop import Training
 from itopctl.train.setup import be_deterministic
 

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import Figure, median_seconds, run_python
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.sweep import parse_sweep
 from itopctl.dispatch.manifest import record_config
 from itopctl.plan import PlannedSweep, make_plan
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
 from itopctl.store.files import write_json
 from itopctl.store.journal import JournalWriter
 from itopctl.store.rundir import Results

@@ -15,7 +15,7 @@ from torchvision.models import resnet34
 
 from benchmarks.measure import Figure, interleaved_seconds
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import ExploredSet, pack_bits
+from itopctl.dst.explored_set import ExploredSet, pack_bits
 
 THREADS = 2
 SPARSITY = 0.9

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 from benchmarks.measure import Figure, command_seconds, median_seconds
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.sweep import parse_sweep
 from itopctl.dispatch.manifest import SweepRecords, record_config
 from itopctl.plan import Plan, PlannedSweep, make_plan
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
 from itopctl.store.database import open_store
 from itopctl.store.files import write_json
 from itopctl.store.ingest import ingest

@@ -20,8 +20,8 @@ from benchmarks.measure import interleaved_seconds
 from benchmarks.memory import peak_of_steps
 from benchmarks.sparse import CLASSES, train_step, with_optimizer
 from itopctl.dst.compressed_layer import compressed
-from itopctl.dst.keyed import keyed_generator
-from itopctl.dst.select import distinct
+from itopctl.dst.random_streams import keyed_generator
+from itopctl.dst.top_k import distinct
 
 INPUTS, BATCH = 784, 128
 NAME = f"MLP {INPUTS}-w-w-{CLASSES}, batch {BATCH}"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from itopctl.api.cluster import Submitted
-    from itopctl.api.making import Outcome
     from itopctl.api.project import Project
+    from itopctl.api.project_runs import Outcome
     from itopctl.errors import ItopctlError, UserError
 
 __all__ = ["ItopctlError", "Outcome", "Project", "Submitted", "UserError", "__version__"]
@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Project": "itopctl.api.project",
-    "Outcome": "itopctl.api.making",
+    "Outcome": "itopctl.api.project_runs",
     "Submitted": "itopctl.api.cluster",
     "ItopctlError": "itopctl.errors",
     "UserError": "itopctl.errors",

@@ -1,6 +1,6 @@
 """Python modules as source files: where a module lies, whether it is installed, its syntax tree.
 
-Nothing is imported and no module's code runs. Which modules a run depends on is said by `itopctl.spec.own_code`.
+Nothing is imported and no module's code runs. Which modules a run depends on is said by `itopctl.config.own_code`.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from itopctl.spec.config import RunConfig
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.run_config import RunConfig
+from itopctl.config.sweep import parse_sweep
 from tests.forked import Server
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

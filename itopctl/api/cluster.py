@@ -16,7 +16,7 @@ from itopctl.places import current_folder
 if TYPE_CHECKING:
     from itopctl.api.worklist import Work
     from itopctl.api.workplace import Workplace
-    from itopctl.dispatch.submit import Order
+    from itopctl.dispatch.submitter import Order
     from itopctl.store.database import Store
     from itopctl.store.submissions import Submission
 
@@ -116,7 +116,7 @@ def submit(
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
     from itopctl.dispatch.snapshot import modules_of, take
-    from itopctl.dispatch.submit import Submitter
+    from itopctl.dispatch.submitter import Submitter
     from itopctl.store.queries import attempt_counts
 
     folder, scheduler = project.folder, Slurm()
@@ -152,7 +152,7 @@ def scripts(project: Workplace, work: Work, there: There) -> Iterator[tuple[str,
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import DEFAULT_LARGEST_ARRAY, Slurm
     from itopctl.dispatch.snapshot import modules_of, take
-    from itopctl.dispatch.submit import array_script, arrays_of
+    from itopctl.dispatch.submitter import array_script, arrays_of
     from itopctl.store.submissions import live_submissions
 
     try:
@@ -172,7 +172,7 @@ def scripts(project: Workplace, work: Work, there: There) -> Iterator[tuple[str,
 
 def _orders(project: Workplace, work: Work, store: Store | None, there: There) -> list[Order]:
     """What to submit, sweep by sweep. Raises UserError for something to wait for that can never come."""
-    from itopctl.dispatch.submit import Order
+    from itopctl.dispatch.submitter import Order
 
     success, end = awaited(there.after, project, store)
     return [

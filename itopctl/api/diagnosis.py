@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from itopctl.api.planning import MOST_RUNS
+from itopctl.api.specs import MOST_RUNS
 from itopctl.errors import ItopctlError
 from itopctl.places import current_folder
 
 if TYPE_CHECKING:
-    from itopctl.api.planning import Spec
+    from itopctl.api.specs import Spec
     from itopctl.api.workplace import Workplace
+    from itopctl.config.slurm import SlurmOptions
     from itopctl.dispatch.slurm import Slurm
-    from itopctl.spec.slurm import SlurmOptions
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def diagnose(
 
 def _wanted(project: Workplace, specs: Sequence[Spec], slurm: Sequence[str]) -> tuple[list[str], SlurmOptions]:
     """Data sets of the specs, and what their jobs would ask for."""
-    from itopctl.api.planning import read_specs
-    from itopctl.spec.slurm import check_together, defaults, merged, parse_options
+    from itopctl.api.specs import read_specs
+    from itopctl.config.slurm import check_together, defaults, merged, parse_options
 
     sweeps = read_specs(specs, (), MOST_RUNS)
     names = [config.dataset for sweep in sweeps for config in sweep.expansion.runs.values()]
@@ -93,9 +93,9 @@ def _here(project: Workplace, datasets: Sequence[str]) -> Iterator[Finding]:
 
 
 def _cluster() -> Iterator[Finding]:
+    from itopctl.config.slurm import profile_path
     from itopctl.dispatch.scheduler import SchedulerError
     from itopctl.dispatch.slurm import Slurm
-    from itopctl.spec.slurm import profile_path
 
     scheduler = Slurm()
     try:

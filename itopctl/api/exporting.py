@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from itopctl.api.workplace import Workplace
+    from itopctl.config.own_code import OwnCode
+    from itopctl.config.run_config import RunConfig
     from itopctl.report.table import Record
-    from itopctl.spec.config import RunConfig
-    from itopctl.spec.own_code import OwnCode
     from itopctl.store.rundir import RunDirectory
     from itopctl.train.export import Format
     from itopctl.train.export.check import Timing
@@ -102,7 +102,7 @@ def export(project: Workplace, run: str, output: Path | None, wanted: Wanted) ->
         EnvironmentUnfitError: a package is missing, or what the run kept is damaged.
         ItopctlError: the model cannot be written in this format.
     """
-    from itopctl.spec.own_code import OwnCode
+    from itopctl.config.own_code import OwnCode
     from itopctl.store.files import write_whole
     from itopctl.store.queries import find_run, run_details
     from itopctl.train.export.check import accuracy, check_alike, few_threads, timings
@@ -204,9 +204,9 @@ def _network(project: Workplace, details: Record, trust: bool) -> TrainedNetwork
     Raises:
         UserError: it is not finished, or kept none. EnvironmentUnfitError: what it kept is damaged.
     """
+    from itopctl.config.own_code import OwnCode
     from itopctl.dispatch.recorder import one_line
     from itopctl.dispatch.run_files import load_config
-    from itopctl.spec.own_code import OwnCode
     from itopctl.train.export.network import trained_network
 
     run, state = project.folder.run(details["run_id"]), details["state"]

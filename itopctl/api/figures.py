@@ -10,7 +10,7 @@ from itopctl.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
     from itopctl.catalogue import Entry
-    from itopctl.report.figures.material import Material
+    from itopctl.report.figures.figure_data import Material
     from itopctl.store.database import Store
 
 
@@ -31,7 +31,7 @@ def material_of(
         figures: of `itopctl.report.figures.catalogue.FIGURES`.
     """
     from itopctl.catalogue import METHODS
-    from itopctl.report.figures.material import Material, published_points
+    from itopctl.report.figures.figure_data import Material, published_points
     from itopctl.report.groups import studies
     from itopctl.store.histories import mean_curves, mean_layers
 

@@ -26,7 +26,7 @@ def not_started(store: Store, run: RunDirectory) -> EnvironmentUnfitError:
 
 def may_begin(folder: Results, run: RunDirectory) -> bool:
     """Whether a process is at the run, or some job waits to be."""
-    from itopctl.dispatch.endings import has_given_up
+    from itopctl.dispatch.lost_attempts import has_given_up
     from itopctl.store.locks import is_held
     from itopctl.store.submissions import claimed_runs, live_submissions
 

@@ -87,7 +87,7 @@ def _title(sweeps: Sequence[str]) -> str:
 def _further(runs: Sequence[Record], best_by: str) -> list[Section]:
     from itopctl.catalogue import METHODS
     from itopctl.report.cost import cost_tables
-    from itopctl.report.exploration import exploration_tables
+    from itopctl.report.exploration_table import exploration_tables
     from itopctl.report.page import Section
 
     methods = METHODS.names()
@@ -123,8 +123,8 @@ class _Making:
 
     def specs(self, sweeps: Sequence[str], runs: Sequence[Record]) -> list[Spec]:
         """The specs of the sweeps that were asked for; else of those that the runs are in."""
-        from itopctl.report.one_run import time_in_words
         from itopctl.report.page import Spec
+        from itopctl.report.run_details import time_in_words
         from itopctl.store.provenance import recorded_specs
 
         of_runs = {name for run in runs for name in str(run["sweep"] or "").split(",")}
@@ -193,8 +193,8 @@ def _data_set(name: str | None) -> str | None:
 
 
 def _attempt(attempt: Record) -> Attempt:
-    from itopctl.report.one_run import attempt_code, time_in_words
     from itopctl.report.page import Attempt
+    from itopctl.report.run_details import attempt_code, time_in_words
 
     place = [str(attempt[name]) for name in ("scheduler", "job_id", "host") if attempt[name]]
     started, ended = (time_in_words(attempt[n]) if attempt[n] else "" for n in ("started_at", "ended_at"))

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from itopctl.api.keeping import Keeping
-from itopctl.api.making import Making
 from itopctl.api.opening import Tell
-from itopctl.api.showing import Showing
+from itopctl.api.project_results import Showing
+from itopctl.api.project_runs import Making
+from itopctl.api.project_upkeep import Keeping
 from itopctl.api.workplace import Place
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from itopctl.api.asking import Asked, Question, question, resolved
+from itopctl.api.report_request import Asked, Question, question, resolved
 from itopctl.errors import EnvironmentUnfitError, UserError, plural
 from itopctl.report.kinds import PAGE, TableKind, Wish
 from itopctl.report.table import Table
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from itopctl.api.sources import Gathered
     from itopctl.api.workplace import Workplace
     from itopctl.report.fields import Fields
-    from itopctl.report.where import Filter
+    from itopctl.report.filters import Filter
 
 Record = dict[str, Any]
 

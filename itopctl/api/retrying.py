@@ -11,8 +11,8 @@ from itopctl.errors import UserError, plural, unknown
 if TYPE_CHECKING:
     from itopctl.api.worklist import Work
     from itopctl.api.workplace import Workplace
-    from itopctl.spec.config import RunConfig
-    from itopctl.spec.own_code import OwnCode
+    from itopctl.config.own_code import OwnCode
+    from itopctl.config.run_config import RunConfig
     from itopctl.store.database import Store
 
 Record = dict[str, Any]
@@ -64,8 +64,8 @@ def failed_runs(
     Raises:
         UserError: an unknown sweep, settings that make no sense, or only runs by other code.
     """
+    from itopctl.config.own_code import OwnCode
     from itopctl.dispatch.causes import Cause
-    from itopctl.spec.own_code import OwnCode
     from itopctl.store.queries import check_sweeps, ended_badly
 
     known = [cause for cause in get_args(Cause) if cause != "finished"]
@@ -140,8 +140,8 @@ def _work(
     project: Workplace, manifests: Mapping[str, Record], chosen: Sequence[str], slurm: Sequence[str], cluster: str
 ) -> Work:
     from itopctl.api.worklist import Work, job_options, share_out
-    from itopctl.spec.reading import Document
-    from itopctl.spec.slurm import options_of
+    from itopctl.config.reading import Document
+    from itopctl.config.slurm import options_of
     from itopctl.store.manifests import points_of
 
     wanted = set(chosen)
@@ -162,8 +162,8 @@ def _work(
 
 def _config(sweep: str, run_id: str, stored: Record) -> RunConfig:
     """A run's config from a manifest. Raises UserError where it is none, or another run's."""
-    from itopctl.spec.config import RunConfig
-    from itopctl.spec.identity import run_id as identity
+    from itopctl.config.identity import run_id as identity
+    from itopctl.config.run_config import RunConfig
 
     try:
         config = RunConfig.model_validate(stored)

@@ -15,10 +15,10 @@ from itopctl.errors import ItopctlError, plural
 if TYPE_CHECKING:
     from itopctl.api.worklist import Work
     from itopctl.api.workplace import Workplace
+    from itopctl.config.run_config import RunConfig
     from itopctl.dispatch.causes import Cause
     from itopctl.dispatch.pool import Outcome as Ended
     from itopctl.dispatch.pool import Pool
-    from itopctl.spec.config import RunConfig
     from itopctl.store.database import Store
 
 Progress = Callable[[dict[str, Any]], None]
@@ -142,12 +142,12 @@ def _run_pool(
     project: Workplace, work: Work, to_run: Sequence[str], store: Store, watch: Watch, how: Here,
     keep: Callable[[], None],
 ) -> Ended:  # fmt: skip
+    from itopctl.config.run_config import calls_own_code
+    from itopctl.dispatch.attempt_values import Job
     from itopctl.dispatch.manifest import record_config
     from itopctl.dispatch.pool import Pool
-    from itopctl.dispatch.records import Job
     from itopctl.dispatch.slots import available_cores, plan_slots, visible_gpus
     from itopctl.dispatch.snapshot import code_here, modules_of
-    from itopctl.spec.config import calls_own_code
     from itopctl.store.ingest import ingest_runs
 
     configs, folder = work.configs, project.folder

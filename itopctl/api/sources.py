@@ -32,7 +32,7 @@ def _layers(store: Store, runs: Sequence[Record]) -> dict[str, Record]:
 
 def _prediction(store: Store, runs: Sequence[Record]) -> dict[str, Record]:
     """What R_s was to be expected, for runs whose layers are known; those that differ in the seed alone share it."""
-    from itopctl.plan.exploration import predicted_exploration
+    from itopctl.plan.predicted_exploration import predicted_exploration
     from itopctl.store.queries import layers_of
 
     layers = layers_of(store, [run["run_id"] for run in runs])
@@ -239,8 +239,8 @@ def add_settings(runs: Sequence[Record], sources: Sequence[Store], sweeps: Seque
         sources: stores that know the sweeps.
         sweeps: those that are reported; none: all.
     """
+    from itopctl.config.run_config import defining_settings
     from itopctl.report.versions import same_code
-    from itopctl.spec.config import defining_settings
     from itopctl.store.provenance import accepted_code
     from itopctl.store.queries import select_runs
 

@@ -11,8 +11,8 @@ from itopctl.errors import EnvironmentUnfitError, UserError, unknown
 
 if TYPE_CHECKING:
     from itopctl.api.workplace import Workplace
-    from itopctl.spec.config import RunConfig
-    from itopctl.spec.slurm import SlurmOptions
+    from itopctl.config.run_config import RunConfig
+    from itopctl.config.slurm import SlurmOptions
 
 
 CLUSTERS = ("local", "slurm")
@@ -110,7 +110,7 @@ def job_options(
     Raises:
         UserError: options that make no sense, or not together.
     """
-    from itopctl.spec.slurm import SlurmOptions, check_together, defaults, merged, parse_options
+    from itopctl.config.slurm import SlurmOptions, check_together, defaults, merged, parse_options
 
     weakest = defaults() if cluster == "slurm" else SlurmOptions()
     strongest = parse_options(typed, project.spell("slurm", None))

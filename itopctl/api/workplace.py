@@ -108,7 +108,7 @@ class Workplace:
         """Raise UserError where a results folder has something run that is not itopctl's; for who did not say `trust`.
 
         A function of the user's own is trusted without it where its module is the very code that made the results,
-        found outside of the folder (`itopctl.spec.own_code.OwnCode.is_trusted`).
+        found outside of the folder (`itopctl.config.own_code.OwnCode.is_trusted`).
 
         Args:
             names: of that: code, lines for a shell, options of sbatch.

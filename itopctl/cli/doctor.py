@@ -16,7 +16,7 @@ from itopctl.cli.common import (
     print_tables,
     project_of,
 )
-from itopctl.cli.launch import SlurmOption
+from itopctl.cli.run_options import SlurmOption
 from itopctl.errors import EnvironmentUnfitError
 
 _MARKS = {"ok": "✓", "note": "·", "problem": "✗"}

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from itopctl.api.running import Show
+from itopctl.config.run_config import RunConfig, flat_settings, varying_within
 from itopctl.dispatch.causes import Cause
-from itopctl.report.words import duration, percent, rate, sparsity
-from itopctl.spec.config import RunConfig, flat_settings, varying_within
+from itopctl.report.number_text import duration, percent, rate, sparsity
 
 
 def run_labels(configs: Mapping[str, RunConfig]) -> dict[str, str]:

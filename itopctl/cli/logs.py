@@ -45,7 +45,7 @@ def logs(
 
 def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
     from itopctl.api.logs import may_begin
-    from itopctl.cli.printed import Printer
+    from itopctl.cli.terminal_text import Printer
     from itopctl.store.files import pieces
     from itopctl.store.locks import is_held
 
@@ -70,7 +70,7 @@ def _print_log(folder: Results, directory: RunDirectory, follow: bool) -> None:
 
 def _print_job(folder: Results, run_id: str) -> None:
     from itopctl.api.logs import job_outputs
-    from itopctl.cli.printed import Printer
+    from itopctl.cli.terminal_text import Printer
     from itopctl.report.formats.characters import clean
     from itopctl.store.files import pieces
 

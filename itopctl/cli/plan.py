@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from itopctl.cli.common import FormatOption, JsonOption, ResultsOption, StoreOption, check_format, project_of
-from itopctl.cli.launch import AcceptOption, RunsPerGpuOption, WorkersOption
+from itopctl.cli.run_options import AcceptOption, RunsPerGpuOption, WorkersOption
 
 
 def plan(

@@ -33,7 +33,7 @@ def _complete_tables(incomplete: str) -> list[str]:
 
 def _complete_fields(incomplete: str) -> list[str]:
     """The last name of a list of fields; `-` before it stays."""
-    from itopctl.api.asking import every_name
+    from itopctl.api.report_request import every_name
 
     before, comma, last = incomplete.rpartition(",")
     sign = "-" * last.startswith("-")
@@ -176,7 +176,7 @@ def report(
     ] = None,
 ) -> None:
     """Make a table of results from the runs of some sweeps, or of all."""
-    from itopctl.api.asking import Asked, names_of
+    from itopctl.api.report_request import Asked, names_of
     from itopctl.api.reporting import makes_page, page_of, report_of
 
     style = format_for(check_format(format_, json), output)

@@ -18,7 +18,7 @@ from itopctl.cli.common import (
     project_of,
     warn,
 )
-from itopctl.cli.launch import (
+from itopctl.cli.run_options import (
     AfterOption,
     FirstOption,
     RunsPerGpuOption,

@@ -9,6 +9,6 @@ def schema() -> None:
     """Print the JSON Schema of a spec file, for an editor's completion and checks."""
     import json
 
-    from itopctl.spec.editor import json_schema
+    from itopctl.config.editor import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2))

@@ -24,10 +24,10 @@ def show(
 
         typer.echo(json_module.dumps(details, indent=1, ensure_ascii=False))
         return
-    from itopctl.cli.printed import for_terminal
+    from itopctl.cli.terminal_text import for_terminal
     from itopctl.report.formats import make_console, rich_tables
     from itopctl.report.formats.characters import clean
-    from itopctl.report.one_run import run_tables
+    from itopctl.report.run_details import run_tables
 
     console = make_console()
     console.print(clean(_headline(details), lines=True), markup=False)
@@ -44,16 +44,16 @@ def show(
 def _model_today(details: dict[str, Any], trust: bool) -> tuple[int | None, str]:
     """How many maskable weights the user's own model of a finished run has today, and what is to be said of it."""
     from itopctl.catalogue import is_user_function
+    from itopctl.config.run_config import RunConfig
     from itopctl.errors import ItopctlError
     from itopctl.report.masked import changed_note, unknown_note
-    from itopctl.spec.config import RunConfig
 
     masked = details["maskable"]
     if masked is None or not is_user_function(details["model"] or ""):
         return None, ""
     if not trust:
         return None, unknown_note(details["run_id"]) if details["total_density"] is None else ""
-    from itopctl.train.outline import outline_of
+    from itopctl.train.model_outline import outline_of
 
     try:
         today = outline_of(RunConfig.model_validate(details["config"])).maskable

@@ -17,7 +17,7 @@ from itopctl.cli.common import (
     tell,
     warn,
 )
-from itopctl.cli.launch import (
+from itopctl.cli.run_options import (
     AcceptOption,
     AfterOption,
     ClusterOption,
@@ -67,7 +67,7 @@ def sweep(
     from itopctl.api.running import Here
     from itopctl.api.worklist import check_models
     from itopctl.cli.cluster import print_scripts
-    from itopctl.cli.launch import check_place
+    from itopctl.cli.run_options import check_place
     from itopctl.report.formats import make_console
 
     project = project_of(results, store, data_dir)

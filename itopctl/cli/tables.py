@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from itopctl.config.run_config import flat_settings, varying_within
 from itopctl.report.conditions import is_number
+from itopctl.report.number_text import NOTHING, duration, number, sparsity
 from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.runs import state_cell
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number, sparsity
-from itopctl.spec.config import flat_settings, varying_within
 
 if TYPE_CHECKING:
     from itopctl.plan import Plan

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from itopctl.config.own_code import OwnCode
+from itopctl.config.run_config import RunConfig
+from itopctl.dispatch.attempt_values import CANCELLED, Ended, Job, Notify, Stop
 from itopctl.dispatch.causes import Cause, cause_of_exception
-from itopctl.dispatch.endings import close_forgotten_attempt
+from itopctl.dispatch.lost_attempts import close_forgotten_attempt
 from itopctl.dispatch.recorder import Recorder, one_line, output_to, say, unheard, warnings_as_lines
-from itopctl.dispatch.records import CANCELLED, Ended, Job, Notify, Stop
 from itopctl.dispatch.run_files import RunFiles, load_config
 from itopctl.errors import ItopctlError, UserError
-from itopctl.spec.config import RunConfig
-from itopctl.spec.own_code import OwnCode
 from itopctl.store.checkpoints import Checkpoint
 from itopctl.store.files import read_json_surely, write_json
 from itopctl.store.journal import JournalWriter, utc_now

@@ -21,19 +21,19 @@ from typing import Any
 
 from submitit.slurm.slurm import SlurmJobEnvironment
 
+from itopctl.config.run_config import RunConfig, calls_own_code
+from itopctl.config.slurm import SlurmOptions
+from itopctl.dispatch.attempt_values import Job, Stop
 from itopctl.dispatch.causes import Cause
-from itopctl.dispatch.endings import has_given_up
+from itopctl.dispatch.lost_attempts import has_given_up
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import Outcome, Pool
-from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.script import signal_delay
 from itopctl.dispatch.slots import Slot, available_cores, plan_slots, visible_gpus
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import code_here
 from itopctl.errors import plural
-from itopctl.spec.config import RunConfig, calls_own_code
-from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import read_json, write_json
 from itopctl.store.journal import attempts_in, utc_now
 from itopctl.store.submissions import Request, SubmissionDirectory, load_request

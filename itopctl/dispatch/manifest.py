@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from itopctl.config.identity import SCHEMA_VERSION
+from itopctl.config.run_config import RunConfig
+from itopctl.config.slurm import SlurmOptions
 from itopctl.plan import Plan, PlannedSweep
 from itopctl.plan.versions import superseded
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import SCHEMA_VERSION
-from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import explained, leftovers, make_folder, read_json, remove, write_json
 from itopctl.store.journal import utc_now
 from itopctl.store.locks import is_held, one_at_a_time, without_the_lock

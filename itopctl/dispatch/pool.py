@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from itopctl.dispatch.attempt_values import Job, Stop
 from itopctl.dispatch.causes import RETRIED_AT_ONCE, Cause
-from itopctl.dispatch.endings import end_for_the_dead
+from itopctl.dispatch.lost_attempts import end_for_the_dead
 from itopctl.dispatch.memory import oom_kills
-from itopctl.dispatch.records import Job, Stop
 from itopctl.dispatch.slots import Slot
 from itopctl.dispatch.worker_process import WorkerProcess
 from itopctl.errors import EnvironmentUnfitError, describe_exit

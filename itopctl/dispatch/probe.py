@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itopctl.config.slurm import SlurmOptions
 from itopctl.dispatch.scheduler import Scheduler
 from itopctl.dispatch.script import UnnamedJobsError, script_text, submit_script
 from itopctl.dispatch.slots import visible_gpus
 from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.dispatch.snapshot import Code
 from itopctl.errors import ItopctlError
-from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import read_json, write_json
 from itopctl.store.rundir import Results
 

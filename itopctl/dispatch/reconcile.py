@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from itopctl.dispatch.causes import Cause
-from itopctl.dispatch.endings import end_for_the_dead
+from itopctl.dispatch.lost_attempts import end_for_the_dead
 from itopctl.dispatch.scheduler import Cluster, Scheduler, SchedulerError, SeenJob
 from itopctl.dispatch.slurm_states import meaning_of
 from itopctl.errors import plural

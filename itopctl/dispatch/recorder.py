@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import itopctl
+from itopctl.config.run_config import RunConfig
+from itopctl.dispatch.attempt_values import Ended, Job, Notify
 from itopctl.dispatch.causes import STOPPED, Cause
-from itopctl.dispatch.records import Ended, Job, Notify
 from itopctl.dispatch.run_files import RunFiles
 from itopctl.errors import plural
-from itopctl.spec.config import RunConfig
 from itopctl.store.files import last_lines
 from itopctl.store.journal import LOG_LINES, JournalWriter
 

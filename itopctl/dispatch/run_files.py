@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.store.checkpoints import Checkpoint, checkpoints, remove_checkpoints, save_checkpoint, set_aside
 from itopctl.store.files import read_json, remove, write_json, write_whole
 from itopctl.store.journal import JournalWriter, holds, maskable_before

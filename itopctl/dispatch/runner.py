@@ -19,9 +19,9 @@ from typing import Any
 
 from itopctl.catalogue import DATASETS
 from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.attempt_values import Job, Stop
 from itopctl.dispatch.causes import Cause
-from itopctl.dispatch.records import Job, Stop
-from itopctl.dispatch.together import execute_together
+from itopctl.dispatch.distributed import execute_together
 from itopctl.store.files import read_json
 from itopctl.store.rundir import RunDirectory
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from submitit.slurm import slurm as submitit_slurm
 
+from itopctl.config.slurm import SlurmOptions
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.slurm import complaint, finished, submitted_id
 from itopctl.dispatch.start import from_path
 from itopctl.errors import UserError, quoted
-from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.files import explained
 
 SIGNAL_DELAY_S = 90

@@ -205,7 +205,7 @@ def complaint(program: str, done: subprocess.CompletedProcess[str]) -> str:
 def environment() -> dict[str, str]:
     """This process's environment without what speaks to SLURM's commands beside their arguments.
 
-    That is what SLURM gives to a job, and the user's own defaults; of these, `itopctl.spec.slurm` takes up what it
+    That is what SLURM gives to a job, and the user's own defaults; of these, `itopctl.config.slurm` takes up what it
     knows. SLURM is told not to cut off lists of an array's jobs.
     """
     ours = ("SLURM_CONF", "SLURM_CLUSTERS")

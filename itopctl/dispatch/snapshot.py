@@ -23,11 +23,11 @@ from typing import Any
 
 import itopctl
 from itopctl.catalogue import modules_named
+from itopctl.config.own_code import OwnCode
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.repository import Repository
 from itopctl.errors import UserError
 from itopctl.places import current_folder
-from itopctl.spec.config import RunConfig
-from itopctl.spec.own_code import OwnCode
 from itopctl.store.files import cannot_write, flush, flush_folder, make_folder, read_json, write_json
 from itopctl.store.rundir import Results
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from itopctl.catalogue import ARGS, MODELS
+from itopctl.config.run_config import RunConfig, calls_own_code
 from itopctl.dispatch.start import same_package
-from itopctl.dst.outline import LayerOutline, Outline
+from itopctl.dst.network_outline import LayerOutline, Outline
 from itopctl.errors import ItopctlError, describe_exit, is_want_of_memory
 from itopctl.plan.forecast import Fault, Impossible
-from itopctl.spec.config import RunConfig, calls_own_code
 from itopctl.train.own_code import shown_path
 
 LIMIT_SECONDS = 120.0
@@ -88,7 +88,7 @@ def try_out(configs: Iterable[RunConfig], tell: Callable[[str], None], limit: fl
 
 def outlines_of(configs: Iterable[RunConfig], tell: Callable[[str], None]) -> Look:
     """As `try_out`, with models of this package made in this process (which imports torch), as they are asked for."""
-    from itopctl.train.outline import outline_of
+    from itopctl.train.model_outline import outline_of
 
     look = try_out(filter(calls_own_code, configs), tell)
     return lambda config: look(config) if calls_own_code(config) else outline_of(config)
@@ -159,7 +159,7 @@ def _lines(descriptor: int) -> Iterator[bytes | None]:
 def main(send: int, limit: float) -> None:
     """Try the lists of configs on standard input, each of one model, each in a child of its own."""
     models = [[RunConfig.model_validate(config) for config in members] for members in json.load(sys.stdin)]
-    from itopctl.train.outline import prepare
+    from itopctl.train.model_outline import prepare
 
     prepare()
     with os.fdopen(send, "wb") as stream:
@@ -184,7 +184,7 @@ def main(send: int, limit: float) -> None:
 
 def _tried(config: RunConfig) -> dict[str, Any]:
     """The outline of a run's network, or why there is none."""
-    from itopctl.train.outline import outline_of
+    from itopctl.train.model_outline import outline_of
 
     try:
         return {"outline": asdict(outline_of(config))}

@@ -36,16 +36,21 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any, NoReturn
 
+from itopctl.config.run_config import user_functions
 from itopctl.dispatch.runner import config_of, import_for, report, serve
 from itopctl.forking import fork
-from itopctl.spec.config import user_functions
 from itopctl.store.locks import process_here
 
 _POLL_SECONDS = 0.2
 _CLOSED_SECONDS = 0.002  # between two looks at a process that has closed its descriptors, and so is about to end
 _ENDING_SECONDS = 30.0  # for what a runner does after its last run, such as `atexit` functions of the user's
 
-_IMPORTS = ("itopctl.dispatch.together", "itopctl.train.loop", "itopctl.train.export.network", "itopctl.train.models")
+_IMPORTS = (
+    "itopctl.dispatch.distributed",
+    "itopctl.train.loop",
+    "itopctl.train.export.network",
+    "itopctl.train.models",
+)
 
 
 def main(report_fd: int, threads: int, scheduler: str, forking: bool) -> None:

@@ -11,15 +11,15 @@ Knows tensors and nothing else: no config files, no paths, no jobs, no database.
 
 Where to look, in the order of reading: `methods.py` the named presets · `rules.py` their settings · `allocation.py`
 density per layer · `schedule.py` the drop fraction ζ over training · `drop.py`, `growth.py`, `redistribution.py` the
-rules, and `view.py` what they see · `update.py` one topology update, by `select.py` exact k-subsets and `apportion.py`
-exact shares · `exploration.py` the explored set and R_s · `expected.py` what random growth will explore · `layers.py`
-what can be masked, `scope.py` what of it is trained · `layer.py` one of these, under a mask (`masked_layer.py`,
-`masking.py`) or as its nonzeros alone (`compressed_layer.py`, computed by `sparse/`), as `backends.py` chooses by
-`speed.py` · `gradient_masks.py` masked gradients, `gradients.py` dense ones kept for the rules, `step_gradients.py`
-those of one step · `optimizers.py` who holds which weights, and the state of a new one · `writes.py` weights that
-others write · `parallel.py` equal masks on all ranks · `topology.py` the updates of all layers · `flops.py` costs and
-sizes · `records.py` what the engine tells · `network.py` what can be read of it · `engine.py` the object that puts them
-together · `averages.py` averages of weights.
+rules, and `layer_view.py` what they see · `update.py` one topology update, by `top_k.py` exact k-subsets and
+`apportion.py` exact shares · `explored_set.py` the explored set and R_s · `expected.py` what random growth will explore
+· `maskable.py` what can be masked, `scope.py` what of it is trained · `layer.py` one of these, under a mask
+(`masked_layer.py`, `masking.py`) or as its nonzeros alone (`compressed_layer.py`, computed by `sparse/`), as
+`backends.py` chooses by `speed.py` · `gradient_masks.py` masked gradients, `gradients.py` dense ones kept for the
+rules, `step_gradients.py` those of one step · `optimizers.py` who holds which weights, and the state of a new one ·
+`writes.py` weights that others write · `parallel.py` equal masks on all ranks · `topology.py` the updates of all layers
+· `flops.py` costs and sizes · `reports.py` what the engine tells · `network.py` what can be read of it · `engine.py`
+the object that puts them together · `averages.py` averages of weights.
 
 This module imports torch only when one of its names is asked for, so that the catalogues stay light.
 """
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
         interval_for_exploration,
     )
     from itopctl.dst.flops import FlopsMeter, inference_flops, layer_costs, size_megabytes
-    from itopctl.dst.records import LayerReport, TopologyUpdate
+    from itopctl.dst.layer_view import LayerView
+    from itopctl.dst.reports import LayerReport, TopologyUpdate
     from itopctl.dst.rules import DropSchedule, Rules
     from itopctl.dst.sparse.parameter import SparseParameter
-    from itopctl.dst.view import LayerView
     from itopctl.settings import setting
 
 _HOME = {
     "SparseTraining": "itopctl.dst.engine",
     "WeightAverage": "itopctl.dst.averages",
     "SparseParameter": "itopctl.dst.sparse.parameter",
-    "TopologyUpdate": "itopctl.dst.records",
-    "LayerReport": "itopctl.dst.records",
+    "TopologyUpdate": "itopctl.dst.reports",
+    "LayerReport": "itopctl.dst.reports",
     "Rules": "itopctl.dst.rules",
     "DropSchedule": "itopctl.dst.rules",
-    "LayerView": "itopctl.dst.view",
+    "LayerView": "itopctl.dst.layer_view",
     "rule": "itopctl.catalogue",
     "model": "itopctl.catalogue",
     "setting": "itopctl.settings",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from itopctl.dst.compressed_layer import BACKENDS, CompressedLayer, compressible
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import Maskable, modules_of
+from itopctl.dst.maskable import Maskable, modules_of
 from itopctl.dst.masked_layer import MaskedLayer, MaskedParameter
 from itopctl.dst.masking import Masker
 from itopctl.dst.sparse.batch_last import keep_layout

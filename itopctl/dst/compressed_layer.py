@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.exploration import bits_at
+from itopctl.dst.explored_set import bits_at
 from itopctl.dst.gradient_masks import obey
 from itopctl.dst.layer import Layer, drawn_positions
 from itopctl.dst.optimizers import Optimizers
-from itopctl.dst.select import located, positions, sorted_positions
 from itopctl.dst.sparse.convolution import SparseConv2d
 from itopctl.dst.sparse.factored import FactoredGradient
 from itopctl.dst.sparse.linear import SparseLinear
 from itopctl.dst.sparse.parameter import SparseParameter
 from itopctl.dst.sparse.positioned import Positioned, plain, replace, same
+from itopctl.dst.top_k import located, positions, sorted_positions
 from itopctl.errors import UserError
 
 

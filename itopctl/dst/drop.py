@@ -25,7 +25,7 @@ from itopctl.settings import Setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from itopctl.dst.view import LayerView
+    from itopctl.dst.layer_view import LayerView
 
 
 @DROPS.add("magnitude", source="Mocanu et al. 2018; Evci et al. 2020")
@@ -47,7 +47,7 @@ def sign_split(layer: LayerView, count: int) -> Tensor:
     round(ζ·n₊) of the positive weights go, and the rest of `count` are weights at or below zero, zeros first. Where
     one sign has too few, the other makes up for it.
     """
-    from itopctl.dst.select import highest, lowest
+    from itopctl.dst.top_k import highest, lowest
 
     weight = layer.weight
     positive = (weight > 0).nonzero().squeeze(1)

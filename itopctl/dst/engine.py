@@ -25,15 +25,15 @@ from itopctl.dst.compressed_layer import CompressedLayer
 from itopctl.dst.gradient_masks import GradientMasks
 from itopctl.dst.gradients import DenseGradients, finite
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import active_counts
+from itopctl.dst.loaded_state import Awaited, check_saved
+from itopctl.dst.maskable import active_counts
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.masking import Masker
 from itopctl.dst.network import SparseNetwork
 from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.parallel import Ranks, is_compiled, is_replicated, unwrapped
-from itopctl.dst.records import TopologyUpdate
+from itopctl.dst.reports import TopologyUpdate
 from itopctl.dst.rules import Rules
-from itopctl.dst.saved import Awaited, check_saved
 from itopctl.dst.schedule import drop_fraction_at
 from itopctl.dst.scope import Scope
 from itopctl.dst.speed import LayerWork, measure

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from itopctl.dst.layers import MASKABLE, block_name, block_rows, parameter_name, weights_of
-from itopctl.dst.records import LayerReport
+from itopctl.dst.maskable import MASKABLE, block_name, block_rows, parameter_name, weights_of
+from itopctl.dst.reports import LayerReport
 
 Convention = Literal["macs", "micronet"]
 

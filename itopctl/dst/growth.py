@@ -29,7 +29,7 @@ from itopctl.settings import Setting
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from itopctl.dst.view import LayerView
+    from itopctl.dst.layer_view import LayerView
 
 
 @GROWTHS.add("random", source="Mocanu et al. 2018 (arXiv 1707.04780)", chooses=True, explores="uniformly")
@@ -94,7 +94,7 @@ def momentum_neuron(layer: LayerView, count: int) -> Tensor:
     import torch
 
     from itopctl.dst.apportion import apportion
-    from itopctl.dst.select import highest
+    from itopctl.dst.top_k import highest
 
     rows = layer.momentum.abs().reshape(layer.shape[0], -1)
     width = rows.shape[1]
@@ -138,7 +138,7 @@ def gradient_plus_exploration(layer: LayerView, exploration_weight: float, explo
 )
 def sampled_gradient(layer: LayerView, count: int, sampled_share: float) -> Tensor:
     """GSE: draw γ·nnz candidates at random and grow the largest |∂L/∂w| among them; γ is sampled_share"""
-    from itopctl.dst.select import highest
+    from itopctl.dst.top_k import highest
 
     wanted = max(count, math.floor(round(sampled_share * layer.active_count, 9)))
     sampled = layer.random_candidates(min(wanted, layer.candidate_count))

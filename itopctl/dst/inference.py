@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from itopctl.dst.compressed_layer import compressible
-from itopctl.dst.layers import calls_told, modules_of
+from itopctl.dst.maskable import calls_told, modules_of
 
 
 def with_nonzeros_alone(model: nn.Module, active: Mapping[str, Tensor], example: Tensor | None = None) -> nn.Module:

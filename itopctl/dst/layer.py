@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.exploration import ExploredSet, count_bits, pack_bits, unpack_bits
-from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.explored_set import ExploredSet, count_bits, pack_bits, unpack_bits
 from itopctl.dst.optimizers import Optimizers
-from itopctl.dst.select import distinct
+from itopctl.dst.random_streams import keyed_generator
+from itopctl.dst.top_k import distinct
 
 _SHUFFLED = 2**26  # weights of a layer up to which all positions are shuffled to draw the first active ones
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from itopctl.dst.layer import Layer, drawn_positions
-from itopctl.dst.layers import Maskable
+from itopctl.dst.maskable import Maskable
 from itopctl.dst.masking import Masker
 from itopctl.dst.optimizers import Optimizers
-from itopctl.dst.select import positions
+from itopctl.dst.top_k import positions
 
 
 class MaskedParameter:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itopctl.dst.exploration import unpack_bits
+from itopctl.dst.explored_set import unpack_bits
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import Maskable
-from itopctl.dst.records import LayerReport
+from itopctl.dst.maskable import Maskable
+from itopctl.dst.reports import LayerReport
 from itopctl.dst.scope import Scope
 from itopctl.dst.topology import Topology
 from itopctl.errors import UserError, unknown

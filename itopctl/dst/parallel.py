@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from itopctl.dst.exploration import pack_bits, unpack_bits
+from itopctl.dst.explored_set import pack_bits, unpack_bits
 
 
 class Ranks:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from itopctl.catalogue import REDISTRIBUTIONS
 
 if TYPE_CHECKING:
-    from itopctl.dst.view import LayerView
+    from itopctl.dst.layer_view import LayerView
 
 _SOURCE = "Dettmers and Zettlemoyer 2019 (arXiv 1907.04840)"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from torch import nn
 
 from itopctl.dst.layer import Layer
-from itopctl.dst.layers import NOTHING_TO_MASK, left_dense, maskable_weights
+from itopctl.dst.maskable import NOTHING_TO_MASK, left_dense, maskable_weights
 from itopctl.dst.optimizers import Optimizers
 from itopctl.errors import UserError, left_dense_in_words, named
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.dst.compressed_layer import compressed
-from itopctl.dst.layers import calls_told, modules_of
+from itopctl.dst.maskable import calls_told, modules_of
 from itopctl.dst.masking import Masker
 from itopctl.dst.sparse.batch_last import from_batch_last, keep_layout, to_batch_last
 

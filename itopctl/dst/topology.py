@@ -13,7 +13,7 @@ from itopctl.dst.layer import Layer
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.optimizers import Optimizers
 from itopctl.dst.parallel import Ranks
-from itopctl.dst.records import TopologyUpdate
+from itopctl.dst.reports import TopologyUpdate
 from itopctl.dst.rules import Rules
 from itopctl.dst.scope import Scope
 from itopctl.dst.update import Drops, TopologyRules

@@ -18,11 +18,11 @@ from torch import Tensor
 from itopctl.catalogue import DROPS, GROWTHS, REDISTRIBUTIONS, Catalogue
 from itopctl.dst.apportion import apportion
 from itopctl.dst.gradients import DenseGradients
-from itopctl.dst.keyed import keyed_generator
 from itopctl.dst.layer import Layer
+from itopctl.dst.layer_view import LayerView
+from itopctl.dst.random_streams import keyed_generator
 from itopctl.dst.rules import Rules
-from itopctl.dst.select import HighestSoFar, highest, lowest
-from itopctl.dst.view import LayerView
+from itopctl.dst.top_k import HighestSoFar, highest, lowest
 
 _SNFS_DENSE = 0.2  # sparsity below which redistribution spares a layer that is to gain (sparse_learning, core.py)
 

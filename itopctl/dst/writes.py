@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from itopctl.dst.layers import modules_of
+from itopctl.dst.maskable import modules_of
 from itopctl.dst.masked_layer import MaskedParameter
 from itopctl.dst.parallel import wrappers
 from itopctl.errors import UserError

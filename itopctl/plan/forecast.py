@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from itopctl.catalogue import DATASETS, rule_settings
+from itopctl.config.run_config import RunConfig, user_functions
 from itopctl.dst.expected import Known, predicted_layer_exploration, replaced_weights, weighted
-from itopctl.dst.outline import Outline
+from itopctl.dst.network_outline import Outline
 from itopctl.dst.rules import Rules
 from itopctl.dst.schedule import update_fractions
 from itopctl.errors import UserError
 from itopctl.forking import value_from_child
-from itopctl.spec.config import RunConfig, user_functions
 
 CHECKPOINTS_KEPT = 2  # itopctl.store.checkpoints.KEPT; one more is there while it is written
 _NUMBER = 4  # bytes of a weight, a gradient, a moment: single precision throughout

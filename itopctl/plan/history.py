@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 
 _SAME = ("dataset", "model", "batch_size", "precision", "compile", "channels_last")
 """Settings without which the time of a step is another one."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from itopctl.config.run_config import RunConfig
 from itopctl.plan.forecast import Forecast, Impossible
 from itopctl.plan.history import History, Pace
 from itopctl.plan.runs import Plan
 from itopctl.plan.totals import Machine
 from itopctl.plan.warnings import memory_of
-from itopctl.spec.config import RunConfig
 
 Record = dict[str, Any]
 

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+from itopctl.config.run_config import RunConfig, user_functions
 from itopctl.dst.expected import (
     Shares,
     expected_layer_exploration,
@@ -14,12 +15,11 @@ from itopctl.dst.expected import (
     interval_for_exploration,
     replaced_weights,
 )
-from itopctl.dst.outline import Outline
+from itopctl.dst.network_outline import Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import UserError, plural
 from itopctl.forking import value_from_child
 from itopctl.plan.forecast import same_but_seed
-from itopctl.spec.config import RunConfig, user_functions
 
 _LONGEST = 1_000  # times the training: nobody trains longer for it
 _COUNTED_STEPS = 2_000_000  # longer trainings are extrapolated, not counted update by update

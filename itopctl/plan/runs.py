@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from itopctl.config.expand import Expansion
+from itopctl.config.run_config import RunConfig
+from itopctl.config.sweep import SweepSpec
 from itopctl.errors import plural
-from itopctl.spec.config import RunConfig
-from itopctl.spec.expand import Expansion
-from itopctl.spec.sweep import SweepSpec
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from itopctl.catalogue import METHODS
+from itopctl.config.run_config import RunConfig, defining_settings
 from itopctl.errors import left_dense_in_words, plural
 from itopctl.plan.forecast import Forecast, Impossible
 from itopctl.plan.planned_run import PlannedRun
@@ -14,10 +15,9 @@ from itopctl.plan.unmade import sentences
 from itopctl.plan.warnings import warnings_on_all, warnings_on_runs
 from itopctl.report.groups import Group, Kind, studies
 from itopctl.report.masked import changed_note
+from itopctl.report.number_text import NOTHING, duration, number, rate, size, sparsity
 from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number, rate, size, sparsity
-from itopctl.spec.config import RunConfig, defining_settings
 
 UNKNOWN = "unknown"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from itopctl.config.run_config import RunConfig
 from itopctl.errors import UserError, plural
 from itopctl.plan.forecast import Fault, Impossible
 from itopctl.plan.warnings import which_runs
-from itopctl.spec.config import RunConfig
 
 Unmade = Sequence[tuple[RunConfig, Impossible]]
 

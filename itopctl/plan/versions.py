@@ -13,10 +13,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from itopctl.config.identity import experiment_id, run_id
+from itopctl.config.run_config import UNKNOWN_VERSION, RunConfig, versions_of
 from itopctl.errors import UserError, unknown
 from itopctl.plan.runs import PlannedSweep
-from itopctl.spec.config import UNKNOWN_VERSION, RunConfig, versions_of
-from itopctl.spec.identity import experiment_id, run_id
 
 Versions = Mapping[str, str]
 """Module → digest, or `UNKNOWN_VERSION`."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from itopctl.config.run_config import RunConfig
 from itopctl.errors import plural
 from itopctl.plan.forecast import PROCESS_BYTES, Forecast, Impossible
 from itopctl.plan.totals import Machine, Totals
-from itopctl.report.words import duration, size, sparsity
-from itopctl.spec.config import RunConfig
+from itopctl.report.number_text import duration, size, sparsity
 
 HANDFUL = 5
 """Fewer topology updates than this hardly change a network."""

@@ -2,6 +2,6 @@
 
 `table.py` a table as a value, `quantity.py` a number in it · `formats` rich, markdown, LaTeX, HTML, CSV, JSON ·
 `groups.py` runs that differ in nothing but the seed · `statistics.py` mean and spread · `paper.py` the table of a
-paper, `published.py` published numbers beside it · `exploration.py`, `layers.py`, `cost.py` further tables of groups ·
-`runs.py` one row a run · `one_run.py` one run in full · `words.py` numbers as people read them.
+paper, `published.py` published numbers beside it · `exploration_table.py`, `layers.py`, `cost.py` further tables of
+groups · `runs.py` one row a run · `run_details.py` one run in full · `number_text.py` numbers as people read them.
 """

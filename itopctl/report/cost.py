@@ -9,9 +9,9 @@ from typing import Any
 from itopctl.report.fields import Fields, Order, in_order
 from itopctl.report.groups import Group, Study, measured_fields, studies
 from itopctl.report.kinds import COSTS
+from itopctl.report.number_text import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
 from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, mean_and_spread, number, quantity, rate, size, sparsity
 
 _ALIKE = ("batch_size", "precision")
 
@@ -29,7 +29,7 @@ def cost_tables(
         runs: records as `itopctl.report.groups.studies` takes them, with what runs measure of their costs.
         method_order: methods in the order their rows should have; `dense` always comes first.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
-        digits: significant digits of standard deviations (`itopctl.report.words.plus_minus`).
+        digits: significant digits of standard deviations (`itopctl.report.number_text.plus_minus`).
         order: of the rows instead, by fields.
     """
     tables = [_table(study, best_by, digits, order) for study in studies(runs, method_order)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from itopctl.errors import plural
+from itopctl.report.number_text import number, percent, size
 from itopctl.report.quantity import Quantity
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import number, percent, size
 
 
 def export_tables(record: Record) -> list[Table]:

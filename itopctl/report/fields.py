@@ -12,9 +12,19 @@ from typing import Any, TypeVar
 from itopctl.errors import UserError, unknown
 from itopctl.report.conditions import is_number
 from itopctl.report.groups import SHORT_NAMES, Study, hashable, in_words, measured_fields, short_name
+from itopctl.report.number_text import (
+    duration,
+    number,
+    percent,
+    plus_minus,
+    quantity,
+    rate,
+    significant,
+    size,
+    sparsity,
+)
 from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.table import Record
-from itopctl.report.words import duration, number, percent, plus_minus, quantity, rate, significant, size, sparsity
 from itopctl.schema import Run, Source, Unit, fields_of
 
 _FIELDS = fields_of(Run)

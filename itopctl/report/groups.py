@@ -14,9 +14,9 @@ from typing import Any
 
 from itopctl.catalogue import OWN_CODE, comparable
 from itopctl.errors import plural
+from itopctl.report.number_text import sparsity
 from itopctl.report.statistics import Summary, summarise
 from itopctl.report.table import Record
-from itopctl.report.words import sparsity
 
 _COORDINATES = frozenset({"dataset", "model", "method", "sparsity", "seed"})
 SHORT_NAMES = {

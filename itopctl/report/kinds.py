@@ -95,7 +95,7 @@ def _paper(runs: list[Record], wish: Wish) -> list[Table]:
 
 
 def _exploration(runs: list[Record], wish: Wish) -> list[Table]:
-    from itopctl.report.exploration import exploration_tables
+    from itopctl.report.exploration_table import exploration_tables
 
     return exploration_tables(runs, wish.methods, wish.best_by, wish.digits, wish.order)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from itopctl.errors import plural
 from itopctl.report.groups import Group, Study, studies
+from itopctl.report.number_text import number, rate, sparsity
 from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import summarise
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import number, rate, sparsity
 
 Layers = Mapping[str, Sequence[Record]]
 """Run id → its layers in order, each with `name, shape, size, active, density, exploration_rate, dropped`."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from itopctl.report.fields import Fields, Order, ordered
 from itopctl.report.groups import MEASURED_WHEN, Group, Kind, Study, measured_fields, studies, unfinished_in_words
+from itopctl.report.number_text import NOTHING, mean_and_spread, rate, sparsity
 from itopctl.report.published import Published, Source, compare, differences_in_words, published_for, sources_for
 from itopctl.report.statistics import summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, mean_and_spread, rate, sparsity
 
 UNFINISHED = "*"
 _FLOPS_RANK = 2  # where a terminal is too narrow, these columns are left out, from the last on
@@ -35,7 +35,7 @@ def paper_tables(
             inference_flops_ratio`.
         method_order: methods in the order their rows should have; `dense` always comes first.
         best_by: which accuracy counts (`itopctl.report.groups.BEST_BY`).
-        digits: significant digits of one's own standard deviations (`itopctl.report.words.plus_minus`).
+        digits: significant digits of one's own standard deviations (`itopctl.report.number_text.plus_minus`).
         order: of the rows instead, by fields.
     """
     fields = Fields((), best_by)

@@ -32,10 +32,10 @@ from itopctl.report.groups import (
     value_order,
     varying,
 )
+from itopctl.report.number_text import NOTHING, sparsity
 from itopctl.report.quantity import MISSING, Quantity
 from itopctl.report.statistics import Summary, summarise, summary_fields
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, sparsity
 
 COUNT = "n"
 """The field of a cell that is the number of its finished runs."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from itopctl.report.fields import Fields, header, is_right, shown
 from itopctl.report.groups import BEST_BY, MEASURED_WHEN, hashable, in_words, measured_fields, short_name, studies
+from itopctl.report.number_text import NOTHING, duration, number
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, duration, number
 
 _STATE_STYLES = {"done": "green", "running": "cyan", "failed": "red", "lost": "red"}
 

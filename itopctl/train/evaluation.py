@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 from itopctl.train.data.tensors import ImageData, Part
 from itopctl.train.network import Network
 

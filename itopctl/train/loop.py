@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from itopctl.config.run_config import RunConfig, user_functions
 from itopctl.dst import FlopsMeter, SparseTraining, TopologyUpdate, layer_costs
-from itopctl.dst.layers import maskable_weights
-from itopctl.spec.config import RunConfig, user_functions
+from itopctl.dst.maskable import maskable_weights
 from itopctl.train.checkpoint import (
     backends_in,
     check_fits,

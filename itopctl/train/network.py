@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from itopctl.catalogue import MODELS
-from itopctl.spec.config import RunConfig, user_functions
+from itopctl.config.run_config import RunConfig, user_functions
 from itopctl.train.process_settings import check_trainable
 from itopctl.train.ranks import ALONE, Rank
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from itopctl.spec.config import LrScheduleConfig, OptimizerConfig
+from itopctl.config.run_config import LrScheduleConfig, OptimizerConfig
 
 _ONE_CYCLE_START = 1 / 25  # Smith and Topin 2018; the factors torch's OneCycleLR takes by default
 _ONE_CYCLE_END = 1 / 25e4

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from itopctl.config.run_config import RunConfig
 from itopctl.dst import FlopsMeter, SparseTraining, inference_flops
-from itopctl.spec.config import RunConfig
 from itopctl.train.data.tensors import ImageData
 from itopctl.train.evaluation import Evaluation
 from itopctl.train.measure import device_name, peak_memory_bytes

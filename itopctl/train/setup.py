@@ -8,10 +8,10 @@ import random
 import numpy as np
 import torch
 
+from itopctl.config.run_config import RunConfig
 from itopctl.dst import Rules
-from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.random_streams import keyed_generator
 from itopctl.errors import EnvironmentUnfitError, UserError
-from itopctl.spec.config import RunConfig
 from itopctl.train.ranks import ALONE, Rank
 
 

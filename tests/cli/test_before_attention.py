@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.attempt import execute
-from itopctl.dispatch.records import Job
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
+from itopctl.dispatch.attempt_values import Job
 from itopctl.store.files import write_json
 from itopctl.store.journal import attempts_in, read_journal
 from tests.cli.desk import Desk

@@ -108,7 +108,7 @@ def test_a_user_without_name_and_home_can_train_draw_and_export(work: Path) -> N
 
 
 def test_without_a_home_there_is_no_profile_of_the_user(tmp_path: Path) -> None:
-    code = "from itopctl.spec.slurm import profile_path; print(profile_path())"
+    code = "from itopctl.config.slurm import profile_path; print(profile_path())"
     clean = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     wrap = NAMELESS if can_be_nameless() else ()
     done = subprocess.run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from itopctl.cli import app
-from itopctl.spec.own_code import OwnCode
+from itopctl.config.own_code import OwnCode
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.helpers import itopctl, write_spec
 

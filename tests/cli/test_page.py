@@ -16,8 +16,8 @@ from itopctl.api.page import html_page
 from itopctl.api.project import Project
 from itopctl.api.sources import Origin
 from itopctl.cli.common import print_page
+from itopctl.config.run_config import defining_settings
 from itopctl.errors import EnvironmentUnfitError
-from itopctl.spec.config import defining_settings
 from itopctl.store import tables
 from itopctl.store.database import Store
 from itopctl.store.ingest import ingest

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from itopctl.plan.exploration import predicted_exploration
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_file
-from itopctl.spec.sweep import parse_sweep
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_file
+from itopctl.config.sweep import parse_sweep
+from itopctl.plan.predicted_exploration import predicted_exploration
 from itopctl.train.loop import Training
 from itopctl.train.setup import be_deterministic
 from tests.cli.desk import Desk

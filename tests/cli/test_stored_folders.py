@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from tests.cli.desk import Desk
 from tests.helpers import itopctl
 

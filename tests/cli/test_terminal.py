@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from itopctl.cli.printed import Printer
+from itopctl.cli.terminal_text import Printer
 from tests.conftest import FinishedSweep
 from tests.helpers import itopctl, write_spec
 from tests.store.builders import Lab, run_id

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from tests.helpers import itopctl, write_spec
 
 BASE = {"dataset": "digits", "model": "own_net:net", "method": "static", "sparsity": 0.5, "epochs": 1}

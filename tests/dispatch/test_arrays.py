@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from itopctl.dispatch.submit import Array, Order, arrays_of, pack, split
-from itopctl.spec.slurm import SlurmOptions
+from itopctl.config.slurm import SlurmOptions
+from itopctl.dispatch.submitter import Array, Order, arrays_of, pack, split
 from itopctl.store.submissions import JobState, Request, Submission, SubmissionDirectory, SubmissionState
 
 MODEST = settings(derandomize=True, deadline=None, max_examples=60)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.identity import run_id
 from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.attempt_values import Job
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.records import Job
-from itopctl.spec.identity import run_id
 from itopctl.store.files import write_json
 from itopctl.store.rundir import Results, RunDirectory
 from tests.helpers import run_config

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import Pool
 from itopctl.dispatch.slots import Slot
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
 from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal
 from itopctl.store.locks import is_alive_here
@@ -61,7 +61,7 @@ UNFORKED = """
 import sys
 from pathlib import Path
 from itopctl.dispatch.attempt import execute
-from itopctl.dispatch.records import Job
+from itopctl.dispatch.attempt_values import Job
 from itopctl.store.rundir import RunDirectory
 from itopctl.train.setup import be_deterministic
 

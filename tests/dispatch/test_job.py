@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from submitit.slurm.slurm import SlurmJobEnvironment
 
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
+from itopctl.config.slurm import SlurmOptions
 from itopctl.dispatch import job as job_module
 from itopctl.dispatch.job import MAX_TIMEOUTS, JobProcess
 from itopctl.dispatch.pool import Outcome
 from itopctl.dispatch.reconcile import reconcile
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import Code, take
-from itopctl.dispatch.submit import Order, Submitter
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
-from itopctl.spec.slurm import SlurmOptions
+from itopctl.dispatch.submitter import Order, Submitter
 from itopctl.store.checkpoints import checkpoints
 from itopctl.store.files import read_json, write_json
 from itopctl.store.journal import attempts_in, read_journal

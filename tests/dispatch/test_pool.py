@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.manifest import record_config
 from itopctl.dispatch.pool import MAX_ATTEMPTS, QUICK_FAILURES, Outcome, Pool
 from itopctl.dispatch.slots import Slot, plan_slots, visible_gpus
 from itopctl.errors import NotWritableError
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import checkpoints
 from itopctl.store.files import read_json
 from itopctl.store.journal import read_journal

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from itopctl.config.slurm import SlurmOptions
 from itopctl.dispatch.script import script_text, signal_delay, submit_script
 from itopctl.errors import UserError
-from itopctl.spec.slurm import SlurmOptions
 from tests.dispatch.fake_slurm import FakeSlurm
 from tests.dispatch.fake_slurm_commands import words_of
 

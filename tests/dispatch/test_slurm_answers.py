@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from itopctl.dispatch import submit as submitting
-from itopctl.dispatch.cancel import carry_out, plan_cancellation
+from itopctl.config.slurm import SlurmOptions
+from itopctl.dispatch import submitter as submitting
+from itopctl.dispatch.cancellation import carry_out, plan_cancellation
 from itopctl.dispatch.probe import probe
 from itopctl.dispatch.reconcile import reconcile
 from itopctl.dispatch.scheduler import SchedulerError, SeenJob
 from itopctl.dispatch.script import submit_script
 from itopctl.dispatch.slurm import Slurm, environment, submitted_id
 from itopctl.dispatch.snapshot import Code
-from itopctl.spec.slurm import SlurmOptions
 from itopctl.store.rundir import Results
 from itopctl.store.submissions import live_submissions
 from tests.dispatch.fake_slurm import FakeSlurm

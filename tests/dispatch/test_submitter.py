@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
+from itopctl.config.slurm import SlurmOptions
 from itopctl.dispatch.reconcile import reconcile
 from itopctl.dispatch.scheduler import SchedulerError
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import Code
-from itopctl.dispatch.submit import Order, Submitter
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
-from itopctl.spec.slurm import SlurmOptions
+from itopctl.dispatch.submitter import Order, Submitter
 from itopctl.store.files import read_json, write_json
 from itopctl.store.locks import locked, this_process
 from itopctl.store.rundir import Results

@@ -12,11 +12,11 @@ import pytest
 
 from itopctl.catalogue import DATASETS, MODELS
 from itopctl.dispatch.trial import SURE_SPARSITY, is_sure, try_out
-from itopctl.dst.outline import Outline
+from itopctl.dst.network_outline import Outline
 from itopctl.errors import UserError
 from itopctl.plan.forecast import Impossible
 from itopctl.plan.unmade import check_makeable, sentences
-from itopctl.train.outline import outline_of
+from itopctl.train.model_outline import outline_of
 from tests.helpers import run_config
 
 MINE = """

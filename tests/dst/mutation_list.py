@@ -181,44 +181,44 @@ MUTATIONS = [
     # Update
     Mutation(
         "just dropped weights are no candidates",
-        "view.py",
+        "layer_view.py",
         "return replace(self, kept=kept, entries=None, _rows=None, step=step)",
         "return replace(self, kept=self.kept, entries=None, _rows=None, step=step)",
     ),
     Mutation(
-        "forbidden entries score 0", "select.py", "scores[forbidden] = -torch.inf", "scores[forbidden] = 0.0", "select"
+        "forbidden entries score 0", "top_k.py", "scores[forbidden] = -torch.inf", "scores[forbidden] = 0.0", "select"
     ),
     Mutation(
         "forbidden entries may tie",
-        "select.py",
+        "top_k.py",
         "tied = tied[~torch.isin(tied, forbidden)] if",
         "tied = tied if",
         "select",
     ),
     Mutation(
         "ties go to the first",
-        "select.py",
+        "top_k.py",
         "tied = tied[distinct(tied.numel(), wanted, generator)]",
         "tied = tied[:wanted]",
         "select",
     ),
     Mutation(
         "a threshold drops every tie",
-        "select.py",
+        "top_k.py",
         "np.flatnonzero(values >= threshold)",
         "np.flatnonzero(values > threshold)",
         "select",
     ),
     Mutation(
         "rank is one off",
-        "select.py",
+        "top_k.py",
         "np.partition(values, values.size - count)[values.size - count]",
         "np.partition(values, values.size - count - 1)[values.size - count - 1]",
         "select",
     ),
     Mutation(
         "ranks outside a set are one off",
-        "select.py",
+        "top_k.py",
         "torch.searchsorted(gaps, ranks, right=True)",
         "torch.searchsorted(gaps, ranks)",
         "select",
@@ -328,7 +328,7 @@ MUTATIONS = [
         "parallel",
     ),
     Mutation(
-        "the explored set forgets", "exploration.py", "self.bits |= pack_bits(active)", "self.bits = pack_bits(active)"
+        "the explored set forgets", "explored_set.py", "self.bits |= pack_bits(active)", "self.bits = pack_bits(active)"
     ),
     Mutation(
         "the explored set is not saved",

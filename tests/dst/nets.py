@@ -10,7 +10,7 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import pack_bits
+from itopctl.dst.explored_set import pack_bits
 
 OPTIMIZERS = ("sgd", "sgd-nesterov", "adam", "adam-amsgrad", "adamw", "radam", "lion")
 

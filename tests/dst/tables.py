@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import pack_bits
+from itopctl.dst.explored_set import pack_bits
 from tests.dst.nets import set_by_hand
 
 

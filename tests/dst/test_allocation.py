@@ -13,7 +13,7 @@ from torchvision.models import resnet34, resnet50
 
 from itopctl.catalogue import ALLOCATIONS
 from itopctl.dst.allocation import allocate, layer_densities
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 from itopctl.errors import UserError
 from tests.dst.nets import modest
 

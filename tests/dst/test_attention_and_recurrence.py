@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from itopctl.catalogue import METHODS
 from itopctl.dst import SparseTraining, inference_flops, layer_costs
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 from tests.dst.nets import assert_masked, make_batch
 
 BLOCKS = {

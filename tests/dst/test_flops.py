@@ -8,7 +8,7 @@ from torchvision.models import resnet50
 from itopctl.dst import FlopsMeter, LayerReport, SparseTraining
 from itopctl.dst.allocation import layer_densities
 from itopctl.dst.flops import LayerCost, layer_costs
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 from tests.dst.nets import mlp, plain_sgd
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from itopctl.catalogue import METHODS
 from itopctl.dst import Rules, SparseTraining
-from itopctl.dst.exploration import unpack_bits
+from itopctl.dst.explored_set import unpack_bits
 from itopctl.dst.parallel import Ranks, unwrapped
 from tests.dst.nets import assert_masked, backward, conv_net, make_batch, train
 

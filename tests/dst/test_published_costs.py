@@ -12,7 +12,7 @@ from torchvision.models import resnet50
 from itopctl.dst import LayerReport, SparseTraining, inference_flops, layer_costs, size_megabytes
 from itopctl.dst.allocation import layer_densities
 from itopctl.dst.flops import LayerCost, rigl_training_ratio, training_ratio_of_step
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 from tests.dst.nets import plain_sgd
 
 

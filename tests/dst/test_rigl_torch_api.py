@@ -20,7 +20,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from itopctl.dst import DropSchedule, Rules, SparseTraining
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 
 STEPS, T_END, DELTA, DENSE = 8, 11, 3, 0.1
 RIGL_STEPS = [3, 6]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from itopctl.catalogue import METHODS
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.layer_view import LayerView
+from itopctl.dst.maskable import maskable_weights
 from itopctl.dst.masked_layer import MaskedLayer
 from itopctl.dst.rules import DropSchedule, Rules
-from itopctl.dst.view import LayerView
 from itopctl.errors import UserError
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.sweep import parse_sweep
 from itopctl.dispatch.manifest import SweepRecords, record_config
 from itopctl.plan import PlannedSweep, make_plan
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
 from itopctl.store import files
 from itopctl.store.database import open_store
 from itopctl.store.files import Change, read_json

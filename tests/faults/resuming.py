@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 from itopctl.train.checkpoint import decode, encode
 from itopctl.train.loop import Training
 from tests.faults.trials import without_times

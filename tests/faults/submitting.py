@@ -11,14 +11,14 @@ from typing import Any
 import submitit  # noqa: F401  what commands import when they need it
 
 from itopctl.cli import cluster, sweep  # noqa: F401
-from itopctl.dispatch.cancel import carry_out, plan_cancellation
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
+from itopctl.config.slurm import SlurmOptions
+from itopctl.dispatch.cancellation import carry_out, plan_cancellation
 from itopctl.dispatch.reconcile import GRACE_SECONDS, reconcile
 from itopctl.dispatch.slurm import Slurm
 from itopctl.dispatch.snapshot import Code
-from itopctl.dispatch.submit import Order, Submitter
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
-from itopctl.spec.slurm import SlurmOptions
+from itopctl.dispatch.submitter import Order, Submitter
 from itopctl.store import files
 from itopctl.store.files import Change
 from itopctl.store.rundir import Results

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from itopctl.config.identity import run_id
 from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.attempt_values import Job
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.records import Job
-from itopctl.spec.identity import run_id
 from itopctl.store import files
 from itopctl.store.files import Change
 from itopctl.store.journal import read_journal

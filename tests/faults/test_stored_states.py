@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from itopctl.config.run_config import RunConfig
 from itopctl.dst import SparseTraining
-from itopctl.spec.config import RunConfig
 from itopctl.train.checkpoint import decode, encode, pack, unpack
 from itopctl.train.loop import Training
 from itopctl.train.setup import be_deterministic

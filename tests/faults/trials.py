@@ -21,11 +21,11 @@ import torch
 
 import itopctl.train.loop
 import itopctl.train.measure  # noqa: F401  what attempts import when they need it
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.attempt_values import Job
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.records import Job
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
 from itopctl.store import files, tables
 from itopctl.store.checkpoints import checkpoints
 from itopctl.store.database import Store

@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from itopctl.catalogue import METHODS
+from itopctl.config.identity import run_id
+from itopctl.config.run_config import RunConfig
 from itopctl.dispatch.attempt import execute
+from itopctl.dispatch.attempt_values import Job
 from itopctl.dispatch.manifest import record_config
-from itopctl.dispatch.records import Job
 from itopctl.errors import UserError
 from itopctl.forking import value_from_child
-from itopctl.plan.exploration import predicted_exploration
 from itopctl.plan.forecast import Forecast, Impossible, forecast, forecasts
+from itopctl.plan.predicted_exploration import predicted_exploration
 from itopctl.plan.reach import interval_for, interval_reaching
-from itopctl.spec.config import RunConfig
-from itopctl.spec.identity import run_id
 from itopctl.store.checkpoints import KEPT
 from itopctl.store.rundir import Results
 from itopctl.train.checkpoint import encode
 from itopctl.train.loop import Training
-from itopctl.train.outline import outline_of
+from itopctl.train.model_outline import outline_of
 from itopctl.train.process_settings import process_settings
 from itopctl.train.setup import be_deterministic
 from tests.dispatch.hostile import HOSTILE, write_modules

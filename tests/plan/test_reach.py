@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itopctl.config.run_config import RunConfig
 from itopctl.dst.expected import explored_with_interval
-from itopctl.dst.outline import LayerOutline, Outline
+from itopctl.dst.network_outline import LayerOutline, Outline
 from itopctl.dst.rules import Rules
 from itopctl.errors import UserError
 from itopctl.plan.reach import interval_reaching
-from itopctl.spec.config import RunConfig
 from tests.helpers import run_config
 
 LAYERS = (("a", 19_200, 1_500), ("b", 30_000, 2_900), ("c", 1_000, 620))

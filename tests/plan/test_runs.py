@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itopctl.config.expand import expand
+from itopctl.config.reading import read_text
+from itopctl.config.sweep import parse_sweep
 from itopctl.plan import Plan, PlannedSweep, make_plan
-from itopctl.spec.expand import expand
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
-from tests.spec.build import BASE, SPARSE, spec_text
+from tests.config.build import BASE, SPARSE, spec_text
 
 
 def planned(base: dict[str, Any] | None = None, **sections: Any) -> PlannedSweep:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.expand import expand
+from itopctl.config.identity import run_id
+from itopctl.config.reading import read_text
+from itopctl.config.run_config import RunConfig
+from itopctl.config.sweep import parse_sweep
 from itopctl.errors import UserError
 from itopctl.plan import PlannedSweep, make_plan
 from itopctl.plan.versions import KnownVersions, check_accepted, settled, superseded
-from itopctl.spec.config import RunConfig
-from itopctl.spec.expand import expand
-from itopctl.spec.identity import run_id
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
-from tests.spec.build import SPARSE, spec_text
+from tests.config.build import SPARSE, spec_text
 
 Versions = dict[str, str] | None
 NOW: dict[str, str] = {}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from itopctl.config.run_config import RunConfig
 from itopctl.plan.forecast import Forecast, forecast
 from itopctl.plan.totals import Expected, Machine, Totals
 from itopctl.plan.warnings import HANDFUL, memory_of, warnings_on_all, warnings_on_runs
-from itopctl.spec.config import RunConfig
-from itopctl.train.outline import outline_of
+from itopctl.train.model_outline import outline_of
 from tests.helpers import run_config
 
 ROOMY = Machine(memory_bytes=10**15, free_disk_bytes=10**15)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from itopctl.report.figures.material import Material, PublishedPoint
+from itopctl.report.figures.figure_data import Material, PublishedPoint
 from itopctl.report.groups import studies
 from itopctl.report.table import Record
 from tests.report.records import run

@@ -14,8 +14,8 @@ import pytest
 
 from itopctl.errors import EnvironmentUnfitError, UserError
 from itopctl.report.figures.catalogue import FIGURES
+from itopctl.report.figures.figure_data import Material
 from itopctl.report.figures.make import as_csv, figure_records
-from itopctl.report.figures.material import Material
 from itopctl.report.groups import studies
 from itopctl.report.table import Record
 from tests.report.materials import METHODS, PUBLISHED, fashion, material, study_runs

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itopctl.catalogue import METHODS
+from itopctl.config.expand import expand
+from itopctl.config.identity import run_id
+from itopctl.config.reading import read_text
+from itopctl.config.run_config import defining_settings
+from itopctl.config.sweep import parse_sweep
 from itopctl.report.page import Attempt, Environment, Figure, Page, RunEntry, Section, Spec, render_page
 from itopctl.report.page.configs import compact, in_yaml
 from itopctl.report.page.render import MOST_CSV
 from itopctl.report.table import Cell, Column, Table
-from itopctl.spec.config import defining_settings
-from itopctl.spec.expand import expand
-from itopctl.spec.identity import run_id
-from itopctl.spec.reading import read_text
-from itopctl.spec.sweep import parse_sweep
 from tests.helpers import run_config
 from tests.report import pages
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itopctl.catalogue import METHODS, MODELS
-from itopctl.report.figures.material import published_points
+from itopctl.report.figures.figure_data import published_points
 from itopctl.report.groups import studies
 from itopctl.report.paper import paper_tables
 from itopctl.report.published import compare, published_for, sources_for

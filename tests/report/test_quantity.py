@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from itopctl.api.project import Project
-from itopctl.report import words
+from itopctl.report import number_text as words
 from itopctl.report.fields import shown, shown_mean
 from itopctl.report.formats.numbers import align, in_line
 from itopctl.report.kinds import TABLES

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from itopctl.report.claims import claims_tables
-from itopctl.report.exploration import exploration_tables
-from itopctl.report.figures.material import Material
+from itopctl.report.exploration_table import exploration_tables
+from itopctl.report.figures.figure_data import Material
 from itopctl.report.groups import studies, unfinished_in_words
 from tests.report.records import run, unfinished
 

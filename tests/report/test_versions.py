@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from itopctl.config.run_config import defining_settings
 from itopctl.report.fields import Fields
 from itopctl.report.groups import studies
 from itopctl.report.pivot import Pivot, pivot_table
 from itopctl.report.table import Cell
 from itopctl.report.versions import same_code, version_notes
-from itopctl.spec.config import defining_settings
 from tests.helpers import run_config
 
 A, B = "aaaaaaaaaaaa", "bbbbbbbbbbbb"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from itopctl.dispatch.attempt import execute
-from itopctl.dispatch.records import Job
+from itopctl.dispatch.attempt_values import Job
 from itopctl.store.checkpoints import save_checkpoint
 from itopctl.store.files import read_json, write_json
 from itopctl.store.locks import RunLockedError, is_held, lock_holder, locked, release_lock_of_the_dead

@@ -240,7 +240,7 @@ def test_a_run_that_is_called_off_after_its_job_ended_is_told_of_alike(made_toda
 
 def test_a_lost_attempt_that_is_followed_by_another_keeps_its_last_lines(made_today: Lab) -> None:
     """Who takes the run up again writes the end of the lost attempt, with these lines, into the journal first."""
-    from itopctl.dispatch.endings import close_forgotten_attempt
+    from itopctl.dispatch.lost_attempts import close_forgotten_attempt
 
     close_forgotten_attempt(made_today.results.run(LOST), None)
     attempt(made_today, LOST, "finished", "of the second attempt\n")

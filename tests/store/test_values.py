@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from itopctl.report.one_run import run_tables
+from itopctl.report.run_details import run_tables
 from itopctl.store import submissions
 from itopctl.store.database import open_store
 from itopctl.store.locks import locked

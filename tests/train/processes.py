@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, multiprocessing
 
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 from itopctl.train import loop
 from itopctl.train.loop import Training, TrainingDivergedError, TrainingStoppedError
 from itopctl.train.ranks import ALONE, Rank, joined

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from itopctl.config.run_config import RunConfig
 from itopctl.dst.speed import LayerWork, faster, measure
 from itopctl.errors import UserError
-from itopctl.spec.config import RunConfig
 from itopctl.train import loop, timings
 from itopctl.train.loop import Training, TrainingStoppedError
 from itopctl.train.ranks import Rank
@@ -241,6 +241,6 @@ def test_several_processes_train_masked() -> None:
 
 
 def test_how_a_run_is_computed_is_no_part_of_its_identity() -> None:
-    from itopctl.spec.identity import run_id
+    from itopctl.config.identity import run_id
 
     assert len({run_id(run_config(compute=compute)) for compute in ("masked", "sparse", "auto")}) == 1

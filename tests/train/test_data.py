@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from itopctl.catalogue import DATASETS
-from itopctl.dst.keyed import keyed_generator
+from itopctl.dst.random_streams import keyed_generator
 from itopctl.errors import EnvironmentUnfitError, UserError
 from itopctl.train.data import tensors
 from itopctl.train.data.catalogue import locate

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from itopctl.catalogue import METHODS
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 from itopctl.train import loop
 from itopctl.train.checkpoint import OtherWeightsError
 from itopctl.train.loop import Training, TrainingDivergedError, TrainingStoppedError

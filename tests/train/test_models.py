@@ -7,7 +7,7 @@ import torch
 
 from itopctl.catalogue import MODELS
 from itopctl.dst.flops import layer_costs
-from itopctl.dst.layers import maskable_weights
+from itopctl.dst.maskable import maskable_weights
 from itopctl.errors import UserError
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from itopctl.spec.config import RunConfig
+from itopctl.config.run_config import RunConfig
 from itopctl.train.optim import lr_factor, make_optimizer
 from tests.helpers import run_config
 

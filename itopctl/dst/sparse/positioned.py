@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from itopctl.dst.select import located
+from itopctl.dst.top_k import located
 from itopctl.errors import UserError
 
 without_positions = torch._C.DisableTorchFunctionSubclass

@@ -1,8 +1,8 @@
 """The paper's claims, each tested on the user's own runs: `itopctl report --table claims`.
 
-`comparable.py` which groups may be compared · `exploration.py` claim 1, with `rank_correlation.py`: Spearman over runs
-that depend on each other · `hypotheses.py` claims 2 to 5 · `verdicts.py` the rule from numbers to words · `finding.py`
-what is found, as values · `page.py` what a person reads.
+`comparable.py` which groups may be compared · `exploration_claim.py` claim 1, with `rank_correlation.py`: Spearman over
+runs that depend on each other · `hypotheses.py` claims 2 to 5 · `verdicts.py` the rule from numbers to words ·
+`finding.py` what is found, as values · `page.py` what a person reads.
 
 The tests themselves are in `itopctl.report.statistics`. Imports numpy and scipy: not for a command that has no need
 of it.

@@ -11,7 +11,7 @@ from itopctl.report.claims.comparable import (
     longer_against_shortest,
     sparse_against_dense,
 )
-from itopctl.report.claims.exploration import exploration_claim
+from itopctl.report.claims.exploration_claim import exploration_claim
 from itopctl.report.claims.finding import Claim, Finding, Options, counted, nothing
 from itopctl.report.claims.verdicts import (
     FEWEST_SEEDS,

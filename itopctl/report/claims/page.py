@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from itopctl.report.claims.exploration import SMALLEST_CORRELATION
+from itopctl.report.claims.exploration_claim import SMALLEST_CORRELATION
 from itopctl.report.claims.finding import Claim, Finding, Options
 from itopctl.report.claims.verdicts import FAILS, FEWEST_SEEDS, HOLDS, OPEN
 from itopctl.report.groups import ENDED_BADLY, MEASURED_WHEN, Study, unfinished_in_words
+from itopctl.report.number_text import NOTHING, sparsity
 from itopctl.report.quantity import Quantity
 from itopctl.report.statistics import Difference
 from itopctl.report.table import Cell, Column, Record, Table
-from itopctl.report.words import NOTHING, sparsity
 
 _STYLES = {HOLDS: "green", FAILS: "red", OPEN: "yellow"}
 

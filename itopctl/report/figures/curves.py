@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from itopctl.report.figures.material import Material, identity, nothing
+from itopctl.report.figures.figure_data import Material, identity, nothing
 from itopctl.report.figures.panels import Panel, few_numbers, finish, lay_out, share_x
 from itopctl.report.figures.style import LineStyle, Look, Name, label_of, name_of, styles
 from itopctl.report.table import Record

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from itopctl.report.figures.catalogue import FIGURES
 from itopctl.report.figures.curves import curve_records, draw_curves
-from itopctl.report.figures.material import Material
+from itopctl.report.figures.figure_data import Material
 from itopctl.report.figures.panels import by_sparsity, rate_label, share_y
 from itopctl.report.figures.style import Look
 from itopctl.report.table import Record

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import Material, nothing
+from itopctl.report.figures.figure_data import Material, nothing
 from itopctl.report.figures.panels import (
     Panel,
     accuracy_label,

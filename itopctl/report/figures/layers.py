@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import Material, identity, nothing
+from itopctl.report.figures.figure_data import Material, identity, nothing
 from itopctl.report.figures.panels import Panel, by_sparsity, finish, index_below, lay_out, panels_side_by_side
 from itopctl.report.figures.style import (
     GREY,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import Material
+from itopctl.report.figures.figure_data import Material
 from itopctl.report.figures.style import Look, applied
 from itopctl.report.formats import render
 from itopctl.report.table import Record, Table

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from itopctl.errors import UserError
-from itopctl.report import words
+from itopctl.report import number_text as words
 from itopctl.report.figures.style import SMALL, Look, fitted, spaced, text_width
 from itopctl.report.table import Record
 

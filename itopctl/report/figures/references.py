@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from itopctl.report.figures.material import Material, identity
+from itopctl.report.figures.figure_data import Material, identity
 from itopctl.report.figures.style import LineStyle
 from itopctl.report.groups import Group, measured_fields
 from itopctl.report.statistics import summary_fields

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from itopctl.report import words
+from itopctl.report import number_text as words
 from itopctl.report.figures.catalogue import FIGURES
-from itopctl.report.figures.material import Material, identity, nothing
+from itopctl.report.figures.figure_data import Material, identity, nothing
 from itopctl.report.figures.panels import (
     accuracy_label,
     by_study,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from itopctl.report.figures.catalogue import FIGURES
 from itopctl.report.figures.curves import handles_of
-from itopctl.report.figures.material import Material, nothing
+from itopctl.report.figures.figure_data import Material, nothing
 from itopctl.report.figures.panels import (
     Panel,
     accuracy_label,

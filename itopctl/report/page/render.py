@@ -20,7 +20,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from itopctl.errors import plural
-from itopctl.report import words
+from itopctl.report import number_text as words
 from itopctl.report.page.configs import Configs, compact, in_yaml
 from itopctl.report.page.content import Page, RunEntry, Spec
 from itopctl.report.quantity import Quantity

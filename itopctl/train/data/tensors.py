@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from itopctl.catalogue import DATASETS
-from itopctl.dst.keyed import keyed_generator
+from itopctl.config.run_config import batches_of
+from itopctl.dst.random_streams import keyed_generator
 from itopctl.errors import DataUnfitError
-from itopctl.spec.config import batches_of
 from itopctl.train.data.catalogue import locate
 
 _PAD = 4  # He et al. 2016: pad by 4, crop at random

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from itopctl.catalogue import DATASETS, MODELS
+from itopctl.config.run_config import RunConfig
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import pack_bits, unpack_bits
-from itopctl.spec.config import RunConfig
+from itopctl.dst.explored_set import pack_bits, unpack_bits
 from itopctl.train.checkpoint import pack, whole_model
 
 Normalisation = tuple[Tensor, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from itopctl.catalogue import METHODS
 from itopctl.dst import SparseTraining
-from itopctl.dst.exploration import pack_bits
+from itopctl.dst.explored_set import pack_bits
 from itopctl.dst.sparse.linear import SparseLinear
 from itopctl.errors import UserError
 
@@ -506,7 +506,7 @@ def test_layers_compute_in_single_precision_under_autocast(make: Callable[[], nn
 
 
 def test_explored_positions_are_marked_as_masks_are() -> None:
-    from itopctl.dst.exploration import ExploredSet
+    from itopctl.dst.explored_set import ExploredSet
 
     torch.manual_seed(0)
     by_mask, by_position = (ExploredSet(101, pack_bits(torch.zeros(101, dtype=torch.bool))) for _ in range(2))
