@@ -134,10 +134,10 @@ def test_a_key_written_above_a_merge_key_keeps_its_own_line() -> None:
 
 @pytest.mark.parametrize("text", [BOMB, MERGE_BOMB], ids=["aliases", "merge keys"])
 def test_an_alias_bomb_is_refused_before_it_goes_off(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else the machine does
     message = said(text)
     assert message.startswith("spec.yaml:") and "aliases unfold to more than 200,000 values" in message
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a {<<: *a}\n", "a: &a [[[*a]]]\n"])
