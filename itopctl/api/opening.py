@@ -69,21 +69,26 @@ def open_results(
         )
     if not url and not writes:
         try:
-            return _up_to_date(folder, None, first)
+            return _up_to_date(folder, None, first, tell)
         except (NotWritableError, DiskFullError) as error:
             tell(f"{error} Read from the run directories instead.")
             opened = Store("sqlite://")
             ingest(opened, folder)
             return opened
-    return _up_to_date(folder, url, first)
+    return _up_to_date(folder, url, first, tell)
 
 
-def _up_to_date(folder: Results, url: str | None, first: Callable[[Results], None]) -> Store:
+_SLOW_TO_READ = 1000  # runs; that takes seconds
+
+
+def _up_to_date(folder: Results, url: str | None, first: Callable[[Results], None], tell: Tell) -> Store:
     from itopctl.store.database import open_store
     from itopctl.store.ingest import ingest
 
     opened = open_store(folder.database, url)
     try:
+        if opened.emptied and (runs := len(folder.run_ids())) > _SLOW_TO_READ:
+            tell(f"{opened.name} is of an earlier version; it is made anew from {runs:,} run folders, once.")
         first(folder)
         ingest(opened, folder)
     except BaseException:

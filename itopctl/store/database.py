@@ -44,6 +44,9 @@ class Store:
         index: the database of a results folder: if that is what the URL names, and it is of an older schema version, it
             is emptied, for the next ingest to fill. Any other database gets the columns that it lacks.
 
+    Attributes:
+        emptied: whether that was done now.
+
     Raises:
         UserError: the URL makes no sense.
         EnvironmentUnfitError: it cannot be opened, is no database, was written by a newer itopctl, or not by itopctl.
@@ -60,6 +63,7 @@ class Store:
         except (NoSuchModuleError, ValueError) as error:
             raise UserError(f"--store {self.name}: {error}. A URL of sqlite or postgresql+psycopg expected.") from error
         self._transaction: Connection | None = None
+        self.emptied = False
         self._prepare(index)
 
     @property
@@ -135,6 +139,7 @@ class Store:
                 elif now < tables.SCHEMA_VERSION:
                     is_index = index is not None and self.indexes(index)
                     make_empty(connection) if is_index else migrate(connection)
+                    self.emptied = is_index
         if present is not None and self.file is not None:
             with self.read() as connection:
                 check_rows(connection, self.name)
