@@ -144,21 +144,27 @@ def carry_out(results: Results, forgetting: Forgetting) -> list[str]:
     if not directories(results):
         return []
     with submitting(results):
-        return _delete_submissions(results)
+        return _delete_submissions(results, gone)
 
 
-def _delete_submissions(results: Results) -> list[str]:
-    """Delete those that have ended and none of whose runs is left; returns their names."""
-    left = {
-        *results.run_ids(),
-        *(run_id for path in results.manifests() for run_id in points_of(read_json(path) or {})),
-    }
+def _delete_submissions(results: Results, gone: set[str]) -> list[str]:
+    """Delete those that have ended and none of whose runs is left; returns their names.
+
+    Of others the configs of the deleted runs go: a run that no sweep names is known by these alone.
+    """
+    named = {run_id for path in results.manifests() for run_id in points_of(read_json(path) or {})}
+    left = {*results.run_ids(), *named}
     deleted = []
     for directory in directories(results):
         found = load(directory)
-        if found is not None and found.state.over and left.isdisjoint(found.request.runs):
+        if found is None or not found.state.over or gone.isdisjoint(found.request.runs):
+            continue
+        if left.isdisjoint(found.request.runs):
             _delete(directory.path)
             deleted.append(directory.name)
+        else:
+            configs = read_json(directory.configs) or {}
+            write_json(directory.configs, {run_id: one for run_id, one in configs.items() if run_id not in gone})
     return deleted
 
 

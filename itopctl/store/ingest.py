@@ -239,9 +239,9 @@ def _forget_damaged(store: Store, results: Results) -> None:
 
 
 def _make_missing_rows(connection: Connection, submission: Submission) -> None:
-    """Rows for runs at its jobs that no manifest names any more."""
+    """Rows for runs that no manifest names any more."""
     there = set(connection.execute(sa.select(tables.runs.c.run_id)).scalars())
-    missing = [run_id for run_id in submission.live_runs if run_id not in there]
+    missing = [run_id for run_id in submission.request.runs if run_id not in there]
     configs = read_json(submission.directory.configs) or {} if missing else {}
     rows = [new_run_row(run_id, configs[run_id]) for run_id in missing if is_config(configs.get(run_id))]
     upsert(connection, tables.runs, rows)
