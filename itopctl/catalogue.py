@@ -211,11 +211,15 @@ def settings_of_rule(catalogue: Catalogue, name: str) -> dict[str, Any] | None:
     """Settings of a run that mean something for a rule, with their defaults; None for a user's function: any may."""
     if name not in catalogue and is_user_function(name):
         return None
-    options = catalogue.get(name).options
-    settings = dict(options.get("settings", {}))
-    for need in options.get("needs", ()):
+    return {setting: one.default for setting, one in settings_of(catalogue.get(name)).items()}
+
+
+def settings_of(entry: Entry) -> dict[str, Setting]:
+    """Settings of a run that mean something for a rule of this package."""
+    settings = dict(entry.options.get("settings", {}))
+    for need in entry.options.get("needs", ()):
         settings |= NEEDED_SETTINGS.get(need, {})
-    return {setting: one.default for setting, one in settings.items()}
+    return settings
 
 
 def own_settings(name: str) -> dict[str, Setting]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -67,9 +67,19 @@ def list_names(
         "growth": catalogue.GROWTHS, "drop": catalogue.DROPS, "redistributions": catalogue.REDISTRIBUTIONS,
         "schedules": catalogue.DROP_SCHEDULES, "allocations": catalogue.ALLOCATIONS,
     }  # fmt: skip
-    records = [{"name": entry.name, "summary": entry.summary, "source": entry.source} for entry in catalogues[kind]]
-    rows = [[Cell(value) for value in record.values()] for record in records]
+    records: list[dict[str, Any]] = [
+        {
+            "name": entry.name, "summary": entry.summary, "source": entry.source,
+            "settings": {name: one.record() for name, one in catalogue.settings_of(entry).items()},
+        }
+        for entry in catalogues[kind]
+    ]  # fmt: skip
     columns = [Column("name"), Column("what it is"), Column("source")]
+    rows = [[Cell(record[name]) for name in ("name", "summary", "source")] for record in records]
+    if any(record["settings"] for record in records):
+        columns.append(Column("settings", rank=1))
+        for row, record in zip(rows, records, strict=True):
+            row.append(Cell(", ".join(f"{name} {one['default']:g}" for name, one in record["settings"].items())))
     print_tables([Table("", columns, rows, records)], style)
 
 
