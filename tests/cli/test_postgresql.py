@@ -19,7 +19,7 @@ from itopctl.cli import app
 from itopctl.store.rundir import Results
 from tests.cli.desk import BASE, Done
 from tests.conftest import FinishedSweep
-from tests.helpers import itopctl, write_spec
+from tests.helpers import itopctl, started, write_spec
 from tests.store.postgres import PASSWORD, Postgres, a_postgres
 
 pytestmark = pytest.mark.usefixtures("postgres")
@@ -184,7 +184,7 @@ def test_a_server_that_is_not_there_is_a_clear_message_and_exit_code_3(
 
 def test_a_driver_that_is_not_installed_is_named_with_what_installs_it(results: Path, tmp_path: Path) -> None:
     (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError('no psycopg here', name='psycopg')")
-    done = itopctl(
+    done = started(
         "status", "--results", results, "--store", "postgresql+psycopg://me:op3n-sesame@127.0.0.1:1/store",
         PYTHONPATH=f"{tmp_path}:{Path.cwd()}",
     )  # fmt: skip
