@@ -41,7 +41,8 @@ def complete_runs(incomplete: str) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.name.startswith(incomplete)) if folder.is_dir() else []
 
 
-def _complete_sweeps_and_runs(incomplete: str) -> list[str]:
+def complete_sweeps_and_runs(incomplete: str) -> list[str]:
+    """Names of sweeps, then ids of runs."""
     return [*complete_sweeps(incomplete), *complete_runs(incomplete)]
 
 
@@ -97,7 +98,7 @@ RunArgument = Annotated[
 NamedArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[SWEEP|RUN]...", help="Sweeps or runs; all if none.", autocompletion=_complete_sweeps_and_runs
+        metavar="[SWEEP|RUN]...", help="Sweeps or runs; all if none.", autocompletion=complete_sweeps_and_runs
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from itopctl.cli.common import NamedArgument, ResultsOption, StoreOption, YesOption, confirm, project_of
+from itopctl.cli.common import (
+    ResultsOption,
+    StoreOption,
+    YesOption,
+    complete_sweeps_and_runs,
+    confirm,
+    project_of,
+)
 
 
 def forget(
-    what: NamedArgument = None, yes: YesOption = False, results: ResultsOption = None, store: StoreOption = None
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SWEEP|RUN...",
+            help="Sweeps, or runs by their first digits.",
+            autocompletion=complete_sweeps_and_runs,
+        ),
+    ],
+    yes: YesOption = False,
+    results: ResultsOption = None,
+    store: StoreOption = None,
 ) -> None:
     """Delete sweeps with their runs, or runs: results, logs, checkpoints and networks; this cannot be undone.
 
     Runs that another sweep has stay. Runs that are at work must be cancelled first.
     """
     project = project_of(results, store)
-    planned = project.forget(*(what or []))
+    planned = project.forget(*what)
     for note in planned.notes:
         typer.echo(note)
     confirm("delete", planned.described, yes)
-    typer.echo(f"Deleted {project.forget(*(what or []), yes=True).described}.")
+    typer.echo(f"Deleted {project.forget(*what, yes=True).described}.")

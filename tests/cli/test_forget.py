@@ -44,4 +44,5 @@ def test_with_yes_it_is_gone(results: Path) -> None:
 
 def test_nothing_named_is_a_mistake_and_not_everything(results: Path) -> None:
     asked = itopctl("forget", "--yes", "--results", results)
-    assert asked.returncode == 2 and "name the sweeps or runs to forget" in asked.stderr
+    assert asked.returncode == 2 and "SWEEP|RUN" in asked.stderr
+    assert len(list((results / "runs").iterdir())) == 2
