@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Any
 
 from itopctl.errors import UserError, unknown
 from itopctl.places import current_folder, current_folder_is_gone
-from itopctl.settings import Setting, as_settings, read_declaration
+from itopctl.settings import Setting, as_settings, check_names, read_declaration
 from itopctl.sources import find, parse, source_of
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -168,10 +169,10 @@ def rule(
             if word not in allowed:
                 raise UserError(unknown(kind, word, allowed))
 
+    declared = as_settings(settings or {}, rule_settings())
     return _declaring(
-        needs=tuple(needs), settings=as_settings(settings or {}), chooses=chooses, scope=scope, sampled=sampled,
-        elementwise=elementwise,
-    )  # fmt: skip
+        needs=tuple(needs), settings=declared, chooses=chooses, scope=scope, sampled=sampled, elementwise=elementwise
+    )
 
 
 def model(*, settings: Mapping[str, Any] | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -180,11 +181,14 @@ def model(*, settings: Mapping[str, Any] | None = None) -> Callable[[Callable[..
     Args:
         settings: as of `rule`; in a spec they stand under `model_args` or `allocation_args`.
     """
-    return _declaring(settings=as_settings(settings or {}))
+    return _declaring(settings=as_settings(settings or {}, rule_settings()))
 
 
 def _declaring(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = inspect.signature(function).parameters.values()
+        open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        check_names(options["settings"], [] if open_ended else [one.name for one in parameters], function.__name__)
         function.rule_options = options  # type: ignore[attr-defined]
         return function
 
@@ -237,7 +241,7 @@ def own_settings(name: str) -> dict[str, Setting]:
     if found is None or (path := source_of(found)) is None:
         return {}
     try:
-        declared = read_declaration(parse(path), function_name)
+        declared = read_declaration(parse(path), function_name, rule_settings())
     except UserError as error:
         raise UserError(f"{path}, {error}") from error
     return {setting: one for setting, one in (declared or {}).items() if setting not in rule_settings()}

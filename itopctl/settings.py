@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from itopctl.errors import UserError, quoted, unknown
 
 Value = bool | int | float | str
+_GIVEN = frozenset({"layer", "count", "input_shape", "classes", "shape", "power"})  # arguments of rules and models
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -28,9 +29,10 @@ class Setting:
         at_least, above, at_most, below: its range, of a number; None: no bound.
         choices: of a text, what it may be; empty: anything.
         as_before: the value that says what was the case before the setting existed; None where its absence says so.
+        of: its type, where the default does not say it.
     """
 
-    default: Value
+    default: Value | None
     description: str = ""
     at_least: float | None = None
     above: float | None = None
@@ -38,16 +40,21 @@ class Setting:
     below: float | None = None
     choices: tuple[str, ...] = ()
     as_before: Value | None = None
+    of: type | None = None
 
     def __post_init__(self) -> None:
-        if type(self.default) not in _KINDS:
+        if self.kind not in _KINDS:
             raise UserError(f"a setting's default is {self.default!r}; a truth value, a number or a text expected.")
         self.check("the default of a setting", self.default)
 
     @property
     def kind(self) -> type:
         """bool, int, float or str."""
-        return type(self.default)
+        return self.of or type(self.default)
+
+    def with_default(self, default: Value | None) -> Setting:
+        """The same with another default; None: the function gets None where nothing is given."""
+        return replace(self, default=default, of=self.kind)
 
     @property
     def range(self) -> str:
@@ -65,23 +72,23 @@ class Setting:
             return f"{high:g} or less" if self.below is None else f"below {high:g}"
         return _KINDS[self.kind]
 
-    def check(self, name: str, value: Any) -> Value:
+    def check(self, name: str, value: Any) -> Any:
         """A value of the setting, whole numbers as floats where it is a float.
 
         Raises:
             UserError: it is of another type, or out of range; `name` says whose.
         """
+        if value is None and self.default is None:
+            return None
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind:
             raise UserError(f"{name} is {quoted(value)}; it must be {_KINDS[self.kind]}.")
         if self.choices and value not in self.choices:
             raise UserError(f"{name}: {unknown('choice', str(value), self.choices)}")
-        number = value if isinstance(value, (int, float)) else 0.0
-        if self.kind in (int, float) and not (math.isfinite(number) and self._holds(number)):
+        if self.kind in (int, float) and not (math.isfinite(value) and self._holds(value)):
             raise UserError(f"{name} is {value!r}; it must be {self.range}.")
-        checked: Value = value  # type: ignore[assignment]
-        return checked
+        return value
 
     def _holds(self, value: float) -> bool:
         return (
@@ -93,7 +100,9 @@ class Setting:
 
     def record(self) -> dict[str, Any]:
         """For `itopctl list`, without what is not said."""
-        said = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "as_before"}
+        said = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("as_before", "of")
+        }
         return {name: value for name, value in said.items() if value not in (None, (), "")}
 
 
@@ -105,9 +114,31 @@ def setting(
     return Setting(default, description, at_least, above, at_most, below, tuple(choices))
 
 
-def as_settings(declared: Mapping[str, Any]) -> dict[str, Setting]:
-    """Settings by name, where each is given as such or by its default alone."""
-    return {name: one if isinstance(one, Setting) else Setting(one) for name, one in declared.items()}
+def as_settings(declared: Mapping[str, Any], shared: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings by name, each given as such or by its default alone; `shared`: those of this package's rules."""
+    found = {}
+    for name, one in declared.items():
+        default = one.default if isinstance(one, Setting) else one
+        if name in shared:
+            found[name] = shared[name].with_default(default)
+        else:
+            found[name] = one if isinstance(one, Setting) else Setting(one)
+    return found
+
+
+def check_names(names: Iterable[str], parameters: Sequence[str], function: str) -> None:
+    """Raise UserError unless settings are keywords that a function takes.
+
+    Args:
+        names: of the settings.
+        parameters: what the function takes; empty where that is not known.
+        function: its name.
+    """
+    for name in names:
+        if name in _GIVEN:
+            raise UserError(f"{function} cannot have a setting {name!r}: it is called with an argument of that name.")
+        if parameters and name not in parameters:
+            raise UserError(unknown(f"setting of {function}, which takes no such argument,", name, list(parameters)))
 
 
 def filled(declared: Mapping[str, Setting], given: Mapping[str, Any], what: str, whose: str) -> dict[str, Value]:
@@ -128,8 +159,15 @@ def filled(declared: Mapping[str, Setting], given: Mapping[str, Any], what: str,
     return {name: one.check(f"{what}.{name}", given.get(name, one.default)) for name, one in declared.items()}
 
 
-def read_declaration(tree: ast.Module, function: str) -> dict[str, Setting] | None:
+def read_declaration(
+    tree: ast.Module, function: str, shared: Mapping[str, Setting] | None = None
+) -> dict[str, Setting] | None:
     """The settings that a function declares by a decorator with `settings=…`, read from its module's source.
+
+    Args:
+        tree: of the module.
+        function: its name.
+        shared: settings of this package's rules, by name.
 
     Returns:
         Name → setting, empty where it declares none; None where the module does not define the function itself.
@@ -137,18 +175,33 @@ def read_declaration(tree: ast.Module, function: str) -> dict[str, Setting] | No
     Raises:
         UserError: the declaration is no plain dict of constants and `setting(…)` calls with constants.
     """
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == function:
-            found: dict[str, Setting] = {}
-            for decorator in node.decorator_list:
-                for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
-                    if keyword.arg == "settings":
-                        found |= _declared(keyword.value, function)
-            return found
-    return None
+    last = None  # the definition that counts, as in Python
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            last = node if node.name == function and (last is None or node.lineno > last.lineno) else last
+            continue  # what is defined within is not the module's
+        waiting.extend(ast.iter_child_nodes(node))
+    if last is None:
+        return None
+    written: dict[str, Any] = {}
+    for decorator in last.decorator_list:
+        for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
+            if keyword.arg == "settings":
+                written |= _declared(keyword.value, function)
+    found = as_settings(written, shared or {})
+    check_names(found, _parameters(last), function)
+    return found
 
 
-def _declared(node: ast.expr, function: str) -> dict[str, Setting]:
+def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[str]:
+    if isinstance(node, ast.ClassDef) or node.args.kwarg is not None:
+        return []
+    return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+
+
+def _declared(node: ast.expr, function: str) -> dict[str, Any]:
     try:
         if not isinstance(node, ast.Dict):
             raise ValueError("a dict in braces expected")
@@ -161,9 +214,9 @@ def _declared(node: ast.expr, function: str) -> dict[str, Setting]:
         ) from error
 
 
-def _setting(node: ast.expr) -> Setting:
+def _setting(node: ast.expr) -> Any:
     if not isinstance(node, ast.Call):
-        return Setting(ast.literal_eval(node))
+        return ast.literal_eval(node)
     called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if called not in ("setting", "Setting"):
         raise ValueError(f"{ast.unparse(node)} is no constant")

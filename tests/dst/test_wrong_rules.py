@@ -17,7 +17,6 @@ from tests.dst.nets import backward, make_batch, mlp, plain_sgd
     ("options", "word"),
     [
         ({"needs": ["gradients"]}, "'gradient'"),
-        ({"settings": {"gradient_wieght": 1.0}}, "'gradient_weight'"),
         ({"scope": "net"}, "'network'"),
     ],
 )
@@ -26,6 +25,17 @@ def test_a_misspelt_declaration_is_answered_with_the_nearest_word(options, word)
         rule(**options)
     with pytest.raises(TypeError):
         rule(need=["gradient"])
+
+
+def test_a_declared_setting_that_the_function_does_not_take_is_answered_with_what_it_takes():
+    with pytest.raises(UserError, match=r"setting of mine, .*'gradient_wieght'. Did you mean 'gradient_weight'"):
+
+        @rule(settings={"gradient_wieght": 1.0})
+        def mine(layer, gradient_weight):
+            return layer.weight
+
+    with pytest.raises(UserError, match="cannot have a setting 'count'"):
+        rule(settings={"count": 1})(lambda layer, count: layer.weight)
 
 
 @pytest.mark.parametrize("setting", ["gradient_weight", "exploration_weight", "exploration_offset", "sampled_share"])
