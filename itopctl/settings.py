@@ -86,7 +86,8 @@ class Setting:
             raise UserError(f"{name} is {quoted(value)}; it must be {_KINDS[self.kind]}.")
         if self.choices and value not in self.choices:
             raise UserError(f"{name}: {unknown('choice', str(value), self.choices)}")
-        if self.kind in (int, float) and not (math.isfinite(value) and self._holds(value)):
+        number = value if isinstance(value, (int, float)) else 0.0
+        if self.kind in (int, float) and not (math.isfinite(number) and self._holds(number)):
             raise UserError(f"{name} is {value!r}; it must be {self.range}.")
         return value
 
