@@ -13,7 +13,7 @@ from itopctl.store.submissions import save
 from tests.slurm.cluster import Cluster, Settings
 from tests.slurm.place import DIVERGES, LONG, Place, a_place
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.alone]
 
 MEMORY = 1200
 """Megabytes that a job may have: more than the small network needs."""
