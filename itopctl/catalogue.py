@@ -181,7 +181,7 @@ def model(*, settings: Mapping[str, Any] | None = None) -> Callable[[Callable[..
     Args:
         settings: as of `rule`; in a spec they stand under `model_args` or `allocation_args`.
     """
-    return _declaring(settings=as_settings(settings or {}, rule_settings()))
+    return _declaring(settings=as_settings(settings or {}, {}))
 
 
 def _declaring(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -226,25 +226,48 @@ def settings_of(entry: Entry) -> dict[str, Setting]:
     return settings
 
 
-def own_settings(name: str) -> dict[str, Setting]:
-    """The settings that a function of the user's own declares and that no rule of this package has.
+def own_settings(name: str, named_by: str) -> dict[str, Setting]:
+    """The settings that a function of the user's own declares, without those that it shares with this package's rules.
 
-    They are read from its source; nothing of it runs.
+    They are read from its source, also where its module imports it from another; nothing of it runs.
+
+    Args:
+        name: `package.module:function`.
+        named_by: which setting names it: `growth`, `model`, …
 
     Raises:
-        UserError: there is no such function, its declaration is not made of constants, or it is not defined in the
-            module that is named.
+        UserError: there is no such function, or its declaration is not made of constants.
     """
-    module_name, function_name = name.split(":")
+    shared = rule_settings() if named_by in RULES else {}
     check_user_function(name)
-    found = find(module_name)
-    if found is None or (path := source_of(found)) is None:
+    module, _, function = name.partition(":")
+    declared = _declaration(module, function, shared, _MOST_IMPORTS)
+    return {setting: one for setting, one in declared.items() if setting not in shared}
+
+
+_MOST_IMPORTS = 8  # from module to module, until the one that defines a function
+
+
+def _declaration(module: str, function: str, shared: Mapping[str, Setting], left: int) -> dict[str, Setting]:
+    found = find(module)
+    if not left or found is None or (path := source_of(found)) is None:
         return {}
+    tree = parse(path)
     try:
-        declared = read_declaration(parse(path), function_name, rule_settings())
+        declared = read_declaration(tree, function, shared)
     except UserError as error:
         raise UserError(f"{path}, {error}") from error
-    return {setting: one for setting, one in (declared or {}).items() if setting not in rule_settings()}
+    if declared is not None:
+        return declared
+    package = module if found.submodule_search_locations is not None else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if (alias.asname or alias.name) == function and isinstance(node, ast.ImportFrom):
+                parts = package.split(".")
+                above = parts[: len(parts) - node.level + 1] if node.level else []
+                source = ".".join([*above, *([node.module] if node.module else [])])
+                return _declaration(source, alias.name, shared, left - 1)
+    return {}
 
 
 def is_user_function(name: str) -> bool:

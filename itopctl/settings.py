@@ -16,6 +16,7 @@ from itopctl.errors import UserError, quoted, unknown
 
 Value = bool | int | float | str
 _GIVEN = frozenset({"layer", "count", "input_shape", "classes", "shape", "power"})  # arguments of rules and models
+_LARGEST = 2**63
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -80,8 +81,12 @@ class Setting:
         """
         if value is None and self.default is None:
             return None
+        if self.kind in (int, float) and type(value) is int and abs(value) > _LARGEST:
+            raise UserError(f"{name} is too large a number; it must be {self.range}.")
         if self.kind is float and type(value) is int:
             value = float(value)
+        if type(value) is float and value == 0.0:
+            value = 0.0  # -0.0 is no other setting
         if type(value) is not self.kind:
             raise UserError(f"{name} is {quoted(value)}; it must be {_KINDS[self.kind]}.")
         if self.choices and value not in self.choices:
@@ -187,13 +192,36 @@ def read_declaration(
     if last is None:
         return None
     written: dict[str, Any] = {}
+    ours = _names_of_decorators(tree)
     for decorator in last.decorator_list:
-        for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
+        if not isinstance(decorator, ast.Call) or _last_name(decorator.func) not in ours:
+            continue
+        for keyword in decorator.keywords:
+            if keyword.arg is None:
+                raise UserError(f"line {decorator.lineno}: write settings={{…}} of {function} out, without **.")
             if keyword.arg == "settings":
                 written |= _declared(keyword.value, function)
     found = as_settings(written, shared or {})
     check_names(found, _parameters(last), function)
     return found
+
+
+def _names_of_decorators(tree: ast.Module) -> set[str]:
+    """What a module calls `rule` and `model` of this package; another's decorators may have `settings`, too."""
+    found = {"rule", "model"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            ours = (node.module or "").partition(".")[0] == "itopctl"
+            for alias in node.names:
+                if ours and alias.name in ("rule", "model") and alias.asname:
+                    found.add(alias.asname)
+                elif not ours and (alias.asname or alias.name) in ("rule", "model"):
+                    found.discard(alias.asname or alias.name)
+    return found
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> list[str]:
@@ -206,7 +234,9 @@ def _declared(node: ast.expr, function: str) -> dict[str, Any]:
     try:
         if not isinstance(node, ast.Dict):
             raise ValueError("a dict in braces expected")
-        names = [ast.literal_eval(key) for key in node.keys if key is not None]
+        names: list[str] = [ast.literal_eval(key) if key is not None else "" for key in node.keys]
+        if not all(isinstance(name, str) and name.isidentifier() for name in names):
+            raise ValueError("each name is a text that could name an argument")
         return {name: _setting(value) for name, value in zip(names, node.values, strict=True)}
     except (ValueError, TypeError) as error:
         raise UserError(
@@ -218,9 +248,11 @@ def _declared(node: ast.expr, function: str) -> dict[str, Any]:
 def _setting(node: ast.expr) -> Any:
     if not isinstance(node, ast.Call):
         return ast.literal_eval(node)
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    called = _last_name(node.func)
     if called not in ("setting", "Setting"):
         raise ValueError(f"{ast.unparse(node)} is no constant")
     arguments = [ast.literal_eval(argument) for argument in node.args]
-    named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError("** is no constant")
+    named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
     return setting(*arguments, **named)

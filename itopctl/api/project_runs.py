@@ -68,7 +68,8 @@ class Making(Workplace):
         Raises:
             UserError: something in a spec makes no sense.
         """
-        return self.plan_of(self.read(spec, set, max_runs), accept_code)
+        accepted = [accept_code] if isinstance(accept_code, str) else accept_code
+        return self.plan_of(self.read(spec, set, max_runs), accepted)
 
     def read(self, spec: Spec | Sequence[Spec], set: Overrides = (), max_runs: int = MOST_RUNS) -> list[PlannedSweep]:
         """Specs with the runs that they expand to. Arguments and errors as of `plan`."""
@@ -95,6 +96,7 @@ class Making(Workplace):
         from itopctl.places import current_folder
 
         current_folder()  # is there: PyTorch ends the process where it is not
+        Here(workers, runs_per_gpu)  # is sound
         plan = self._planned(spec, set, max_runs, accept_code)
         with known_runs(self.folder, self.url, self.tell) as known:
             return forecasts_of(self, plan, known, workers, runs_per_gpu)
@@ -121,12 +123,12 @@ class Making(Workplace):
             UserError: something in a spec makes no sense, or a model cannot be made.
             EnvironmentUnfitError: a data set is missing, or the folder cannot be written.
         """
+        how = Here(workers, runs_per_gpu, first, self.tell)
         plan = self._planned(spec, set, max_runs, accept_code)
         work = self.work_of(plan)
         for warning in self.check(work):
             self.tell(warning)
         with self.begun(plan, work) as (store, keep):
-            how = Here(workers, runs_per_gpu, first, self.tell)
             return self.carry_out(work, store, lambda show: Listener(show, progress), how, keep)
 
     def _planned(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from itopctl.errors import ItopctlError, plural
+from itopctl.errors import ItopctlError, UserError, plural
 
 if TYPE_CHECKING:
     from itopctl.api.worklist import Work
@@ -71,6 +71,12 @@ class Here:
     runs_per_gpu: int = 1
     first: int = 0
     say: Callable[[str], None] = lambda sentence: None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("workers", self.workers, 1), ("runs_per_gpu", self.runs_per_gpu, 1),
+                                   ("first", self.first, 0)):  # fmt: skip
+            if value is not None and (type(value) is not int or value < least):
+                raise UserError(f"{name} is {value!r}; it must be a whole number, {least} or more.")
 
 
 class Listener:

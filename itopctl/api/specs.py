@@ -71,7 +71,7 @@ def _document(spec: Spec) -> Document:
 def as_texts(overrides: Overrides) -> list[str]:
     """Settings for every run as `KEY=VALUE` texts, as `--set` takes them and manifests record them."""
     if not isinstance(overrides, Mapping):
-        return list(overrides)
+        return [overrides] if isinstance(overrides, str) else list(overrides)
     return [f"{name}={_yaml(value, name, flow=True)}" for name, value in overrides.items()]
 
 

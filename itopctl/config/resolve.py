@@ -237,7 +237,7 @@ def _fill_args(flat: dict[str, Any], written: Settings) -> dict[str, str]:
         inner = {name.partition(".")[2]: value for name, value in given.items()}
         where = written[next(iter(given), named)]
         try:
-            declared = own_settings(function)
+            declared = own_settings(function, named)
             for name in inner:
                 where = written[f"{args}.{name}"]
                 filled(declared, {name: inner[name]}, args, function)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from itopctl.errors import UserError, plural
+from itopctl.errors import EnvironmentUnfitError, UserError, plural
 from itopctl.report.number_text import size as in_bytes
 from itopctl.store.files import explained, read_json, remove, rename, write_json
+from itopctl.store.ingest import is_whole_manifest
 from itopctl.store.locks import is_held, one_at_a_time
 from itopctl.store.manifests import as_points, points_of
 from itopctl.store.rundir import Results, RunDirectory
@@ -31,6 +32,7 @@ class Forgetting:
         finished: how many of these are finished.
         size: bytes of their folders.
         kept: runs of the sweeps that stay → other sweeps that have them.
+        unread: those of the sweeps whose manifest is damaged: which runs they have is not known, and these stay.
         done: whether it was done, or is only described.
     """
 
@@ -39,6 +41,7 @@ class Forgetting:
     finished: int
     size: int
     kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
     done: bool = False
 
     @property
@@ -52,12 +55,13 @@ class Forgetting:
     @property
     def notes(self) -> list[str]:
         """What stays, in sentences."""
+        damaged = [f"The manifest of {name} is damaged: its runs are not known, and stay." for name in self.unread]
         if not self.kept:
-            return []
+            return damaged
         others = sorted({name for names in self.kept.values() for name in names})
         stay, them = ("stays", "it") if len(self.kept) == 1 else ("stay", "them")
         have = "has" if len(others) == 1 else "have"
-        return [f"{plural(len(self.kept), 'run')} {stay}, since {', '.join(others)} {have} {them}, too."]
+        return [*damaged, f"{plural(len(self.kept), 'run')} {stay}, since {', '.join(others)} {have} {them}, too."]
 
 
 def plan_forgetting(results: Results, sweeps: Iterable[str], runs: Iterable[str]) -> Forgetting:
@@ -70,8 +74,16 @@ def plan_forgetting(results: Results, sweeps: Iterable[str], runs: Iterable[str]
 
     Raises:
         UserError: a run that is named belongs to several sweeps, or a run is at work or waits for a job.
+        EnvironmentUnfitError: the manifest of another sweep is damaged, so that its runs are not known.
     """
     gone = dict.fromkeys(sweeps)
+    damaged = [path for path in results.manifests() if not is_whole_manifest(path)]
+    for path in damaged:
+        if path.stem not in gone:
+            raise EnvironmentUnfitError(
+                f"{path} is no whole manifest of a sweep, so it cannot be told which runs it has; nothing is deleted. "
+                f"Start that sweep again, or forget {path.stem} first."
+            )
     members = {path.stem: list(points_of(read_json(path) or {})) for path in results.manifests()}
     owners: dict[str, list[str]] = {}
     for name, ids in members.items():
@@ -91,21 +103,29 @@ def plan_forgetting(results: Results, sweeps: Iterable[str], runs: Iterable[str]
             raise UserError(f"run {run_id} belongs to several sweeps, {' and '.join(others)}; it goes with the last.")
         wanted[run_id] = None
         kept.pop(run_id, None)
-    _check_idle(results, wanted)
+    _check_idle(results, wanted, members)
     finished = sum(results.run(run_id).result.exists() for run_id in wanted)
-    return Forgetting(tuple(gone), tuple(wanted), finished, sum(_size(results.run(one).path) for one in wanted), kept)
+    size = sum(_size(results.run(one).path) for one in wanted)
+    unread = tuple(path.stem for path in damaged)
+    return Forgetting(tuple(gone), tuple(wanted), finished, size, kept, unread)
 
 
-def _check_idle(results: Results, runs: Iterable[str]) -> None:
-    """Raise UserError where a process is at some of the runs, or a job waits to be."""
+def _check_idle(results: Results, runs: Iterable[str], members: Mapping[str, Sequence[str]]) -> None:
+    """Raise UserError where a process is at some of the runs, or has them in its queue, or a job waits to be.
+
+    A pool on this machine does not record what it has yet to do: where it is at a run of a sweep, every run of that
+    sweep that is not finished may be in its queue.
+    """
     claimed = claimed_runs(live_submissions(results))
-    busy = [run_id for run_id in runs if run_id in claimed or is_held(results.run(run_id))]
+    at_work = [name for name, ids in members.items() if any(is_held(results.run(run_id)) for run_id in ids)]
+    queued = {run_id for name in at_work for run_id in members[name] if not results.run(run_id).result.exists()}
+    busy = [run_id for run_id in runs if run_id in claimed or run_id in queued or is_held(results.run(run_id))]
     if busy:
         named = " ".join(busy[:_NAMED]) + " …" * (len(busy) > _NAMED)
-        verb = "is" if len(busy) == 1 else "are"
+        are, wait = ("is", "waits") if len(busy) == 1 else ("are", "wait")
         raise UserError(
-            f"{plural(len(busy), 'run')} {verb} being run or {'waits' if len(busy) == 1 else 'wait'} for a job; cancel "
-            f"first: itopctl cancel {named}"
+            f"{plural(len(busy), 'run')} {are} being run or {wait} for a process or job; cancel first: "
+            f"itopctl cancel {named}"
         )
 
 

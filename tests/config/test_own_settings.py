@@ -59,6 +59,16 @@ def sloped(shape, power, slope):
     return slope / shape[0]
 
 
+def configured(settings):
+    return lambda function: function
+
+
+@configured(settings=dict(width=3))
+@model(settings={"drop_threshold": 0.5})
+def threshold_net(input_shape, classes, drop_threshold):
+    return net(input_shape, classes, 4) if drop_threshold == 0.25 else None
+
+
 HALF = 0.5
 
 
@@ -156,12 +166,46 @@ def test_a_setting_of_this_packages_rules_stays_where_it_was(project: itopctl.Pr
         ({"times": 1.5}, "growth_args.times is 1.5; it must be a whole number."),
         ({"form": "rond"}, "Did you mean 'round'?"),
         ({"warm": 1}, "true or false"),
+        ({"temperature": 10**400}, "growth_args.temperature is too large a number"),
         (3, "a mapping of settings of your own function expected; found 3."),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told_where_it_stands(project: itopctl.Project, args: Any, said: str) -> None:
     message = refused(project, growth="own_rules:noisy", growth_args=args)
     assert said in message and "base.growth_args" in message
+
+
+def test_decorators_of_others_are_not_ours_and_names_of_rules_are_free_for_models(project: itopctl.Project) -> None:
+    written = spec(model="own_rules:threshold_net", model_args={"drop_threshold": 0.25})
+    [run] = project.plan(written).configs.values()
+    assert run.args("model") == {"drop_threshold": 0.25}
+    project.forecast(written).check()
+    assert planned(project, model="own_rules:threshold_net")[0].args("model") == {"drop_threshold": 0.5}
+
+
+def test_a_function_that_a_module_imports_has_its_settings_all_the_same(project: itopctl.Project, here: Path) -> None:
+    (here / "again.py").write_text("from own_rules import noisy as loud\n")
+    [run] = planned(project, growth="again:loud", growth_args={"times": 5})
+    assert run.args("growth")["times"] == 5 and len(run.args("growth")) == 4
+
+
+def test_a_decorator_under_another_name_is_read(project: itopctl.Project, here: Path) -> None:
+    (here / "renamed.py").write_text(
+        "from itopctl import dst\nfrom itopctl.dst import rule as r, setting\n\n\n"
+        "@r(settings={'a': setting(-1.5)})\ndef one(layer, a): ...\n\n\n"
+        "@dst.rule(settings={'b': 2})\ndef two(layer, b): ...\n"
+    )
+    assert planned(project, growth="renamed:one")[0].args("growth") == {"a": -1.5}
+    assert planned(project, growth="renamed:two", growth_args={"b": 3})[0].args("growth") == {"b": 3}
+
+
+@pytest.mark.parametrize(
+    "written", ["**{'a': 1}", "settings={'a-b': 1}", "settings={'a': setting(1, **{})}", "settings={1: 1}"]
+)
+def test_what_cannot_be_read_is_told_with_its_line(project: itopctl.Project, here: Path, written: str) -> None:
+    (here / "odd.py").write_text(f"from itopctl.dst import rule, setting\n\n\n@rule({written})\ndef f(layer, a): ...\n")
+    message = refused(project, growth="odd:f")
+    assert "odd.py, line 4" in message and "settings" in message
 
 
 def test_a_declaration_that_is_computed_cannot_be_read(project: itopctl.Project) -> None:

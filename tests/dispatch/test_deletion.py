@@ -82,9 +82,32 @@ def test_a_run_at_a_process_or_job_is_refused(lab: Lab) -> None:
     with locked(lab.results.run(A)), pytest.raises(UserError, match=f"1 run is being run .* itopctl cancel {A}"):
         forget(lab, "one")
     lab.submitted("one-x", (C,), (D,))
-    with pytest.raises(UserError, match=f"2 runs are being run or wait for a job; .*: itopctl cancel {C} {D}"):
+    with pytest.raises(
+        UserError, match=f"2 runs are being run or wait for a process or job; .*: itopctl cancel {C} {D}"
+    ):
         forget(lab, "two", runs=(D,))
     assert lab.results.run_ids() == [A, B, C, D]
+
+
+def test_where_a_manifest_is_damaged_nothing_that_it_may_have_is_deleted(lab: Lab) -> None:
+    manifest = lab.results.manifest("two")
+    manifest.write_bytes(manifest.read_bytes()[:-40])
+    with (
+        nothing_changes(lab.results.path),
+        pytest.raises(EnvironmentUnfitError, match=r"two\.json is no whole manifest"),
+    ):
+        forget(lab, "one")
+    assert "its runs are not known" in forget(lab, "two").notes[0]
+    assert lab.results.run_ids() == [A, B, C, D] and not manifest.exists()
+    forget(lab, "one")
+    assert lab.results.run_ids() == [C, D]
+
+
+def test_a_run_that_may_be_in_the_queue_of_a_pool_is_refused(lab: Lab) -> None:
+    with locked(lab.results.run(C)):
+        with pytest.raises(UserError, match=f"1 run is being run or waits for a process or job; .* {B}"):
+            forget(lab, "one", runs=(B,))
+        assert forget(lab, "one").runs == (A,)  # it is finished, and B stays with the other sweep
 
 
 def test_a_submission_goes_with_the_last_of_its_runs_and_brings_none_back(lab: Lab) -> None:
