@@ -50,6 +50,10 @@ class Outcome:
         return not self.failed and self.stopped is None and set(self.states.values()) <= {"done", "elsewhere"}
 
 
+def _listed(words: str | Sequence[str]) -> list[str]:
+    return [words] if isinstance(words, str) else list(words)
+
+
 class Making(Workplace):
     """Planning and running."""
 
@@ -68,8 +72,7 @@ class Making(Workplace):
         Raises:
             UserError: something in a spec makes no sense.
         """
-        accepted = [accept_code] if isinstance(accept_code, str) else accept_code
-        return self.plan_of(self.read(spec, set, max_runs), accepted)
+        return self.plan_of(self.read(spec, set, max_runs), _listed(accept_code))
 
     def read(self, spec: Spec | Sequence[Spec], set: Overrides = (), max_runs: int = MOST_RUNS) -> list[PlannedSweep]:
         """Specs with the runs that they expand to. Arguments and errors as of `plan`."""
@@ -97,8 +100,10 @@ class Making(Workplace):
 
         current_folder()  # is there: PyTorch ends the process where it is not
         Here(workers, runs_per_gpu)  # is sound
-        plan = self._planned(spec, set, max_runs, accept_code)
+        made = self._made(spec, set, accept_code)
+        sweeps = [] if made else self.read(spec, set, max_runs)  # type: ignore[arg-type]
         with known_runs(self.folder, self.url, self.tell) as known:
+            plan = made or planned(sweeps, known, _listed(accept_code))
             return forecasts_of(self, plan, known, workers, runs_per_gpu)
 
     def run(
@@ -135,10 +140,16 @@ class Making(Workplace):
         self, spec: Spec | Sequence[Spec] | Plan, set: Overrides, max_runs: int, accept_code: Sequence[str]
     ) -> Plan:
         """A plan as it is; or the plan of some specs."""
+        made = self._made(spec, set, accept_code)
+        return made or self.plan(spec, set, max_runs=max_runs, accept_code=accept_code)  # type: ignore[arg-type]
+
+    @staticmethod
+    def _made(spec: Spec | Sequence[Spec] | Plan, set: Overrides, accept_code: Sequence[str]) -> Plan | None:
+        """A plan as it is; None for specs."""
         from itopctl.plan import Plan
 
         if not isinstance(spec, Plan):
-            return self.plan(spec, set, max_runs=max_runs, accept_code=accept_code)
+            return None
         if set or accept_code:
             raise UserError("set and accept_code belong to `plan`: this plan is made already.")
         return spec
@@ -165,7 +176,7 @@ class Making(Workplace):
         """
         plan = self._planned(spec, set, max_runs, accept_code)
         work = self.work_of(plan, "slurm", as_texts(slurm))
-        there = There(first, [after] if isinstance(after, str) else list(after), snapshot)
+        there = There(first, _listed(after), snapshot)
         if work.to_run:
             reach(self, there.after)
         for warning in self.check(work, "slurm"):
@@ -229,7 +240,7 @@ class Making(Workplace):
         from itopctl.api.retrying import failed_runs
         from itopctl.api.worklist import check_place
 
-        causes, awaited = ([one] if isinstance(one, str) else list(one) for one in (cause, after))
+        causes, awaited = _listed(cause), _listed(after)
         asked = as_texts(slurm)
         with self.opened(first=self.look, writes=True) as store:
             again = failed_runs(

@@ -81,8 +81,12 @@ class Keeping(Workplace):
         Raises:
             UserError: no such sweep or run, none named, a run of several sweeps, a run that is at work.
         """
-        from itopctl.dispatch.deletion import carry_out, plan_forgetting
-        from itopctl.store.maintenance import forget
+        planned = self.forgetting(*names)
+        return self.carry_out_forgetting(planned) if yes else planned
+
+    def forgetting(self, *names: str) -> Forgetting:
+        """What `forget` would delete; nothing is."""
+        from itopctl.dispatch.deletion import plan_forgetting
         from itopctl.store.queries import named_runs, sweep_names
 
         if not names:
@@ -91,14 +95,21 @@ class Keeping(Workplace):
             known = set(sweep_names(store))
             sweeps = [name for name in names if name in known]
             others = [name for name in names if name not in known]
-            planned = plan_forgetting(self.folder, sweeps, named_runs(store, others) if others else [])
-            if not yes:
-                return planned
-            submissions = carry_out(self.folder, planned)
+            return plan_forgetting(self.folder, sweeps, named_runs(store, others) if others else [])
+
+    def carry_out_forgetting(self, forgetting: Forgetting) -> Forgetting:
+        """Delete what a forgetting names, and nothing else. Raises UserError where a run is at work since."""
+        from itopctl.dispatch.deletion import carry_out
+        from itopctl.store.maintenance import forget
+        from itopctl.store.queries import named_runs
+
+        with self.opened(writes=True) as store:
+            submissions = carry_out(self.folder, forgetting)
+            sweeps = forgetting.sweeps
             recorded = named_runs(store, sweeps) if sweeps else []  # also of a command that was killed after the files
-            runs = {run_id for run_id in recorded if run_id not in planned.kept} | {*planned.runs}
-            forget(store, runs, planned.sweeps, submissions)
-        return replace(planned, done=True)
+            runs = {run_id for run_id in recorded if run_id not in forgetting.kept} | {*forgetting.runs}
+            forget(store, runs, sweeps, submissions)
+        return replace(forgetting, done=True)
 
     def export(
         self, run: str, path: Path | str | None = None, *, format: str | None = None, dense: bool = False,

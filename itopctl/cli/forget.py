@@ -34,8 +34,8 @@ def forget(
     Runs that another sweep has stay. Runs that are at work must be cancelled first.
     """
     project = project_of(results, store)
-    planned = project.forget(*what)
+    planned = project.forgetting(*what)
     for note in planned.notes:
         typer.echo(note)
     confirm("delete", planned.described, yes)
-    typer.echo(f"Deleted {project.forget(*what, yes=True).described}.")
+    typer.echo(f"Deleted {project.carry_out_forgetting(planned).described}.")

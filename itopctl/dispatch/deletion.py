@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def plan_forgetting(results: Results, sweeps: Iterable[str], runs: Iterable[str]
                 f"{path} is no whole manifest of a sweep, so it cannot be told which runs it has; nothing is deleted. "
                 f"Start that sweep again, or forget {path.stem} first."
             )
-    members = {path.stem: list(points_of(read_json(path) or {})) for path in results.manifests()}
+    members = _members(results)
     owners: dict[str, list[str]] = {}
     for name, ids in members.items():
         for run_id in ids:
@@ -103,20 +103,25 @@ def plan_forgetting(results: Results, sweeps: Iterable[str], runs: Iterable[str]
             raise UserError(f"run {run_id} belongs to several sweeps, {' and '.join(others)}; it goes with the last.")
         wanted[run_id] = None
         kept.pop(run_id, None)
-    _check_idle(results, wanted, members)
+    check_idle(results, wanted)
     finished = sum(results.run(run_id).result.exists() for run_id in wanted)
     size = sum(_size(results.run(one).path) for one in wanted)
     unread = tuple(path.stem for path in damaged)
     return Forgetting(tuple(gone), tuple(wanted), finished, size, kept, unread)
 
 
-def _check_idle(results: Results, runs: Iterable[str], members: Mapping[str, Sequence[str]]) -> None:
+def _members(results: Results) -> dict[str, list[str]]:
+    """Sweep → its runs."""
+    return {path.stem: list(points_of(read_json(path) or {})) for path in results.manifests()}
+
+
+def check_idle(results: Results, runs: Iterable[str]) -> None:
     """Raise UserError where a process is at some of the runs, or has them in its queue, or a job waits to be.
 
     A pool on this machine does not record what it has yet to do: where it is at a run of a sweep, every run of that
     sweep that is not finished may be in its queue.
     """
-    claimed = claimed_runs(live_submissions(results))
+    claimed, members = claimed_runs(live_submissions(results)), _members(results)
     at_work = [name for name, ids in members.items() if any(is_held(results.run(run_id)) for run_id in ids)]
     queued = {run_id for name in at_work for run_id in members[name] if not results.run(run_id).result.exists()}
     busy = [run_id for run_id in runs if run_id in claimed or run_id in queued or is_held(results.run(run_id))]
@@ -152,6 +157,7 @@ def carry_out(results: Results, forgetting: Forgetting) -> list[str]:
         UserError: a process is at a run since.
         EnvironmentUnfitError: something cannot be deleted.
     """
+    check_idle(results, forgetting.runs)  # a person may have thought about it for long
     for left in results.runs.glob(f"{_ASIDE}*"):
         _delete(left)  # of a command that was killed here
     for run_id in forgetting.runs:
@@ -172,8 +178,7 @@ def _delete_submissions(results: Results, gone: set[str]) -> list[str]:
 
     Of others the configs of the deleted runs go: a run that no sweep names is known by these alone.
     """
-    named = {run_id for path in results.manifests() for run_id in points_of(read_json(path) or {})}
-    left = {*results.run_ids(), *named}
+    left = {*results.run_ids(), *(run_id for ids in _members(results).values() for run_id in ids)}
     deleted = []
     for directory in directories(results):
         found = load(directory)
