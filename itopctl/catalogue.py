@@ -30,7 +30,7 @@ from typing import Any
 from itopctl.errors import UserError, unknown
 from itopctl.places import current_folder, current_folder_is_gone
 from itopctl.settings import Setting, as_settings, check_names, read_declaration
-from itopctl.sources import find, parse, source_of
+from itopctl.sources import find, imported_from, parse, source_of, top_level
 
 _USER_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -263,10 +263,7 @@ def _declaration(module: str, function: str, shared: Mapping[str, Setting], left
     for node in ast.walk(tree):
         for alias in node.names if isinstance(node, ast.ImportFrom) else ():
             if (alias.asname or alias.name) == function and isinstance(node, ast.ImportFrom):
-                parts = package.split(".")
-                above = parts[: len(parts) - node.level + 1] if node.level else []
-                source = ".".join([*above, *([node.module] if node.module else [])])
-                return _declaration(source, alias.name, shared, left - 1)
+                return _declaration(imported_from(node, package), alias.name, shared, left - 1)
     return {}
 
 
@@ -338,14 +335,10 @@ def _top_level_names(tree: ast.Module) -> tuple[set[str], set[str], bool]:
     names: set[str] = set()
     imported: set[str] = set()
     open_ended = False
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    for node in top_level(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
-            continue  # what is bound inside is not the module's
-        waiting.extend(ast.iter_child_nodes(node))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             imported.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
@@ -360,6 +353,12 @@ RULES = ("drop", "growth", "redistribution")
 ARGS = {"drop_args": "drop", "growth_args": "growth", "redistribution_args": "redistribution",
         "allocation_args": "allocation", "model_args": "model"}  # fmt: skip
 """Setting of a run that holds the settings of a function of the user's own → the setting that names the function."""
+
+
+def is_own_setting(name: str) -> bool:
+    """Whether a dotted name is of a setting of the user's own function: `growth_args.temperature`."""
+    args, _, inner = name.partition(".")
+    return args in ARGS and inner.isidentifier()
 
 
 @functools.cache
@@ -385,7 +384,7 @@ def comparable(name: str, settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """
     if name.startswith(OWN_CODE):
         return (name, settings.get(name) is None)
-    if name.partition(".")[0] in ARGS:
+    if is_own_setting(name):
         return (name, settings.get(ARGS[name.partition(".")[0]]))
     return (name, *map(settings.get, RULES)) if name in rule_settings() else (name,)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from itopctl.errors import UserError, quoted, unknown
+from itopctl.sources import top_level
 
 Value = bool | int | float | str
 _GIVEN = frozenset({"layer", "count", "input_shape", "classes", "shape", "power"})  # arguments of rules and models
@@ -181,16 +182,14 @@ def read_declaration(
     Raises:
         UserError: the declaration is no plain dict of constants and `setting(…)` calls with constants.
     """
-    last = None  # the definition that counts, as in Python
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop(0)
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            last = node if node.name == function and (last is None or node.lineno > last.lineno) else last
-            continue  # what is defined within is not the module's
-        waiting.extend(ast.iter_child_nodes(node))
-    if last is None:
+    defined = [
+        node
+        for node in top_level(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name == function
+    ]
+    if not defined:
         return None
+    last = max(defined, key=lambda node: node.lineno)  # the definition that counts, as in Python
     written: dict[str, Any] = {}
     ours = _names_of_decorators(tree)
     for decorator in last.decorator_list:

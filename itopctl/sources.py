@@ -12,6 +12,8 @@ import pkgutil
 import sys
 import sysconfig
 import warnings
+from collections import deque
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -98,3 +100,22 @@ def _parsed(source: bytes) -> ast.Module:
     with warnings.catch_warnings():  # on escapes in texts; Python gives them when it runs the module
         warnings.simplefilter("ignore")
         return ast.parse(source)
+
+
+def imported_from(node: ast.ImportFrom, package: str) -> str:
+    """The module that a module of `package` imports from; nothing where dots lead out of the topmost package."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    kept = parts[: len(parts) - node.level + 1]
+    return ".".join([*kept, *([node.module] if node.module else [])]) if package and kept else ""
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes of a module's top level, in branches, too; of functions and classes, none that is within."""
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            waiting.extend(ast.iter_child_nodes(node))

@@ -23,7 +23,7 @@ from itopctl.catalogue import modules_named
 from itopctl.config.run_config import RunConfig, user_functions
 from itopctl.config.syntax import syntax_digest
 from itopctl.errors import OtherCodeError, UserError, plural
-from itopctl.sources import find_top, find_within, is_installed, parse, source_of
+from itopctl.sources import find_top, find_within, imported_from, is_installed, parse, source_of
 
 DIGEST_LENGTH = 12
 _OURS = "itopctl"
@@ -202,19 +202,10 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
+            base = imported_from(node, package)
             if base:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The module that is imported from; nothing where dots lead out of the topmost package."""
-    if not node.level:
-        return node.module or ""
-    parts = package.split(".")
-    kept = parts[: len(parts) - node.level + 1]
-    return ".".join([*kept, *([node.module] if node.module else [])]) if package and kept else ""
 
 
 def _listed_in_all(tree: ast.Module) -> Iterator[str]:

@@ -27,6 +27,7 @@ from itopctl.catalogue import (
     REDISTRIBUTIONS,
     RULES,
     Catalogue,
+    is_own_setting,
     is_user_function,
     own_settings,
     rule_settings,
@@ -401,7 +402,7 @@ def _check_idle(name: str, written: Settings, document: Document) -> None:
         if steps_of_epochs(entry.value, 1_000_000) is None:
             raise entry.document.error(entry.path, f"found {quoted(entry.value)}; {_INTERVAL_EXPECTED}.")
         return
-    if name.partition(".")[0] in ARGS:
+    if is_own_setting(name):
         return
     try:
         _field_adapter(name).validate_python(entry.value)

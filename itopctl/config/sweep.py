@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from itopctl.catalogue import ARGS
+from itopctl.catalogue import ARGS, is_own_setting
 from itopctl.config.reading import Document, KeyPath
 from itopctl.config.run_config import DropScheduleConfig, LrScheduleConfig, OptimizerConfig, written_settings
 from itopctl.config.slurm import SlurmOptions, options_of
@@ -126,12 +126,6 @@ def settings_of(document: Document, path: KeyPath, data: Any) -> Settings:
     if "sparsity" in flat and "density" in flat:
         raise document.error((*path, "density"), "sparsity and density both given; they say the same thing: keep one.")
     return flat
-
-
-def is_own_setting(name: str) -> bool:
-    """Whether a dotted name is of a setting of the user's own function: `growth_args.temperature`."""
-    args, _, inner = name.partition(".")
-    return args in ARGS and inner.isidentifier()
 
 
 def _put(flat: Settings, document: Document, path: KeyPath, name: str, value: Any) -> None:
